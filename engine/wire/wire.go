@@ -1,0 +1,199 @@
+// Package wire is what PID 1 and the runtime say to each other over their inherited socket pair: frames of a 4-byte big-endian
+// length and a JSON object. Both sides import it; it needs the standard library only.
+//
+// A frame carries exactly one of the pointers of Up or Down. An unknown field is ignored, so that a newer side may say more.
+package wire
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// Version is the version of the frames. A runtime that reads another one in Hello exits with a reason.
+const Version = 1
+
+// MaxFrame is the longest frame in bytes.
+const MaxFrame = 1 << 20
+
+// Descriptors that PID 1 hands to the runtime, as names in the environment variable COSI_FDS: "engine=3,network=4,plugin/mount=5,…".
+const (
+	// EnvDescriptors lists NAME=NUMBER, separated by commas.
+	EnvDescriptors = "COSI_FDS"
+	// FDEngine is the socket pair of this package.
+	FDEngine = "engine"
+	// FDNetwork is a TCP socket bound to port 50000 of all addresses. It does not listen until the runtime calls listen(2).
+	FDNetwork = "network"
+	// FDPluginPrefix and a plugin's name is that plugin's listening socket.
+	FDPluginPrefix = "plugin/"
+)
+
+// Environment variables of a plugin.
+const (
+	// EnvEndpoint is the plugin's socket: unix:///run/cosi/plugin/NAME.sock.
+	EnvEndpoint = "COSI_ENDPOINT"
+	// EnvName is the plugin's name.
+	EnvName = "COSI_PLUGIN"
+)
+
+// Up is what PID 1 tells the runtime.
+type Up struct {
+	Hello    *Hello    `json:"hello,omitempty"`
+	Started  *Started  `json:"started,omitempty"`
+	Confined *Confined `json:"confined,omitempty"`
+	Exited   *Exited   `json:"exited,omitempty"`
+	Output   *Output   `json:"output,omitempty"`
+	Stage    *Stage    `json:"stage,omitempty"`
+	// Synced follows the replay of the rings and of all running processes that a (re)started runtime gets after Hello.
+	Synced *Synced `json:"synced,omitempty"`
+	// Stopping: the node goes down.
+	Stopping *Stopping `json:"stopping,omitempty"`
+}
+
+// Hello is the first frame.
+type Hello struct {
+	Version       int    `json:"version"`
+	EngineVersion string `json:"engineVersion"`
+	// PID1 is false under engine --root.
+	PID1 bool `json:"pid1"`
+	// Root is the directory of engine --root, "/" on a machine.
+	Root         string    `json:"root"`
+	BootID       string    `json:"bootId"`
+	Kernel       string    `json:"kernel"`
+	Architecture string    `json:"architecture"`
+	Hostname     string    `json:"hostname"`
+	Built        time.Time `json:"built"`
+	Booted       time.Time `json:"booted"`
+	// ClockSet says that PID 1 moved a clock that stood before Built.
+	ClockSet bool `json:"clockSet,omitempty"`
+	// Watchdog is the device that PID 1 feeds; empty without one.
+	Watchdog string `json:"watchdog,omitempty"`
+}
+
+// Started says that a process runs.
+type Started struct {
+	Name     string    `json:"name"`
+	PID      int       `json:"pid"`
+	At       time.Time `json:"at"`
+	Restarts int       `json:"restarts"`
+}
+
+// Confined says what the kernel enforces on a process, read from /proc/PID/status after it has executed its program.
+type Confined struct {
+	Name           string   `json:"name"`
+	PID            int      `json:"pid"`
+	UID            uint32   `json:"uid"`
+	GID            uint32   `json:"gid"`
+	Groups         []uint32 `json:"groups,omitempty"`
+	Effective      []string `json:"effective,omitempty"`
+	Bounding       []string `json:"bounding,omitempty"`
+	NoNewPrivs     bool     `json:"noNewPrivs"`
+	SeccompFilters int      `json:"seccompFilters"`
+	Landlock       bool     `json:"landlock"`
+	Cgroup         string   `json:"cgroup"`
+}
+
+// Exited says that a process has ended.
+type Exited struct {
+	Name string    `json:"name"`
+	PID  int       `json:"pid"`
+	At   time.Time `json:"at"`
+	// How is "exit 0", "exit 1", "signal killed", or why it could not be started.
+	How string `json:"how"`
+	// NextStart is zero when it will not be started again.
+	NextStart time.Time `json:"nextStart,omitzero"`
+}
+
+// Output is a line of a process.
+type Output struct {
+	Name     string    `json:"name"`
+	Stream   string    `json:"stream"` // stdout, stderr
+	Sequence uint64    `json:"sequence"`
+	At       time.Time `json:"at"`
+	Line     string    `json:"line"`
+}
+
+// Stage is a moment of the boot, in milliseconds of CLOCK_BOOTTIME.
+type Stage struct {
+	Name         string `json:"name"`
+	Milliseconds uint64 `json:"milliseconds"`
+}
+
+// Synced ends the replay.
+type Synced struct{}
+
+// Stopping says that PID 1 has begun to take the node down.
+type Stopping struct {
+	Reboot bool   `json:"reboot"`
+	Reason string `json:"reason"`
+}
+
+// Down is what the runtime tells PID 1. PID 1 obeys nothing else.
+type Down struct {
+	Start    *Process  `json:"start,omitempty"`
+	Stop     *Process  `json:"stop,omitempty"`
+	Shutdown *Shutdown `json:"shutdown,omitempty"`
+	Console  *Console  `json:"console,omitempty"`
+	Stage    *Stage    `json:"stage,omitempty"`
+}
+
+// Process names a process that PID 1 knows.
+type Process struct {
+	Name string `json:"name"`
+}
+
+// Shutdown takes the node down: stop every process in reverse order of their start, unmount, sync, power off or reboot.
+type Shutdown struct {
+	Reboot bool   `json:"reboot"`
+	Reason string `json:"reason"`
+}
+
+// Console replaces the status that PID 1 shows on the consoles.
+type Console struct {
+	Lines []string `json:"lines"`
+}
+
+// Conn sends and receives frames. Send may be called by several goroutines, Receive by one.
+type Conn struct {
+	rw io.ReadWriter
+
+	mu sync.Mutex // guards writes to rw
+}
+
+// NewConn returns a Conn over a stream.
+func NewConn(rw io.ReadWriter) *Conn { return &Conn{rw: rw} }
+
+// Send writes one frame.
+func (c *Conn) Send(frame any) error {
+	body, err := json.Marshal(frame)
+	if err != nil {
+		return err
+	}
+	if len(body) > MaxFrame {
+		return fmt.Errorf("frame of %d bytes: the limit is %d", len(body), MaxFrame)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, err = c.rw.Write(append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body))), body...))
+	return err
+}
+
+// Receive reads one frame into frame, a *Up or *Down. At the end of the stream between frames it returns io.EOF.
+func (c *Conn) Receive(frame any) error {
+	var head [4]byte
+	if _, err := io.ReadFull(c.rw, head[:]); err != nil {
+		return err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > MaxFrame {
+		return fmt.Errorf("frame of %d bytes: the limit is %d", n, MaxFrame)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(c.rw, body); err != nil {
+		return fmt.Errorf("frame cut short: %w", err)
+	}
+	return json.Unmarshal(body, frame)
+}
