@@ -1,0 +1,59 @@
+# Everything that is done with this repository. "make" lists it.
+
+DEFINITION ?= base
+BUILD      := build
+BIN        := $(BUILD)/bin
+GO         ?= go
+PROGRAMS   := ./tools/cosictl ./tools/cosi-image ./tools/cosi-run ./engine ./engine/runtime ./plugins
+
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the host programs and the protoset into build/bin
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ $(PROGRAMS)
+	@$(GO) run ./hack/generate -protoset $(BUILD)/cosi.protoset
+
+$(BIN)/cosi-image: FORCE
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./tools/cosi-image
+
+image: $(BIN)/cosi-image ## Build the image of DEFINITION (default base): raw, qcow2, ISO
+	@$(BIN)/cosi-image build -o $(BUILD) images/$(DEFINITION).yaml
+
+run: ## Build the image and boot it in QEMU
+	@hack/setup run
+	@$(MAKE) --no-print-directory build image
+	@$(BIN)/cosi-run $(RUN_FLAGS)
+
+dev: build ## Run engine, runtime and plugins on this machine, without a VM
+	@hack/dev
+
+test: ## Run all tests, those in a VM included
+	@hack/setup test
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory image
+	@$(MAKE) --no-print-directory image DEFINITION=test
+	@$(GO) vet ./...
+	@$(GO) test -race -timeout 20m ./...
+
+bench: ## Measure the figures that the README states
+	@hack/setup test
+	@$(MAKE) --no-print-directory build image
+	@$(GO) run ./hack/bench
+
+lint: ## Check formatting, vet, import rules, generated code
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	@$(GO) vet ./...
+	@$(GO) test ./hack/deps
+
+generate: ## Generate Go code from api/**/*.proto
+	@$(GO) run ./hack/generate
+
+clean: ## Remove what the other targets made
+	rm -rf $(BUILD)
+
+.PHONY: help build image run dev test bench lint generate clean FORCE
+FORCE:

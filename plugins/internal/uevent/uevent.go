@@ -1,0 +1,123 @@
+// Package uevent receives the kernel's device events. Plugins use it as a doorbell: an event says that something changed, the plugin
+// then looks at the world itself. It needs no rights.
+package uevent
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Event is one uevent: "add@/devices/pci0000:00/…" and its variables.
+type Event struct {
+	Action    string            // add, remove, change, bind, unbind, move
+	Path      string            // below /sys
+	Variables map[string]string // SUBSYSTEM, DEVNAME, …
+}
+
+// Lost is the action of an event that Watch makes up when the kernel had to drop some: look at everything.
+const Lost = "lost"
+
+// buffer is the size of the socket's receive buffer: a burst of some thousand events.
+const buffer = 1 << 20
+
+// Watch calls f for every event until ctx is done, then returns nil.
+func Watch(ctx context.Context, f func(Event)) error {
+	// SOCK_DGRAM and group 1: the kernel's own events, open to every user.
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return fmt.Errorf("uevent socket: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer); err != nil {
+		return fmt.Errorf("uevent socket buffer: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+		return fmt.Errorf("uevent socket bind: %w", err)
+	}
+	stop, err := stopPipe(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop.close()
+	return receive(fd, stop.reader, f)
+}
+
+func receive(fd, stop int, f func(Event)) error {
+	message := make([]byte, 64<<10)
+	for {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}}
+		if _, err := unix.Poll(poll, -1); err != nil && err != unix.EINTR {
+			return fmt.Errorf("uevent poll: %w", err)
+		}
+		if poll[1].Revents != 0 {
+			return nil
+		}
+		if poll[0].Revents == 0 {
+			continue
+		}
+		n, from, err := unix.Recvfrom(fd, message, 0)
+		switch {
+		case err == unix.ENOBUFS:
+			f(Event{Action: Lost})
+		case err == unix.EINTR:
+		case err != nil:
+			return fmt.Errorf("uevent receive: %w", err)
+		default:
+			// Port 0 is the kernel; a process may send to the group, too.
+			if sender, ok := from.(*unix.SockaddrNetlink); ok && sender.Pid == 0 {
+				if event, ok := parse(message[:n]); ok {
+					f(event)
+				}
+			}
+		}
+	}
+}
+
+// parse reads "ACTION@PATH\0KEY=VALUE\0…" as lib/kobject_uevent.c writes it.
+func parse(message []byte) (Event, bool) {
+	fields := bytes.Split(message, []byte{0})
+	action, path, ok := strings.Cut(string(fields[0]), "@")
+	if !ok {
+		return Event{}, false
+	}
+	event := Event{Action: action, Path: path, Variables: make(map[string]string, len(fields))}
+	for _, field := range fields[1:] {
+		if key, value, ok := strings.Cut(string(field), "="); ok {
+			event.Variables[key] = value
+		}
+	}
+	return event, true
+}
+
+// stopper ends a poll when a context does.
+type stopper struct {
+	reader, writer int
+	cancel         func() bool
+	closed         chan struct{}
+}
+
+func stopPipe(ctx context.Context) (*stopper, error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("pipe: %w", err)
+	}
+	s := &stopper{reader: fds[0], writer: fds[1], closed: make(chan struct{})}
+	s.cancel = context.AfterFunc(ctx, func() {
+		defer close(s.closed)
+		unix.Close(s.writer)
+	})
+	return s, nil
+}
+
+func (s *stopper) close() {
+	if s.cancel() {
+		unix.Close(s.writer)
+	} else {
+		<-s.closed
+	}
+	unix.Close(s.reader)
+}
