@@ -42,6 +42,10 @@ type Declaration struct {
 	// Seccomp names the classes of system calls that are not denied: see Classes.
 	Seccomp []Class `json:"seccomp,omitempty"`
 
+	// Modules are kernel modules, by name, that the plugin may need. PID 1 loads them once the boot's critical path is done, so that a
+	// plugin needs no right to load modules; until then the plugin retries.
+	Modules []string `json:"modules,omitempty"`
+
 	// Inputs are the kinds that the plugin may read.
 	Inputs []Input `json:"inputs,omitempty"`
 	// Outputs are the types that the plugin may write, as their owner.
