@@ -1,0 +1,194 @@
+package sdk
+
+import (
+	"log"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+)
+
+// cache holds the resources of one kind.
+type cache struct {
+	kind
+	// owner, if set, keeps out what others own: the kind is an output and no input.
+	owner string
+
+	mu       sync.Mutex // guards the fields below
+	synced   bool
+	bookmark []byte
+	items    map[string]entry
+	// staged collects contents until BOOTSTRAPPED; they then take the place of items at once.
+	staged map[string]entry
+}
+
+// entry is a resource and its decoded content.
+type entry struct {
+	resource *resourcepb.Resource
+	spec     proto.Message
+}
+
+func newCache(k kind, owner string) *cache {
+	return &cache{kind: k, owner: owner, items: map[string]entry{}}
+}
+
+// forget empties the cache: the store that it mirrored is gone.
+func (c *cache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.synced, c.bookmark, c.items, c.staged = false, nil, map[string]entry{}, nil
+}
+
+// unsync says that the contents may be behind until the next watch is established.
+func (c *cache) unsync() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.synced = false
+}
+
+// start begins a watch: it returns the position to go on from, or nil after which the whole contents are expected.
+func (c *cache) start() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.staged = nil
+	if c.bookmark == nil {
+		c.staged = map[string]entry{}
+	}
+	return c.bookmark
+}
+
+// expired says that the bookmark is of no use any more.
+func (c *cache) expired() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bookmark = nil
+}
+
+// established says that the watch runs. It reports whether the contents are already known and only changes will come.
+func (c *cache) established() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.synced = c.synced || c.staged == nil
+	return c.staged == nil
+}
+
+// apply takes an event in. It reports whether a reader would see a difference.
+func (c *cache) apply(event *resourcepb.Event) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed := false
+	switch event.GetEventType() {
+	case resourcepb.EventType_CREATED, resourcepb.EventType_UPDATED:
+		changed = c.put(event.GetResource())
+	case resourcepb.EventType_DESTROYED:
+		changed = c.remove(event.GetResource().GetMetadata())
+	case resourcepb.EventType_BOOTSTRAPPED:
+		c.items, c.staged, c.synced, changed = c.staged, nil, true, true
+	}
+	if b := event.GetBookmark(); len(b) > 0 {
+		c.bookmark = b
+	}
+	return changed
+}
+
+// put stores r unless it is older than what is there. mu is held.
+func (c *cache) put(r *resourcepb.Resource) bool {
+	m := r.GetMetadata()
+	if c.owner != "" && m.GetOwner() != c.owner {
+		return false
+	}
+	items := c.items
+	if c.staged != nil {
+		items = c.staged
+	}
+	if old, ok := items[m.GetId()]; ok && !newer(old.resource.GetMetadata(), m) {
+		return false
+	}
+	spec, err := c.decode(r.GetSpec().GetProtoSpec())
+	if err != nil {
+		// The runtime has checked it against the same schema: a plugin of another version than its definitions.
+		log.Printf("%s %q is left out: %v", c.typ, m.GetId(), err)
+		return c.remove(m)
+	}
+	items[m.GetId()] = entry{r, spec}
+	return true
+}
+
+func (c *cache) remove(m *resourcepb.Metadata) bool {
+	items := c.items
+	if c.staged != nil {
+		items = c.staged
+	}
+	_, ok := items[m.GetId()]
+	delete(items, m.GetId())
+	return ok
+}
+
+// updated takes in what an update of our own returned, so that the next Reconcile sees it even when the watch is behind.
+func (c *cache) updated(r *resourcepb.Resource) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Without an entry the watch was ahead: the resource is gone again, and would stay here for ever.
+	if _, ok := c.items[r.GetMetadata().GetId()]; ok && c.staged == nil {
+		c.put(r)
+	}
+}
+
+// created takes in what a create of our own returned.
+func (c *cache) created(r *resourcepb.Resource) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.staged == nil {
+		c.put(r)
+	}
+}
+
+// destroyed takes in that a write of our own destroyed id.
+func (c *cache) destroyed(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.staged == nil {
+		delete(c.items, id)
+	}
+}
+
+func (c *cache) get(id string) (entry, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.items[id]
+	return e, ok
+}
+
+// list returns all entries in the order of their ids.
+func (c *cache) list() []entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]entry, 0, len(c.items))
+	for _, e := range c.items {
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b entry) int {
+		return strings.Compare(a.resource.GetMetadata().GetId(), b.resource.GetMetadata().GetId())
+	})
+	return all
+}
+
+func (c *cache) isSynced() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.synced
+}
+
+// newer reports whether b is a later state than a of the resource with one id: a higher version, or another life of it.
+func newer(a, b *resourcepb.Metadata) bool {
+	if !proto.Equal(a.GetCreated(), b.GetCreated()) {
+		return true
+	}
+	va, errA := strconv.ParseUint(a.GetVersion(), 10, 64)
+	vb, errB := strconv.ParseUint(b.GetVersion(), 10, 64)
+	return errA != nil || errB != nil || vb > va
+}

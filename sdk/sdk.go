@@ -1,0 +1,64 @@
+// Package sdk is what a plugin is written with: controllers that read resources from memory, make the world what they say, and
+// write what they found.
+//
+// A plugin's main calls Main with a Plugin. The SDK connects to the runtime, registers, watches every input, and calls each
+// controller's Reconcile when something may have to be done. It promises:
+//
+//   - Reconcile is first called when all inputs and outputs of its controller are in memory, and never twice at a time.
+//   - A change is never lost: what changes while Reconcile runs leads to one more call. Changes may be taken together.
+//   - When the runtime restarts, the plugin connects again; when the runtime lost its memory store, all inputs are read again
+//     and every controller reconciles, so that all outputs are written again.
+//
+// A controller may not assume that it is called once for each change, nor that it sees every version.
+package sdk
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+)
+
+// EnvEndpoint is the environment variable with the plugin's socket: unix:///run/cosi/plugin/NAME.sock.
+const EnvEndpoint = "COSI_ENDPOINT"
+
+// Cause is the annotation that names the desired resource a write answers to: TYPE/ID@VERSION.
+const Cause = "cosi.dev/cause"
+
+// Plugin is a plugin: what it may do and the controllers that do it. It is inert until Main or Run takes it.
+type Plugin struct {
+	// Declaration is the plugin's plugin.json, embedded.
+	Declaration []byte
+	// Version is shown in PluginStatuses.
+	Version     string
+	Controllers []Controller
+}
+
+// Controller is one loop from inputs to outputs.
+type Controller struct {
+	Name string
+	// Inputs are the types that Reconcile reads. The SDK watches them and keeps them in memory.
+	Inputs []string
+	// Outputs are the types that it writes, as the plugin.
+	Outputs []string
+	// Reconcile makes the world what the inputs say. It is called once all inputs are in memory, after each change, after each
+	// wake, after a reconnect, and again with back-off (100 ms doubling to 30 s) when it returned an error.
+	Reconcile func(ctx context.Context, s *State) error
+	// Watch, if set, runs beside Reconcile for as long as the plugin does, and calls wake when the outside world may have
+	// changed. It returns when ctx is done; when it returns an error before, it is started again with back-off.
+	Watch func(ctx context.Context, wake func()) error
+	// Drain, if set, is called once when the runtime asks the plugin to stop for good. Reconcile is not called afterwards.
+	Drain func(ctx context.Context, s *State) error
+}
+
+// Resource is a resource in memory. Spec is shared by all readers: do not change it.
+type Resource[T proto.Message] struct {
+	*resourcepb.Metadata
+	Spec T
+}
+
+// TearingDown reports whether the resource waits for its finalizers to go.
+func (r Resource[T]) TearingDown() bool { return r.GetPhase() == phaseTearingDown }
+
+const phaseTearingDown = "tearingDown"
