@@ -15,8 +15,6 @@ import (
 // cache holds the resources of one kind.
 type cache struct {
 	kind
-	// owner, if set, keeps out what others own: the kind is an output and no input.
-	owner string
 
 	mu       sync.Mutex // guards the fields below
 	synced   bool
@@ -32,9 +30,7 @@ type entry struct {
 	spec     proto.Message
 }
 
-func newCache(k kind, owner string) *cache {
-	return &cache{kind: k, owner: owner, items: map[string]entry{}}
-}
+func newCache(k kind) *cache { return &cache{kind: k, items: map[string]entry{}} }
 
 // forget empties the cache: the store that it mirrored is gone.
 func (c *cache) forget() {
@@ -61,11 +57,13 @@ func (c *cache) start() []byte {
 	return c.bookmark
 }
 
-// expired says that the bookmark is of no use any more.
-func (c *cache) expired() {
+// expired drops the bookmark. It reports whether there was one.
+func (c *cache) expired() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	had := c.bookmark != nil
 	c.bookmark = nil
+	return had
 }
 
 // established says that the watch runs. It reports whether the contents are already known and only changes will come.
@@ -76,37 +74,53 @@ func (c *cache) established() bool {
 	return c.staged == nil
 }
 
-// apply takes an event in. It reports whether a reader would see a difference.
-func (c *cache) apply(event *resourcepb.Event) bool {
+// change is what an event means to a controller.
+type change int
+
+const (
+	unchanged change = 0
+	// content: who reads the kind must look.
+	content change = 1
+	// life: phase or finalizers changed, or it is gone; who writes the kind must look too.
+	life change = 2
+)
+
+// apply takes an event in.
+func (c *cache) apply(event *resourcepb.Event) change {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	changed := false
-	switch event.GetEventType() {
-	case resourcepb.EventType_CREATED, resourcepb.EventType_UPDATED:
-		changed = c.put(event.GetResource())
-	case resourcepb.EventType_DESTROYED:
-		changed = c.remove(event.GetResource().GetMetadata())
-	case resourcepb.EventType_BOOTSTRAPPED:
-		c.items, c.staged, c.synced, changed = c.staged, nil, true, true
-	}
 	if b := event.GetBookmark(); len(b) > 0 {
 		c.bookmark = b
 	}
-	return changed
+	switch event.GetEventType() {
+	case resourcepb.EventType_CREATED, resourcepb.EventType_UPDATED:
+		return c.put(event.GetResource())
+	case resourcepb.EventType_DESTROYED:
+		return c.remove(event.GetResource().GetMetadata())
+	case resourcepb.EventType_BOOTSTRAPPED:
+		if c.staged != nil {
+			c.items, c.staged, c.synced = c.staged, nil, true
+			return life
+		}
+	}
+	return unchanged
+}
+
+// contents are the entries that events speak of. mu is held.
+func (c *cache) contents() map[string]entry {
+	if c.staged != nil {
+		return c.staged
+	}
+	return c.items
 }
 
 // put stores r unless it is older than what is there. mu is held.
-func (c *cache) put(r *resourcepb.Resource) bool {
+func (c *cache) put(r *resourcepb.Resource) change {
 	m := r.GetMetadata()
-	if c.owner != "" && m.GetOwner() != c.owner {
-		return false
-	}
-	items := c.items
-	if c.staged != nil {
-		items = c.staged
-	}
-	if old, ok := items[m.GetId()]; ok && !newer(old.resource.GetMetadata(), m) {
-		return false
+	old, ok := c.contents()[m.GetId()]
+	before := old.resource.GetMetadata()
+	if ok && !newer(before, m) {
+		return unchanged
 	}
 	spec, err := c.decode(r.GetSpec().GetProtoSpec())
 	if err != nil {
@@ -114,18 +128,20 @@ func (c *cache) put(r *resourcepb.Resource) bool {
 		log.Printf("%s %q is left out: %v", c.typ, m.GetId(), err)
 		return c.remove(m)
 	}
-	items[m.GetId()] = entry{r, spec}
-	return true
+	c.contents()[m.GetId()] = entry{r, spec}
+	if ok && (before.GetPhase() != m.GetPhase() || !slices.Equal(before.GetFinalizers(), m.GetFinalizers())) {
+		return life
+	}
+	return content
 }
 
-func (c *cache) remove(m *resourcepb.Metadata) bool {
-	items := c.items
-	if c.staged != nil {
-		items = c.staged
+// remove drops a resource. mu is held.
+func (c *cache) remove(m *resourcepb.Metadata) change {
+	if _, ok := c.contents()[m.GetId()]; !ok {
+		return unchanged
 	}
-	_, ok := items[m.GetId()]
-	delete(items, m.GetId())
-	return ok
+	delete(c.contents(), m.GetId())
+	return life
 }
 
 // updated takes in what an update of our own returned, so that the next Reconcile sees it even when the watch is behind.

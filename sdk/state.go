@@ -15,20 +15,21 @@ import (
 
 // State is what a controller sees of the node: its inputs and its own outputs. Its methods may be called by several goroutines.
 type State struct {
-	plugin string
-	client resourcepb.StateClient
-	caches map[string]*cache // of the controller's inputs and outputs
-	inputs []string
-	output []string
+	plugin  string
+	client  resourcepb.StateClient
+	caches  map[string]*cache // of the controller's inputs and outputs
+	inputs  []string
+	outputs []string
 }
 
 // List returns the resources of an input, or the plugin's own of an output, in the order of their ids. It panics when typ is
 // neither, or when T is not its message: the plugin is then wrong whatever the node holds.
 func List[T proto.Message](s *State, typ string) []Resource[T] {
-	entries := s.cache(typ).list()
-	all := make([]Resource[T], 0, len(entries))
-	for _, e := range entries {
-		all = append(all, typed[T](e))
+	var all []Resource[T]
+	for _, e := range s.cache(typ).list() {
+		if s.sees(typ, e) {
+			all = append(all, typed[T](e))
+		}
 	}
 	return all
 }
@@ -36,7 +37,7 @@ func List[T proto.Message](s *State, typ string) []Resource[T] {
 // Get returns one resource of what List lists.
 func Get[T proto.Message](s *State, typ, id string) (Resource[T], bool) {
 	e, ok := s.cache(typ).get(id)
-	if !ok {
+	if !ok || !s.sees(typ, e) {
 		return Resource[T]{}, false
 	}
 	return typed[T](e), true
@@ -45,6 +46,11 @@ func Get[T proto.Message](s *State, typ, id string) (Resource[T], bool) {
 func typed[T proto.Message](e entry) Resource[T] {
 	// The metadata is the caller's own: AddFinalizer and RemoveFinalizer bring it up to date.
 	return Resource[T]{proto.CloneOf(e.resource.GetMetadata()), e.spec.(T)}
+}
+
+// sees reports whether e is the controller's to read: all of an input, its own of an output.
+func (s *State) sees(typ string, e entry) bool {
+	return slices.Contains(s.inputs, typ) || e.resource.GetMetadata().GetOwner() == s.plugin
 }
 
 func (s *State) cache(typ string) *cache {

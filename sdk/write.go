@@ -121,7 +121,7 @@ func (s *State) Outputs(typ string) []string {
 }
 
 func (s *State) mustOutput(typ string) *cache {
-	if !slices.Contains(s.output, typ) {
+	if !slices.Contains(s.outputs, typ) {
 		panic(fmt.Sprintf("sdk: %s is not an output of the controller", typ))
 	}
 	return s.cache(typ)
