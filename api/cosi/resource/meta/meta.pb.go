@@ -333,9 +333,11 @@ var File_cosi_resource_meta_meta_proto protoreflect.FileDescriptor
 
 const file_cosi_resource_meta_meta_proto_rawDesc = "" +
 	"\n" +
-	"\x1dcosi/resource/meta/meta.proto\x12\x12cosi.resource.meta\x1a google/protobuf/descriptor.proto\"1\n" +
+	"\x1dcosi/resource/meta/meta.proto\x12\x12cosi.resource.meta\x1a google/protobuf/descriptor.proto\"\xa5\x01\n" +
 	"\rNamespaceSpec\x12 \n" +
-	"\vdescription\x18\x01 \x01(\tR\vdescription\"\xf3\x04\n" +
+	"\vdescription\x18\x01 \x01(\tR\vdescription:r\x82\xfb\x18n\n" +
+	"\x18Namespaces.meta.cosi.dev\x12\tNamespace\x1a\x04meta\"\x02ns2\"\n" +
+	"\vDESCRIPTION\x12\x13{.spec.description}\xba\x06\x18A namespace of resources\"\x98\a\n" +
 	"\x16ResourceDefinitionSpec\x12#\n" +
 	"\rresource_type\x18\x01 \x01(\tR\fresourceType\x12!\n" +
 	"\fdisplay_type\x18\x02 \x01(\tR\vdisplayType\x12+\n" +
@@ -354,7 +356,13 @@ const file_cosi_resource_meta_meta_proto_rawDesc = "" +
 	"\tjson_path\x18\x02 \x01(\tR\bjsonPath\"/\n" +
 	"\vSensitivity\x12\x11\n" +
 	"\rNON_SENSITIVE\x10\x00\x12\r\n" +
-	"\tSENSITIVE\x10\x01:a\n" +
+	"\tSENSITIVE\x10\x01:\xa2\x02\x82\xfb\x18\x9d\x02\n" +
+	"!ResourceDefinitions.meta.cosi.dev\x12\x12ResourceDefinition\x1a\x04meta\"\x02rd\"\n" +
+	"definition\"\vdefinitions\"\x04kind\"\x05kinds2\x1d\n" +
+	"\x04TYPE\x12\x15{.spec.resource_type}2&\n" +
+	"\tNAMESPACE\x12\x19{.spec.default_namespace}2\x1a\n" +
+	"\aALIASES\x12\x0f{.spec.aliases}2\"\n" +
+	"\vDESCRIPTION\x12\x13{.spec.description}\xba\x06,A kind: its names, message and table columns:a\n" +
 	"\x04kind\x12\x1f.google.protobuf.MessageOptions\x18\xb0\x8f\x03 \x01(\v2*.cosi.resource.meta.ResourceDefinitionSpecR\x04kindB7Z5github.com/cosi-os/cosi/api/cosi/resource/meta;metapbb\x06proto3"
 
 var (

@@ -1,0 +1,46 @@
+// Package builtin holds all kinds of this repository. The runtime and host tools use it; plugins do not, because it links every
+// generated package.
+package builtin
+
+import (
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
+	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
+	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
+	servicepb "github.com/cosi-os/cosi/api/cosi/service/v1alpha1"
+	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
+	"github.com/cosi-os/cosi/api/kinds"
+)
+
+// Set returns a new set of the kinds. It panics if they contradict each other, which the test of this package rules out.
+func Set() *kinds.Set {
+	set, err := load()
+	if err != nil {
+		panic(err)
+	}
+	return set
+}
+
+func load() (*kinds.Set, error) {
+	files := &protoregistry.Files{}
+	for _, file := range []protoreflect.FileDescriptor{
+		metapb.File_cosi_resource_meta_meta_proto,
+		machinepb.File_cosi_machine_v1alpha1_machine_proto,
+		networkpb.File_cosi_network_v1alpha1_network_proto,
+		powerpb.File_cosi_power_v1alpha1_power_proto,
+		servicepb.File_cosi_service_v1alpha1_service_proto,
+		storagepb.File_cosi_storage_v1alpha1_mount_proto,
+	} {
+		if err := files.RegisterFile(file); err != nil {
+			return nil, err
+		}
+	}
+	all, err := kinds.FromFiles(files)
+	if err != nil {
+		return nil, err
+	}
+	return kinds.NewSet(all...)
+}
