@@ -1,0 +1,175 @@
+// Package access decides who may see and write which resources.
+//
+// Every listener of the runtime puts one State of this package, made for the identity behind the connection, in front of the schema
+// layer. What it refuses it refuses with ErrDenied (or ErrInvalid) and a sentence that says what was tried and why it is not allowed.
+// The runtime itself writes below this layer.
+package access
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+	"google.golang.org/protobuf/proto"
+)
+
+// Namespaces of a node that people write.
+const (
+	NamespaceConfig   = "config"
+	NamespaceRequests = "requests"
+	NamespaceMeta     = "meta"
+)
+
+// AnnotationProvenance says that user data or the image wrote a resource last. Persons cannot set it: their write removes it.
+const AnnotationProvenance = "cosi.dev/provenance"
+
+// Identity is who is at the other end of a connection. It says what that one may do; each error wraps ErrDenied.
+type Identity interface {
+	// Read is asked before Get, List and Watch.
+	Read(k state.Kind) error
+	// Write is asked before Create, Destroy, Teardown, and before an Update with the resource as it is now and as it shall be:
+	// current is nil on Create, wanted on Destroy and Teardown.
+	Write(verb Verb, current, wanted *resourcepb.Resource, owner string) error
+	// Prepare returns what is written for r. It does not change r.
+	Prepare(r *resourcepb.Resource) *resourcepb.Resource
+}
+
+// Verb names a write in sentences.
+type Verb string
+
+const (
+	Create   Verb = "create"
+	Update   Verb = "update"
+	Destroy  Verb = "destroy"
+	Teardown Verb = "tear down"
+)
+
+// Definitions returns the definition of a type, nil for an unknown one.
+type Definitions func(typ string) *metapb.ResourceDefinitionSpec
+
+func (d Definitions) sensitive(typ string) bool {
+	definition := d(typ)
+	return definition != nil && definition.GetSensitivity() == metapb.ResourceDefinitionSpec_SENSITIVE
+}
+
+// New returns next as id sees it.
+func New(next state.State, id Identity) state.State { return &guard{next: next, id: id} }
+
+type guard struct {
+	next state.State
+	id   Identity
+}
+
+func (g *guard) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource, error) {
+	if err := g.id.Read(p.Kind); err != nil {
+		return nil, err
+	}
+	return g.next.Get(ctx, p)
+}
+
+func (g *guard) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+	if err := g.id.Read(k); err != nil {
+		return nil, err
+	}
+	return g.next.List(ctx, k, q)
+}
+
+func (g *guard) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, error) {
+	if err := g.id.Read(w.Kind); err != nil {
+		return nil, err
+	}
+	return g.next.Watch(ctx, w)
+}
+
+func (g *guard) Create(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {
+	if err := g.id.Write(Create, nil, r, o.Owner); err != nil {
+		return nil, err
+	}
+	return g.next.Create(ctx, g.id.Prepare(r), o)
+}
+
+// Update compares with what is there now. The store checks the version again, so a resource that changes in between is a conflict.
+func (g *guard) Update(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {
+	current, err := g.current(ctx, Update, r, o)
+	if err != nil {
+		return nil, err
+	}
+	if current.GetMetadata().GetVersion() == r.GetMetadata().GetVersion() {
+		if err := g.id.Write(Update, current, r, o.Owner); err != nil {
+			return nil, err
+		}
+		if err := lateFinalizers(current, r); err != nil {
+			return nil, err
+		}
+	}
+	return g.next.Update(ctx, g.id.Prepare(r), o)
+}
+
+// current returns what the update replaces. One who may not even name the resource as it is does not learn whether it exists.
+func (g *guard) current(ctx context.Context, verb Verb, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {
+	p := state.PointerTo(r)
+	current, err := g.next.Get(ctx, p)
+	if err == nil {
+		return current, nil
+	}
+	if refused := g.id.Write(verb, nil, r, o.Owner); refused != nil {
+		return nil, refused
+	}
+	return nil, err
+}
+
+func (g *guard) Destroy(ctx context.Context, p state.Pointer, o state.WriteOptions) error {
+	if err := g.id.Write(Destroy, named(p), nil, o.Owner); err != nil {
+		return err
+	}
+	return g.next.Destroy(ctx, p, o)
+}
+
+func (g *guard) Teardown(ctx context.Context, p state.Pointer, o state.WriteOptions) (*resourcepb.Resource, error) {
+	if err := g.id.Write(Teardown, named(p), nil, o.Owner); err != nil {
+		return nil, err
+	}
+	return g.next.Teardown(ctx, p, o)
+}
+
+func named(p state.Pointer) *resourcepb.Resource {
+	return &resourcepb.Resource{Metadata: &resourcepb.Metadata{Namespace: p.Namespace, Type: p.Type, Id: p.ID}}
+}
+
+// lateFinalizers refuses new finalizers on what is being torn down: its destroyer has already looked at them.
+func lateFinalizers(current, wanted *resourcepb.Resource) error {
+	if current.GetMetadata().GetPhase() != state.PhaseTearingDown {
+		return nil
+	}
+	for _, f := range wanted.GetMetadata().GetFinalizers() {
+		if !slices.Contains(current.GetMetadata().GetFinalizers(), f) {
+			return fmt.Errorf("%w: %s is being torn down: finalizer %q comes too late", state.ErrInvalid, state.PointerTo(current), f)
+		}
+	}
+	return nil
+}
+
+// withoutAnnotation returns r without the annotation, r itself if it has none.
+func withoutAnnotation(r *resourcepb.Resource, key string) *resourcepb.Resource {
+	if _, there := r.GetMetadata().GetAnnotations()[key]; !there {
+		return r
+	}
+	metadata := proto.CloneOf(r.GetMetadata())
+	delete(metadata.Annotations, key)
+	return &resourcepb.Resource{Metadata: metadata, Spec: r.GetSpec()}
+}
+
+func denied(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{state.ErrDenied}, args...)...)
+}
+
+// target is the resource that a write is about.
+func target(current, wanted *resourcepb.Resource) *resourcepb.Resource {
+	if wanted != nil {
+		return wanted
+	}
+	return current
+}
