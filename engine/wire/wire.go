@@ -19,7 +19,7 @@ const Version = 1
 // MaxFrame is the longest frame in bytes.
 const MaxFrame = 1 << 20
 
-// Descriptors that PID 1 hands to the runtime, as names in the environment variable COSI_FDS: "engine=3,network=4,plugin/mount=5,…".
+// Descriptors that PID 1 hands to the runtime, as names in the environment variable COSI_FDS: "engine=4,network=5,plugin/mount=6,…".
 const (
 	// EnvDescriptors lists NAME=NUMBER, separated by commas.
 	EnvDescriptors = "COSI_FDS"
@@ -29,6 +29,8 @@ const (
 	FDNetwork = "network"
 	// FDPluginPrefix and a plugin's name is that plugin's listening socket.
 	FDPluginPrefix = "plugin/"
+	// FDLocal is the listening socket ROOT/run/cosi/runtime.sock for programs of the user who started engine --root; absent on a machine.
+	FDLocal = "local"
 )
 
 // Environment variables of a plugin.
