@@ -1,0 +1,202 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/change"
+)
+
+// Limits bound the history of a kind.
+type Limits struct {
+	// Events and Bytes are how much the kind keeps, the defaults where they are zero. The newest event is always kept.
+	Events, Bytes int
+	// EventsOfID, if set, keeps that many events of each id besides, for as long as the resource is there: TailEvents with an id
+	// then finds them however busy other ids are. For kinds that are a stream for each id, such as the logs of processes.
+	EventsOfID int
+}
+
+// DefaultLimits are those of a kind that has none of its own. A watcher that falls further behind is slow.
+var DefaultLimits = Limits{Events: 4096, Bytes: 4 << 20}
+
+func (l Limits) orDefault() Limits {
+	if l.Events <= 0 {
+		l.Events = DefaultLimits.Events
+	}
+	if l.Bytes <= 0 {
+		l.Bytes = DefaultLimits.Bytes
+	}
+	return l
+}
+
+// Table holds what has been committed: the resources by id, and the history that watchers read. It serves all reads. One writer at a
+// time applies changes to it in the order of their sequence; readers never wait for each other, and a writer waits for no watcher.
+type Table struct {
+	epoch  Epoch
+	limits func(state.Kind) Limits
+	// sequence is that of the latest change, which watchers may be about to see.
+	sequence atomic.Uint64
+
+	mu sync.RWMutex // guards kinds, not what is in them
+	// A kind that was written or watched once stays. There are as many as there are definitions.
+	kinds map[state.Kind]*kind
+}
+
+// NewTable returns an empty table. limits may be nil.
+func NewTable(epoch Epoch, limits func(state.Kind) Limits) *Table {
+	if limits == nil {
+		limits = func(state.Kind) Limits { return DefaultLimits }
+	}
+	return &Table{epoch: epoch, limits: limits, kinds: map[state.Kind]*kind{}}
+}
+
+// Epoch returns the 8 bytes that every bookmark of this table begins with.
+func (t *Table) Epoch() []byte { return t.epoch[:] }
+
+// kind holds the resources and the history of one kind.
+type kind struct {
+	name state.Kind
+
+	mu      sync.RWMutex // guards the fields below
+	byID    map[string]*entry
+	sorted  []*entry // by id
+	history history
+	changed chan struct{} // closed at the next change; nil while nobody waits for one
+}
+
+// entry is a resource that is there.
+type entry struct {
+	id       string
+	resource *resourcepb.Resource
+	history  *history // nil unless the kind keeps EventsOfID
+}
+
+func (t *Table) kind(k state.Kind) *kind {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.kinds[k]
+}
+
+func (t *Table) makeKind(k state.Kind) *kind {
+	if known := t.kind(k); known != nil {
+		return known
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	known := t.kinds[k]
+	if known == nil {
+		known = &kind{name: k, byID: map[string]*entry{}, history: history{limits: t.limits(k).orDefault()}}
+		t.kinds[k] = known
+	}
+	return known
+}
+
+// Lookup returns a resource, nil if there is none.
+func (t *Table) Lookup(p state.Pointer) *resourcepb.Resource {
+	k := t.kind(p.Kind)
+	if k == nil {
+		return nil
+	}
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if e := k.byID[p.ID]; e != nil {
+		return e.resource
+	}
+	return nil
+}
+
+// Get returns a resource or ErrNotFound.
+func (t *Table) Get(_ context.Context, p state.Pointer) (*resourcepb.Resource, error) {
+	if r := t.Lookup(p); r != nil {
+		return r, nil
+	}
+	return nil, fmt.Errorf("%s: %w", p, state.ErrNotFound)
+}
+
+// List returns the resources of a kind that q selects, in the order of their ids.
+func (t *Table) List(_ context.Context, name state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+	selector, err := q.Compile()
+	if err != nil {
+		return nil, err
+	}
+	k := t.kind(name)
+	if k == nil {
+		return nil, nil
+	}
+	k.mu.RLock()
+	all := k.resources()
+	k.mu.RUnlock()
+	return filter(all, selector), nil
+}
+
+// resources returns all resources of k, sorted. k.mu is held.
+func (k *kind) resources() []*resourcepb.Resource {
+	all := make([]*resourcepb.Resource, len(k.sorted))
+	for i, e := range k.sorted {
+		all[i] = e.resource
+	}
+	return all
+}
+
+func filter(all []*resourcepb.Resource, s *state.Selector) []*resourcepb.Resource {
+	if s.All() {
+		return all
+	}
+	return slices.DeleteFunc(all, func(r *resourcepb.Resource) bool { return !s.Matches(r) })
+}
+
+// Apply puts c in place as commit number sequence, which is higher than any before, and returns what wakes the watchers: the caller
+// calls it when it has released its own lock. Only one Apply runs at a time.
+func (t *Table) Apply(sequence uint64, c change.Change) (wake func()) {
+	p := c.Pointer()
+	k := t.makeKind(p.Kind)
+	event := c.Event(t.epoch.bookmark(sequence))
+	r := &record{sequence: sequence, weight: weigh(event.GetResource()), event: event}
+
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t.sequence.Store(sequence)
+	k.put(p.ID, c.After, r)
+	k.history.append(r)
+	changed := k.changed
+	k.changed = nil
+	return func() {
+		if changed != nil {
+			close(changed)
+		}
+	}
+}
+
+// put makes after, or nothing if it is nil, what id names. k.mu is held.
+func (k *kind) put(id string, after *resourcepb.Resource, r *record) {
+	e := k.byID[id]
+	switch {
+	case after == nil:
+		i, _ := k.search(id)
+		k.sorted = slices.Delete(k.sorted, i, i+1)
+		delete(k.byID, id)
+		return
+	case e == nil:
+		e = &entry{id: id}
+		if n := k.history.limits.EventsOfID; n > 0 {
+			e.history = &history{limits: Limits{Events: n, Bytes: k.history.limits.Bytes}}
+		}
+		i, _ := k.search(id)
+		k.sorted = slices.Insert(k.sorted, i, e)
+		k.byID[id] = e
+	}
+	e.resource = after
+	if e.history != nil {
+		e.history.append(r)
+	}
+}
+
+func (k *kind) search(id string) (int, bool) {
+	return slices.BinarySearchFunc(k.sorted, id, func(e *entry, id string) int { return strings.Compare(e.id, id) })
+}
