@@ -1,0 +1,186 @@
+package definition
+
+import (
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/cosi-os/cosi/initramfs"
+)
+
+// checker fills structures from YAML nodes and collects all mistakes, each with its line. The decoder of the YAML library stops short of
+// that: it knows no field paths.
+type checker struct {
+	file     string
+	lines    map[string]int // field path → line
+	problems Problems
+}
+
+// problem notes a mistake, unless the field is known to be wrong already.
+func (c *checker) problem(line int, field, format string, args ...any) {
+	if slices.ContainsFunc(c.problems, func(p Problem) bool { return p.Field == field }) {
+		return
+	}
+	line = max(line, 1)
+	c.problems = append(c.problems, Problem{c.file, line, field, fmt.Sprintf(format, args...)})
+}
+
+var (
+	nodeType = reflect.TypeFor[yaml.Node]()
+	timeType = reflect.TypeFor[time.Time]()
+)
+
+// fill sets what target points to from node.
+func (c *checker) fill(node *yaml.Node, field string, target any) {
+	c.value(node, field, reflect.ValueOf(target).Elem())
+}
+
+func (c *checker) value(node *yaml.Node, field string, v reflect.Value) {
+	if node.Kind == yaml.AliasNode {
+		node = node.Alias
+	}
+	c.lines[field] = node.Line
+	switch {
+	case v.Type() == nodeType:
+		v.Set(reflect.ValueOf(*node))
+	case v.Type() == timeType || v.Kind() == reflect.String || v.Kind() == reflect.Bool:
+		c.scalar(node, field, v)
+	case v.Kind() == reflect.Slice:
+		if node.Kind != yaml.SequenceNode {
+			c.problem(node.Line, field, "want a list")
+			return
+		}
+		v.Set(reflect.MakeSlice(v.Type(), len(node.Content), len(node.Content)))
+		for i, item := range node.Content {
+			c.value(item, fmt.Sprintf("%s[%d]", field, i), v.Index(i))
+		}
+	case v.Kind() == reflect.Struct:
+		c.structure(node, field, v)
+	}
+}
+
+func (c *checker) scalar(node *yaml.Node, field string, v reflect.Value) {
+	want := map[bool]string{true: "want true or false", false: "want text"}[v.Kind() == reflect.Bool]
+	if v.Type() == timeType {
+		want = "want a time, as in 2026-01-31T00:00:00Z"
+	}
+	if node.Kind != yaml.ScalarNode || node.Tag == "!!null" {
+		c.problem(node.Line, field, "%s", want)
+		return
+	}
+	switch {
+	case v.Type() == timeType:
+		t, err := time.Parse(time.RFC3339, node.Value)
+		if err != nil {
+			c.problem(node.Line, field, "%q: %s", node.Value, want)
+			return
+		}
+		v.Set(reflect.ValueOf(t.UTC()))
+	case v.Kind() == reflect.Bool:
+		if node.Tag != "!!bool" {
+			c.problem(node.Line, field, "%q: %s", node.Value, want)
+			return
+		}
+		v.SetBool(node.Value == "true")
+	default:
+		v.SetString(node.Value)
+	}
+}
+
+func (c *checker) structure(node *yaml.Node, field string, v reflect.Value) {
+	if node.Kind != yaml.MappingNode {
+		c.problem(node.Line, field, "want fields (name: value)")
+		return
+	}
+	fields := map[string]int{}
+	var known []string
+	for i := range v.NumField() {
+		if name := v.Type().Field(i).Tag.Get("yaml"); name != "-" {
+			fields[name] = i
+			known = append(known, name)
+		}
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key, value := node.Content[i], node.Content[i+1]
+		path := key.Value
+		if field != "" {
+			path = field + "." + path
+		}
+		n, ok := fields[key.Value]
+		if !ok {
+			c.problem(key.Line, path, "%s", among(key.Value, "a field", known))
+			continue
+		}
+		c.value(value, path, v.Field(n))
+	}
+}
+
+var (
+	namePattern   = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
+	modulePattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+)
+
+// meaning finds values that have the right type and make no sense.
+func (c *checker) meaning(d *Definition) {
+	at := func(field, format string, args ...any) { c.problem(c.lines[field], field, format, args...) }
+	if d.Name != "" && !namePattern.MatchString(d.Name) {
+		at("name", "%q: want lower-case letters, digits and hyphens, at most 31", d.Name)
+	}
+	if d.Arch != "" && !slices.Contains(Architectures, d.Arch) {
+		at("arch", "%s", among(d.Arch, "an architecture", Architectures))
+	}
+	if d.Kernel.Flavour != "" && !slices.Contains(Flavours, d.Kernel.Flavour) {
+		at("kernel.flavour", "%s", among(d.Kernel.Flavour, "a flavour", Flavours))
+	}
+	if d.Initramfs.Compression != "" && !slices.Contains(initramfs.Compressions, d.Initramfs.Compression) {
+		at("initramfs.compression", "%s", among(string(d.Initramfs.Compression), "a compression", initramfs.Compressions))
+	}
+	for i, output := range d.Outputs {
+		if !slices.Contains(Outputs, output) {
+			at(fmt.Sprintf("outputs[%d]", i), "%s", among(string(output), "an output", Outputs))
+		}
+	}
+	c.each("plugins", d.Plugins, func(s string) bool { return namePattern.MatchString(s) }, "%q is not a plugin's name")
+	c.each("kernel.modules.boot", d.Kernel.Modules.Boot, modulePattern.MatchString, "%q is not a module's name")
+	c.each("kernel.modules.ship", d.Kernel.Modules.Ship, modulePattern.MatchString, "%q is not a module's name")
+	c.each("kernel.arguments", d.Kernel.Arguments, func(s string) bool { return s != "" && !strings.ContainsAny(s, "\x00\r\n\t ") }, "%q: want one argument without white space")
+	for i, node := range d.Resources {
+		if node.Kind != yaml.MappingNode {
+			at(fmt.Sprintf("resources[%d]", i), "want a resource (metadata and spec)")
+		}
+	}
+}
+
+func (c *checker) each(field string, values []string, ok func(string) bool, message string) {
+	for i, value := range values {
+		path := fmt.Sprintf("%s[%d]", field, i)
+		switch {
+		case !ok(value):
+			c.problem(c.lines[path], path, message, value)
+		case slices.Contains(values[:i], value):
+			c.problem(c.lines[path], path, "%q is listed before", value)
+		}
+	}
+}
+
+// missing finds what a whole definition must say.
+func (d *Definition) missing(file string) Problems {
+	var all Problems
+	for _, want := range []struct {
+		field string
+		is    bool
+	}{
+		{"name", d.Name != ""}, {"arch", d.Arch != ""}, {"kernel.flavour", d.Kernel.Flavour != ""}, {"initramfs.compression", d.Initramfs.Compression != ""},
+		{"plugins", len(d.Plugins) > 0}, {"outputs", len(d.Outputs) > 0}, {"epoch", !d.Epoch.IsZero()},
+	} {
+		if !want.is {
+			all = append(all, Problem{file, 1, want.field, "missing"})
+		}
+	}
+	return all
+}

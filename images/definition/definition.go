@@ -1,0 +1,87 @@
+// Package definition reads image definitions: YAML files that say what goes into an image.
+//
+// A definition is inert: the plan is made of it, and the build of the plan. Reading it finds every mistake at once, with file, line and
+// field, and says what may have been meant.
+package definition
+
+import (
+	"time"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/cosi-os/cosi/initramfs"
+)
+
+// Definition is an image definition, with what it extends merged in.
+type Definition struct {
+	// Name is part of every output's name: cosi-NAME-ARCH.raw.
+	Name string `yaml:"name"`
+	// Extends is another definition's path, relative to this one's. Of its lists this definition's are continuations, except for
+	// outputs, which replace; everything else said here replaces what is said there.
+	Extends string `yaml:"extends"`
+	// Arch is the processor as Go and Debian call it: amd64.
+	Arch   string `yaml:"arch"`
+	Kernel Kernel `yaml:"kernel"`
+	// Initramfs says how it is packed.
+	Initramfs Initramfs `yaml:"initramfs"`
+	// Plugins are folders of plugins/.
+	Plugins []string `yaml:"plugins"`
+	// Resources are the image's default resources, the weakest of all: what user data and people write wins.
+	Resources []yaml.Node `yaml:"resources"`
+	UserData  UserData    `yaml:"user_data"`
+	Outputs   []Output    `yaml:"outputs"`
+	// Epoch is the time of everything in the image if neither SOURCE_DATE_EPOCH nor a git commit says another.
+	Epoch time.Time `yaml:"epoch"`
+
+	// File is where the definition was read from.
+	File string `yaml:"-"`
+}
+
+// Kernel is which kernel and what of it.
+type Kernel struct {
+	// Flavour is "cloud" (virtual machines: no USB, no AHCI) or "metal".
+	Flavour string  `yaml:"flavour"`
+	Modules Modules `yaml:"modules"`
+	// Arguments is the kernel command line.
+	Arguments []string `yaml:"arguments"`
+}
+
+// Modules by name; what they need comes along, and what is built into the kernel may be named too.
+type Modules struct {
+	// Boot are loaded in this order before the plugins start. Each costs boot time.
+	Boot []string `yaml:"boot"`
+	// Ship are in the image, to be loaded for a device that asks for them or by a plugin that declares them.
+	Ship []string `yaml:"ship"`
+}
+
+// Initramfs is how the initial file system is packed.
+type Initramfs struct {
+	Compression initramfs.Compression `yaml:"compression"`
+}
+
+// UserData says where a node looks for user data, beyond what it always does.
+type UserData struct {
+	// ESPUnderSecureBoot lets a node read user-data.yaml from its EFI system partition under Secure Boot, where anybody with the disk
+	// in his hands may have put it.
+	ESPUnderSecureBoot bool `yaml:"esp_under_secure_boot"`
+}
+
+// Output is a kind of file that a build makes.
+type Output string
+
+const (
+	Raw    Output = "raw"    // a GPT disk
+	QCOW2  Output = "qcow2"  // the same disk, compressed
+	ISO    Output = "iso"    // a UEFI CD
+	UKI    Output = "uki"    // one .efi file: for PXE, and for boot loaders
+	Direct Output = "direct" // .vmlinuz and .initramfs: for qemu -kernel
+)
+
+// Outputs are all there are.
+var Outputs = []Output{Raw, QCOW2, ISO, UKI, Direct}
+
+// Architectures and Flavours are those that there are kernels for.
+var (
+	Architectures = []string{"amd64", "arm64"}
+	Flavours      = []string{"cloud", "metal"}
+)

@@ -1,0 +1,115 @@
+package definition
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// TestMistakesAreAllFoundWithFileLineAndField holds what a person reads: review the diff of the golden files.
+func TestMistakesAreAllFoundWithFileLineAndField(t *testing.T) {
+	for _, name := range []string{"wrong", "broken", "lacking", "orphan", "loop", "heir"} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Load(filepath.Join("testdata", name+".yaml"))
+			if err == nil {
+				t.Fatal("Load succeeded")
+			}
+			if problems := (Problems)(nil); !errors.As(err, &problems) {
+				t.Errorf("Load = %T; want Problems", err)
+			}
+			golden := filepath.Join("testdata", name+".golden")
+			if *update {
+				if err := os.WriteFile(golden, []byte(err.Error()+"\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, readErr := os.ReadFile(golden)
+			if readErr != nil {
+				t.Fatal(readErr)
+			}
+			if got := err.Error() + "\n"; got != string(want) {
+				t.Errorf("Load says\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestTheCommittedDefinitionsAreWhole(t *testing.T) {
+	files, err := filepath.Glob("../*.yaml")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for _, file := range files {
+		if d, err := Load(file); err != nil || d.Name+".yaml" != filepath.Base(file) {
+			t.Errorf("Load(%q) = %+v, %v; want a definition of the file's name", file, d, err)
+		}
+	}
+}
+
+func TestExtendingContinuesListsAndReplacesTheRest(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	write("base.yaml", `name: base
+arch: amd64
+epoch: 2026-01-01T00:00:00Z
+kernel: {flavour: cloud, modules: {boot: [a]}, arguments: [x, y]}
+initramfs: {compression: none}
+plugins: [mount]
+outputs: [raw, iso]
+`)
+	file := write("over.yaml", `name: over
+extends: base.yaml
+kernel: {flavour: metal, modules: {boot: [b, a]}, arguments: [z]}
+plugins: [probe, mount]
+outputs: [qcow2]
+user_data: {esp_under_secure_boot: true}
+`)
+	d, err := Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(append(slices.Concat(d.Plugins, d.Kernel.Modules.Boot, d.Kernel.Arguments), d.Name, d.Arch, d.Kernel.Flavour, string(d.Outputs[0])), " ")
+	if want := "mount probe a b x y z over amd64 metal qcow2"; got != want || len(d.Outputs) != 1 || !d.UserData.ESPUnderSecureBoot || d.Epoch.Year() != 2026 {
+		t.Errorf("Load = %s (%+v); want %s", got, d, want)
+	}
+}
+
+func TestNearest(t *testing.T) {
+	for got, want := range map[string]string{"clowd": "cloud", "emtal": "metal", "CLOUD": "cloud", "kubernetes": ""} {
+		if near := nearest(got, Flavours); near != want {
+			t.Errorf("nearest(%q) = %q; want %q", got, near, want)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, name := range []string{"wrong", "broken", "lacking"} {
+		data, err := os.ReadFile(filepath.Join("testdata", name+".yaml"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte("a: &x [*x]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		_, _, problems := parse("f", data)
+		for _, p := range problems {
+			if p.Line < 1 {
+				t.Errorf("%v: line %d", p, p.Line)
+			}
+		}
+	})
+}
