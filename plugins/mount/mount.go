@@ -1,0 +1,68 @@
+// Package mount is the plugin that mounts file systems: MountPoints are asked for, MountPointStatuses say how far they are.
+//
+// What is mounted is read from /proc/self/mountinfo each time, never remembered alone: a plugin that was killed goes on where it
+// was. A mount at the target of a MountPoint with its source and file system is taken for its own; any other is left alone and
+// the status says TargetBusy.
+package mount
+
+import (
+	"context"
+	_ "embed"
+	"sync"
+
+	"github.com/cosi-os/cosi/plugins/internal/uevent"
+	"github.com/cosi-os/cosi/sdk"
+)
+
+// Types of the plugin's input and output.
+const (
+	pointType  = "MountPoints.storage.cosi.dev"
+	statusType = "MountPointStatuses.storage.cosi.dev"
+)
+
+// Version is the plugin's version.
+const Version = "0.1.0"
+
+//go:embed plugin.json
+var declared []byte
+
+// Plugin returns the plugin.
+func Plugin() sdk.Plugin {
+	m := &mounter{applied: map[string]applied{}}
+	return sdk.Plugin{
+		Declaration: declared,
+		Version:     Version,
+		Controllers: []sdk.Controller{{
+			Name:      "mounts",
+			Inputs:    []string{pointType},
+			Outputs:   []string{statusType},
+			Reconcile: m.reconcile,
+			Watch:     watch,
+		}},
+	}
+}
+
+// watch wakes the controller when a block device comes or goes, and when somebody mounts or unmounts.
+func watch(ctx context.Context, wake func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make(chan error, 2)
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		errs <- uevent.Watch(ctx, func(e uevent.Event) {
+			if e.Action == uevent.Lost || e.Variables["SUBSYSTEM"] == "block" {
+				wake()
+			}
+		})
+		cancel()
+	})
+	tasks.Go(func() {
+		errs <- watchTable(ctx, wake)
+		cancel()
+	})
+	tasks.Wait()
+	if err := <-errs; err != nil {
+		return err
+	}
+	return <-errs
+}
