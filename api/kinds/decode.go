@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -71,6 +72,13 @@ func DecodeMessage(m protoreflect.Message, n *yaml.Node, path string) []Problem 
 
 // ParseNode reads one YAML or JSON document. An empty one is nil.
 func ParseNode(document []byte) (*yaml.Node, *Problem) {
+	if json.Valid(document) {
+		all, problem := ParseJSON(document)
+		if problem != nil || len(all) == 0 {
+			return nil, problem
+		}
+		return all[0], nil
+	}
 	loader, err := yaml.NewLoader(bytes.NewReader(document))
 	if err != nil {
 		return nil, syntaxProblem(err)
