@@ -1,0 +1,160 @@
+// Package plan says what a build will do, before it does anything: which packages it fetches, what it compiles, what becomes of it.
+//
+// The plan is a pure function of a definition and the lock file. The builder follows it; cosi-image plan prints it; a golden file holds
+// what it prints.
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/kernel/lock"
+)
+
+// Plan is what a build will do.
+type Plan struct {
+	Definition *definition.Definition
+	// Name is the stem of all outputs: cosi-base-amd64.
+	Name string
+	// Kernel and Stub are the packages to fetch, from Suite.
+	Suite        string
+	Kernel, Stub lock.Package
+	// Programs are compiled for the image.
+	Programs []Program
+	// Plugins have a declaration each, in the order of their names.
+	Plugins []Plugin
+	// CommandLine is the kernel's.
+	CommandLine string
+	// Root are the root file system's files beside modules and declarations.
+	Root []string
+	// Outputs are the files made, in the order they are made.
+	Outputs []Output
+}
+
+// Program is one Go command.
+type Program struct {
+	Package string // "./engine/runtime"
+	Path    string // in the root: "usr/bin/runtime"
+}
+
+// Plugin is one plugin of the image.
+type Plugin struct {
+	Name string
+	// ID is the uid and gid that are the plugin's alone.
+	ID uint32
+}
+
+// Output is one file of the output directory.
+type Output struct {
+	Kind definition.Output
+	File string
+}
+
+const (
+	// firstPlugin is the uid of the first plugin; the runtime has the one before.
+	firstPlugin = 901
+
+	// Multi is the executable that is every first-party plugin.
+	Multi = "usr/lib/cosi/bin/plugins"
+	// Declarations is the directory of NAME.json.
+	Declarations = "usr/lib/cosi/plugins"
+	// Modules names the modules to load before the plugins start.
+	Modules = "usr/lib/cosi/modules"
+	// Resources are the image's default resources.
+	Resources = "usr/lib/cosi/resources.yaml"
+	// Image is the image's identity for the engine.
+	Image = "usr/lib/cosi/image.json"
+	// OSRelease is the image's identity for everybody: see os-release(5).
+	OSRelease = "usr/lib/os-release"
+)
+
+// MountPoints are the root's empty directories.
+var MountPoints = []string{"dev", "etc", "proc", "run", "sys", "tmp", "var"}
+
+// suffixes of the files that an output consists of.
+var suffixes = map[definition.Output][]string{
+	definition.Raw:    {".raw"},
+	definition.QCOW2:  {".qcow2"},
+	definition.ISO:    {".iso"},
+	definition.UKI:    {".efi"},
+	definition.Direct: {".vmlinuz", ".initramfs"},
+}
+
+// New plans the build of d. It fails if the lock has no package for d's architecture.
+func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
+	kernel, err := l.Package("kernel-"+d.Kernel.Flavour, d.Arch)
+	if err != nil {
+		return nil, err
+	}
+	stub, err := l.Package(lock.EFIStub, d.Arch)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{
+		Definition: d, Name: "cosi-" + d.Name + "-" + d.Arch, Suite: l.Suite, Kernel: kernel, Stub: stub,
+		Programs:    []Program{{"./engine", "usr/bin/engine"}, {"./engine/runtime", "usr/bin/runtime"}, {"./plugins", Multi}},
+		CommandLine: strings.Join(d.Kernel.Arguments, " "),
+		Root:        []string{Image, Modules, Resources, OSRelease},
+	}
+	for i, name := range slices.Sorted(slices.Values(d.Plugins)) {
+		p.Plugins = append(p.Plugins, Plugin{Name: name, ID: uint32(firstPlugin + i)})
+	}
+	// A fixed order, so that what is made of another output comes after it.
+	for _, kind := range []definition.Output{definition.Direct, definition.UKI, definition.Raw, definition.QCOW2, definition.ISO} {
+		if slices.Contains(d.Outputs, kind) {
+			for _, suffix := range suffixes[kind] {
+				p.Outputs = append(p.Outputs, Output{kind, p.Name + suffix})
+			}
+		}
+	}
+	return p, nil
+}
+
+// Makes reports whether the build makes kind.
+func (p *Plan) Makes(kind definition.Output) bool {
+	return slices.Contains(p.Definition.Outputs, kind)
+}
+
+// String is the plan for people.
+func (p *Plan) String() string {
+	out := &strings.Builder{}
+	section := func(title string, lines ...string) {
+		fmt.Fprintf(out, "%s\n", title)
+		for _, line := range lines {
+			fmt.Fprintf(out, "  %s\n", line)
+		}
+	}
+	fmt.Fprintf(out, "%s, from %s\n", p.Name, p.Definition.File)
+	section("fetch, from Debian "+p.Suite, describe(p.Kernel), describe(p.Stub))
+	var programs []string
+	for _, program := range p.Programs {
+		programs = append(programs, fmt.Sprintf("%-18s → /%s", program.Package, program.Path))
+	}
+	section("compile", programs...)
+	var files []string
+	for _, file := range p.Root {
+		files = append(files, "/"+file)
+	}
+	for _, plugin := range p.Plugins {
+		files = append(files, fmt.Sprintf("/%s/%s.json, uid %d", Declarations, plugin.Name, plugin.ID))
+	}
+	section("root file system (erofs)", append(files, "/usr/lib/modules/KERNEL: "+strings.Join(p.modules(), " ")+", and what they and the plugins need")...)
+	section("initramfs ("+string(p.Definition.Initramfs.Compression)+")", "/init: the engine", "/root.erofs", "modules that mounting it takes")
+	section("kernel command line", p.CommandLine)
+	var outputs []string
+	for _, output := range p.Outputs {
+		outputs = append(outputs, output.File)
+	}
+	section("write", append(outputs, p.Name+".manifest.json")...)
+	return out.String()
+}
+
+func (p *Plan) modules() []string {
+	return slices.Concat(p.Definition.Kernel.Modules.Boot, p.Definition.Kernel.Modules.Ship)
+}
+
+func describe(p lock.Package) string {
+	return fmt.Sprintf("%s %s (%s), SHA-256 %s…", p.Name, p.Version, p.Architecture, p.SHA256[:12])
+}

@@ -1,0 +1,87 @@
+package plan
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/kernel/lock"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func load(t *testing.T, name string) (*definition.Definition, *lock.Lock) {
+	t.Helper()
+	d, err := definition.Load(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := lock.Load("testdata/lock.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, l
+}
+
+func TestAPlanReadsLikeThis(t *testing.T) {
+	for _, name := range []string{"small", "whole"} {
+		t.Run(name, func(t *testing.T) {
+			d, l := load(t, name+".yaml")
+			p, err := New(d, l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden := filepath.Join("testdata", name+".golden")
+			if *update {
+				if err := os.WriteFile(golden, []byte(p.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.String() != string(want) {
+				t.Errorf("the plan reads\n%s\nwant\n%s", p, want)
+			}
+		})
+	}
+}
+
+func TestPluginsGetTheirIDsByName(t *testing.T) {
+	d, l := load(t, "whole.yaml")
+	first, err := New(d, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(d.Plugins)
+	second, err := New(d, l)
+	if err != nil || !slices.Equal(first.Plugins, second.Plugins) {
+		t.Errorf("in another order: %v, %v; want %v", second.Plugins, err, first.Plugins)
+	}
+}
+
+func TestOnlyWhatIsAskedForIsMade(t *testing.T) {
+	d, l := load(t, "small.yaml")
+	p, err := New(d, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range definition.Outputs {
+		if want := kind == definition.QCOW2; p.Makes(kind) != want {
+			t.Errorf("Makes(%s) = %v", kind, !want)
+		}
+	}
+}
+
+func TestAnArchitectureWithoutPackagesIsRefused(t *testing.T) {
+	d, l := load(t, "small.yaml")
+	d.Arch = "arm64"
+	if _, err := New(d, l); !errors.Is(err, lock.ErrNotPinned) {
+		t.Errorf("New = %v; want ErrNotPinned", err)
+	}
+}
