@@ -1,0 +1,100 @@
+package server
+
+import (
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // the codec that all other messages take
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cosi-os/cosi/engine/runtime/state"
+)
+
+// MaxMessage is the size of the largest request that is read, and what gRPC clients by default accept as an answer.
+const MaxMessage = 4 << 20
+
+// Options are those that a grpc.Server needs to serve a Server: the limit on requests, and the codec that sends events as they were
+// encoded for another watcher.
+func Options() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}),
+		grpc.MaxRecvMsgSize(MaxMessage),
+	}
+}
+
+// codec is the proto codec, which also sends frames.
+type codec struct{ encoding.CodecV2 }
+
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if f, ok := v.(frame); ok {
+		return f.buffers, nil
+	}
+	return c.CodecV2.Marshal(v)
+}
+
+// frame is an encoded WatchResponse: the concatenation of encoded events.
+type frame struct {
+	buffers mem.BufferSlice
+	size    int
+}
+
+func (f *frame) add(event []byte) {
+	f.buffers = append(f.buffers, mem.SliceBuffer(event))
+	f.size += len(event)
+}
+
+// The encodings that are kept for other watchers of the same event: those run close behind each other.
+const (
+	keepEvents = 1024
+	keepBytes  = 2 << 20
+)
+
+// encoder encodes each event once, as long as its watchers are not too far apart.
+type encoder struct {
+	mu      sync.Mutex // guards the fields below; held while encoding, because the others wait for the same event
+	encoded map[*state.Event][]byte
+	order   []*state.Event // oldest first
+	bytes   int
+}
+
+func newEncoder() *encoder { return &encoder{encoded: map[*state.Event][]byte{}} }
+
+// encode returns e as an element of WatchResponse.event, tag and length included.
+func (c *encoder) encode(e *state.Event) ([]byte, error) {
+	if e.GetBookmark() == nil { // made for one watcher
+		return encode(e)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if data, ok := c.encoded[e]; ok {
+		return data, nil
+	}
+	data, err := encode(e)
+	if err != nil {
+		return nil, err
+	}
+	c.encoded[e] = data
+	c.order = append(c.order, e)
+	c.bytes += len(data)
+	for len(c.order) > keepEvents || c.bytes > keepBytes {
+		c.bytes -= len(c.encoded[c.order[0]])
+		delete(c.encoded, c.order[0])
+		c.order[0] = nil
+		c.order = c.order[1:]
+	}
+	return data, nil
+}
+
+// eventField is the number of WatchResponse.event.
+const eventField protowire.Number = 1
+
+func encode(e *state.Event) ([]byte, error) {
+	size := proto.Size(e)
+	data := make([]byte, 0, protowire.SizeTag(eventField)+protowire.SizeBytes(size))
+	data = protowire.AppendTag(data, eventField, protowire.BytesType)
+	data = protowire.AppendVarint(data, uint64(size))
+	return proto.MarshalOptions{}.MarshalAppend(data, e)
+}
