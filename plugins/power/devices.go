@@ -1,0 +1,170 @@
+package power
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// devices are the open input devices that have a power key.
+type devices struct {
+	button  *button
+	notify  int // inotify: something about the device nodes has changed
+	stop    int
+	open    map[string]device // by path
+	refused map[string]bool   // not to be tried again: no power key
+}
+
+type device struct {
+	fd   int
+	name string
+}
+
+// watch calls wake after each press, until ctx is done. Devices may come and go; their nodes may change owner after they came.
+func (b *button) watch(ctx context.Context, wake func()) error {
+	notify, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("inotify: %w", err)
+	}
+	defer unix.Close(notify)
+	var stop [2]int
+	if err := unix.Pipe2(stop[:], unix.O_CLOEXEC); err != nil {
+		return fmt.Errorf("pipe: %w", err)
+	}
+	defer unix.Close(stop[0])
+	closed := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() { unix.Close(stop[1]); close(closed) })
+	defer func() {
+		if cancel() {
+			unix.Close(stop[1])
+		} else {
+			<-closed
+		}
+	}()
+	d := &devices{button: b, notify: notify, stop: stop[0], open: map[string]device{}, refused: map[string]bool{}}
+	defer d.close()
+	return d.run(wake)
+}
+
+func (d *devices) run(wake func()) error {
+	for {
+		if err := d.scan(); err != nil {
+			return err
+		}
+		for rescan := false; !rescan; {
+			ready, err := d.wait()
+			if err != nil {
+				return err
+			}
+			if ready[d.stop] {
+				return nil
+			}
+			rescan = ready[d.notify]
+			d.read(ready, wake)
+		}
+		d.forgetNotices()
+	}
+}
+
+// wait returns the descriptors that have something to read.
+func (d *devices) wait() (map[int]bool, error) {
+	poll := []unix.PollFd{{Fd: int32(d.stop), Events: unix.POLLIN}, {Fd: int32(d.notify), Events: unix.POLLIN}}
+	for _, dev := range d.open {
+		poll = append(poll, unix.PollFd{Fd: int32(dev.fd), Events: unix.POLLIN})
+	}
+	if _, err := unix.Poll(poll, -1); err != nil && err != unix.EINTR {
+		return nil, fmt.Errorf("poll input devices: %w", err)
+	}
+	ready := map[int]bool{}
+	for _, p := range poll {
+		ready[int(p.Fd)] = p.Revents != 0
+	}
+	return ready, nil
+}
+
+// read counts the presses on the devices that are ready, and closes those that are gone.
+func (d *devices) read(ready map[int]bool, wake func()) {
+	buffer := make([]byte, 64*eventSize)
+	for path, dev := range d.open {
+		if !ready[dev.fd] {
+			continue
+		}
+		n, err := unix.Read(dev.fd, buffer)
+		if err == unix.EAGAIN || err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			unix.Close(dev.fd)
+			delete(d.open, path)
+			continue
+		}
+		for range powerPresses(buffer[:n]) {
+			d.button.pressed(dev.name, time.Now())
+			wake()
+		}
+	}
+}
+
+// scan looks for devices that were not there before. The directory itself may not be there before the first device.
+func (d *devices) scan() error {
+	const events = unix.IN_CREATE | unix.IN_ATTRIB | unix.IN_DELETE
+	for _, dir := range []string{filepath.Dir(d.button.devices), d.button.devices} {
+		if _, err := unix.InotifyAddWatch(d.notify, dir, events); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("inotify %s: %w", dir, err)
+		}
+	}
+	paths, err := filepath.Glob(filepath.Join(d.button.devices, "event*"))
+	if err != nil {
+		return err
+	}
+	there := map[string]bool{}
+	for _, path := range paths {
+		there[path] = true
+		if _, ok := d.open[path]; !ok && !d.refused[path] {
+			d.add(path)
+		}
+	}
+	for path := range d.refused {
+		if !there[path] {
+			delete(d.refused, path) // the next device of the name is another one
+		}
+	}
+	return nil
+}
+
+func (d *devices) add(path string) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return // not ours yet: PID 1 hands the node over in a moment, which inotify says
+	}
+	name, power, err := d.button.identify(fd)
+	if err != nil || !power {
+		unix.Close(fd)
+		d.refused[path] = true
+		return
+	}
+	log.Printf("button: %s is %q", path, name)
+	d.open[path] = device{fd, name}
+}
+
+// forgetNotices empties the inotify queue: scan looks for itself.
+func (d *devices) forgetNotices() {
+	buffer := make([]byte, 4096)
+	for {
+		if n, err := unix.Read(d.notify, buffer); n <= 0 || err != nil {
+			return
+		}
+	}
+}
+
+func (d *devices) close() {
+	for _, dev := range d.open {
+		unix.Close(dev.fd)
+	}
+}

@@ -1,0 +1,48 @@
+// Package power is the plugin that takes the node down: for ShutdownRequests of people and, after a press of the power button, for
+// one of its own.
+//
+// It decides only that a request is acted on, and once: a ShutdownStatus with the reason Draining is what makes the runtime drain
+// all plugins and PID 1 power off or reboot.
+package power
+
+import (
+	_ "embed"
+
+	"github.com/cosi-os/cosi/sdk"
+)
+
+// Types of the plugin's inputs and outputs.
+const (
+	requestType = "ShutdownRequests.power.cosi.dev"
+	statusType  = "ShutdownStatuses.power.cosi.dev"
+	eventType   = "PowerEvents.power.cosi.dev"
+)
+
+// Version is the plugin's version.
+const Version = "0.1.0"
+
+//go:embed plugin.json
+var declared []byte
+
+// Plugin returns the plugin.
+func Plugin() sdk.Plugin {
+	b := &button{devices: "/dev/input", identify: identify}
+	return sdk.Plugin{
+		Declaration: declared,
+		Version:     Version,
+		Controllers: []sdk.Controller{
+			{
+				Name:      "requests",
+				Inputs:    []string{requestType},
+				Outputs:   []string{statusType},
+				Reconcile: reconcileRequests,
+			},
+			{
+				Name:      "button",
+				Outputs:   []string{eventType, requestType},
+				Reconcile: b.reconcile,
+				Watch:     b.watch,
+			},
+		},
+	}
+}
