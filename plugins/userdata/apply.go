@@ -1,0 +1,217 @@
+package userdata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/api/document"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// annotationProvenance marks what user data or the image wrote. The runtime takes it off when a person writes the resource, so
+	// whoever finds it may change the resource.
+	annotationProvenance = "cosi.dev/provenance"
+	provenanceImage      = "image"
+	provenanceUserData   = "userdata/"
+
+	groupNetwork = ".network.cosi.dev"
+)
+
+// applier writes documents as resources. It sends the content as YAML: the runtime has the schemas, checks, and says which field is wrong.
+type applier struct {
+	client resourcepb.StateClient
+	names  *names
+	// network says that a source read without a network describes it; the image's own network resources are then left out.
+	network bool
+}
+
+func newApplier(ctx context.Context, client resourcepb.StateClient, offline []*found) (*applier, error) {
+	a := &applier{client: client, names: &names{client: client}}
+	for _, f := range offline {
+		documents, _ := document.Parse(f.name, f.data)
+		for _, d := range documents {
+			k, err := a.names.lookup(ctx, d.Metadata.Type)
+			if err != nil {
+				return nil, err
+			}
+			a.network = a.network || strings.HasSuffix(k.typ, groupNetwork)
+		}
+	}
+	return a, nil
+}
+
+// apply writes every good document of f and lists the bad ones in s. An error means that the runtime could not be reached: try again.
+func (a *applier) apply(ctx context.Context, f *found, s *machinepb.UserDataSource) error {
+	documents, problems := document.Parse(f.name, f.data)
+	broken := map[int]bool{}
+	for _, p := range problems {
+		broken[p.Document] = true
+		s.Problems = append(s.Problems, &machinepb.UserDataSource_Problem{
+			Document: uint32(p.Document), Line: uint32(p.Line), Field: p.Field, Message: p.Message, Resource: p.Resource,
+		})
+	}
+	left := 0
+	for _, d := range documents {
+		done, err := a.document(ctx, f, d, s)
+		if err != nil {
+			return err
+		}
+		switch done {
+		case applied:
+			s.Applied++
+		case leftOut:
+			left++
+		}
+	}
+	s.Documents = uint32(len(documents) + len(broken))
+	switch {
+	case len(s.Problems) == 0:
+		s.State = stateApplied
+	case s.Applied > 0:
+		s.State = statePartlyApplied
+	default:
+		s.State = stateFailed
+	}
+	s.Message = summary(s, left)
+	return nil
+}
+
+func summary(s *machinepb.UserDataSource, left int) string {
+	message := fmt.Sprintf("%d of %d documents applied", s.Applied, s.Documents)
+	if left > 0 {
+		message += fmt.Sprintf(", %d replaced", left)
+	}
+	if len(s.Problems) > 0 {
+		p := s.Problems[0]
+		message += "; "
+		if p.Line > 0 {
+			message += fmt.Sprintf("line %d: ", p.Line)
+		}
+		if p.Field != "" {
+			message += p.Field + ": "
+		}
+		message += p.Message
+	}
+	return message
+}
+
+// outcome is what became of one document.
+type outcome int
+
+const (
+	failed outcome = iota
+	applied
+	leftOut
+)
+
+func (a *applier) document(ctx context.Context, f *found, d *document.Document, s *machinepb.UserDataSource) (outcome, error) {
+	kind, err := a.names.lookup(ctx, d.Metadata.Type)
+	if err != nil {
+		return failed, err
+	}
+	if f.source == sourceImage && a.network && strings.HasSuffix(kind.typ, groupNetwork) {
+		return leftOut, nil
+	}
+	r := resource(d, kind, f.provenance())
+	err = a.put(ctx, r, f)
+	switch {
+	case err == nil:
+		return applied, nil
+	case errors.Is(err, errReplaced):
+		return leftOut, nil
+	case again(err):
+		return failed, err
+	}
+	s.Problems = append(s.Problems, problems(d, r, err)...)
+	return failed, nil
+}
+
+func resource(d *document.Document, k kind, provenance string) *resourcepb.Resource {
+	annotations := map[string]string{}
+	for key, value := range d.Metadata.Annotations {
+		annotations[key] = value
+	}
+	annotations[annotationProvenance] = provenance
+	namespace := d.Metadata.Namespace
+	if namespace == "" {
+		namespace = k.namespace
+	}
+	return &resourcepb.Resource{
+		Metadata: &resourcepb.Metadata{Namespace: namespace, Type: k.typ, Id: d.Metadata.ID, Labels: d.Metadata.Labels, Annotations: annotations},
+		Spec:     &resourcepb.Spec{YamlSpec: d.SpecYAML()},
+	}
+}
+
+// put creates a resource, or updates one that the same source or the image's defaults wrote last.
+func (a *applier) put(ctx context.Context, r *resourcepb.Resource, f *found) error {
+	_, err := a.client.Create(ctx, &resourcepb.CreateRequest{Resource: r})
+	if status.Code(err) != codes.AlreadyExists {
+		return err
+	}
+	m := r.Metadata
+	got, err := a.client.Get(ctx, &resourcepb.GetRequest{Namespace: m.Namespace, Type: m.Type, Id: m.Id})
+	if err != nil {
+		return err
+	}
+	old := got.Resource.Metadata
+	if err := mayReplace(old.Annotations[annotationProvenance], f); err != nil {
+		return err
+	}
+	m.Version, m.Phase, m.Owner, m.Finalizers = old.Version, old.Phase, old.Owner, old.Finalizers
+	_, err = a.client.Update(ctx, &resourcepb.UpdateRequest{NewResource: r, Options: &resourcepb.UpdateOptions{Owner: old.Owner}})
+	return err
+}
+
+// mayReplace says why what was written last, by its provenance, is not for f to replace.
+func mayReplace(last string, f *found) error {
+	switch {
+	case f.source == sourceImage:
+		if last == provenanceImage {
+			return nil
+		}
+		return errReplaced
+	case last == provenanceImage, strings.HasPrefix(last, provenanceUserData+f.id+"@"):
+		return nil
+	case last == "":
+		return status.Error(codes.AlreadyExists, "changed over the API since: left as it is")
+	default:
+		return status.Errorf(codes.AlreadyExists, "already written by %s: left as it is", last)
+	}
+}
+
+// errReplaced says that somebody has replaced a default resource of the image, which is what defaults are for.
+var errReplaced = errors.New("replaced")
+
+// again reports whether err says nothing about the document.
+func again(err error) bool {
+	return slices.Contains([]codes.Code{codes.Unavailable, codes.Canceled, codes.DeadlineExceeded, codes.Aborted, codes.FailedPrecondition}, status.Code(err))
+}
+
+// problems turns what the runtime said of d into places in the input.
+func problems(d *document.Document, r *resourcepb.Resource, err error) []*machinepb.UserDataSource_Problem {
+	name := r.Metadata.Type + "/" + r.Metadata.Id
+	var all []*machinepb.UserDataSource_Problem
+	for _, detail := range status.Convert(err).Details() {
+		bad, ok := detail.(*errdetails.BadRequest)
+		if !ok {
+			continue
+		}
+		for _, v := range bad.FieldViolations {
+			all = append(all, &machinepb.UserDataSource_Problem{
+				Document: uint32(d.Index), Line: uint32(d.FieldLine(v.Field)), Field: v.Field, Message: v.Description, Resource: name,
+			})
+		}
+	}
+	if all == nil {
+		all = append(all, &machinepb.UserDataSource_Problem{Document: uint32(d.Index), Line: uint32(d.Line), Message: status.Convert(err).Message(), Resource: name})
+	}
+	return all
+}

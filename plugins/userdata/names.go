@@ -1,0 +1,94 @@
+package userdata
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	namespaceMeta  = "meta"
+	kindDefinition = "ResourceDefinitions.meta.cosi.dev"
+)
+
+// kind is where resources of a type live.
+type kind struct{ typ, namespace string }
+
+// names finds kinds by the names that documents use. Full type names cost one Get, which is what a boot needs; only an alias has all
+// definitions listed.
+type names struct {
+	client resourcepb.StateClient
+	known  map[string]kind
+	listed bool
+}
+
+// lookup returns the kind of that name. One that nobody has defined comes back as it was written: the runtime then refuses the resource
+// and names the nearest.
+func (n *names) lookup(ctx context.Context, name string) (kind, error) {
+	id := strings.ToLower(name)
+	if k, ok := n.known[id]; ok {
+		return k, nil
+	}
+	if n.known == nil {
+		n.known = map[string]kind{}
+	}
+	if strings.Contains(id, ".") {
+		got, err := n.client.Get(ctx, &resourcepb.GetRequest{Namespace: namespaceMeta, Type: kindDefinition, Id: id})
+		if err == nil {
+			return n.add(got.Resource, id)
+		}
+		if status.Code(err) != codes.NotFound {
+			return kind{}, err
+		}
+	}
+	if err := n.list(ctx); err != nil {
+		return kind{}, err
+	}
+	if k, ok := n.known[id]; ok {
+		return k, nil
+	}
+	return kind{typ: name}, nil
+}
+
+func (n *names) list(ctx context.Context) error {
+	if n.listed {
+		return nil
+	}
+	stream, err := n.client.List(ctx, &resourcepb.ListRequest{Namespace: namespaceMeta, Type: kindDefinition})
+	if err != nil {
+		return err
+	}
+	for {
+		response, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			n.listed = true
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := n.add(response.Resource, response.Resource.Metadata.Id); err != nil {
+			return err
+		}
+	}
+}
+
+func (n *names) add(r *resourcepb.Resource, id string) (kind, error) {
+	definition := &metapb.ResourceDefinitionSpec{}
+	if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), definition); err != nil {
+		return kind{}, err
+	}
+	k := kind{definition.ResourceType, definition.DefaultNamespace}
+	n.known[id] = k
+	for _, alias := range definition.AllAliases {
+		n.known[strings.ToLower(alias)] = k
+	}
+	return k, nil
+}

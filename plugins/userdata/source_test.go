@@ -1,0 +1,247 @@
+package userdata
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/diskfs/go-diskfs"
+	"github.com/diskfs/go-diskfs/disk"
+	"github.com/diskfs/go-diskfs/filesystem"
+	"github.com/diskfs/go-diskfs/filesystem/iso9660"
+)
+
+const document1 = "metadata: {type: mount, id: data}\nspec: {source: tmpfs, target: /var/data, fstype: tmpfs}\n"
+
+// put writes a file below root.
+func put(t *testing.T, root, path, content string) {
+	t.Helper()
+	path = filepath.Join(root, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFwCfg(t *testing.T) {
+	root := t.TempDir()
+	if f := fwCfg(root); !f.absent() {
+		t.Fatalf("without the file: %+v; want absent", f)
+	}
+	put(t, root, fwCfgFile, document1)
+	if f := fwCfg(root); string(f.data) != document1 || f.unauthenticated {
+		t.Fatalf("fwCfg = %+v", f)
+	}
+}
+
+func TestTooMuchUserDataIsAnError(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, fwCfgFile, strings.Repeat("#", maxSize+1))
+	if f := fwCfg(root); !errors.Is(f.err, errTooBig) {
+		t.Fatalf("err = %v; want %v", f.err, errTooBig)
+	}
+}
+
+func TestCmdlineTakesTheLastArgument(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "proc/cmdline", "quiet cosi.userdata=http://a/ x=y cosi.userdata=\"http://b/\"\n")
+	if got, err := cmdline(root); got != "http://b/" || err != nil {
+		t.Fatalf("cmdline = %q, %v", got, err)
+	}
+}
+
+func TestInline(t *testing.T) {
+	encoded := base64.StdEncoding.EncodeToString([]byte(document1))
+	for _, c := range []struct{ name, value, want, wantErr string }{
+		{"base64", "data:;base64," + encoded, document1, ""},
+		{"base64 without padding", "data:;base64," + strings.TrimRight(encoded, "="), document1, ""},
+		{"percent", "data:,a%3A%20b", "a: b", ""},
+		{"no comma", "data:;base64", "", "without a comma"},
+		{"bad base64", "data:;base64,###", "", "illegal base64"},
+		{"private key", "data:,-----BEGIN%20PRIVATE%20KEY-----", "", "holds a private key"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := inline(c.value)
+			if string(f.data) != c.want || (c.wantErr == "") != (f.err == nil) || f.err != nil && !strings.Contains(f.err.Error(), c.wantErr) {
+				t.Fatalf("inline(%q) = %q, %v; want %q, %q", c.value, f.data, f.err, c.want, c.wantErr)
+			}
+		})
+	}
+}
+
+func FuzzDecodeDataURL(f *testing.F) {
+	f.Add("data:;base64,YQ==")
+	f.Add("data:,%zz")
+	f.Fuzz(func(t *testing.T, value string) {
+		if data, err := decodeDataURL(value); err == nil && len(data) > len(value) {
+			t.Fatalf("decodeDataURL(%q) made %d bytes of %d", value, len(data), len(value))
+		}
+	})
+}
+
+// makeDevice makes a disk image below root/dev and lists it in root/sys/class/block.
+func makeDevice(t *testing.T, root, name string, size int64, spec disk.FilesystemSpec, files map[string]string) {
+	t.Helper()
+	path := filepath.Join(root, "dev", name)
+	for _, dir := range []string{filepath.Dir(path), filepath.Join(root, "sys/class/block", name)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := diskfs.Create(path, size, diskfs.SectorSizeDefault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.LogicalBlocksize = 2048
+	if spec.FSType != filesystem.TypeISO9660 {
+		d.LogicalBlocksize = 512
+	}
+	files2, err := d.CreateFilesystem(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range files {
+		if dir := filepath.Dir(name); dir != "." {
+			if err := files2.Mkdir(dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		file, err := files2.OpenFile(name, os.O_CREATE|os.O_RDWR)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := file.Write([]byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if iso, ok := files2.(*iso9660.FileSystem); ok {
+		if err := iso.Finalize(iso9660.FinalizeOptions{RockRidge: true, VolumeIdentifier: spec.VolumeLabel}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDisks(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		name   string
+		size   int64
+		spec   disk.FilesystemSpec
+		files  map[string]string
+		source string // "": not a source
+		data   string
+	}{
+		{"CIDATA on ISO 9660", 10 * mib, disk.FilesystemSpec{FSType: filesystem.TypeISO9660, VolumeLabel: "cidata"}, map[string]string{"user-data": document1}, sourceCIDATA, document1},
+		{"CIDATA on FAT32", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "CIDATA"}, map[string]string{"user-data": document1}, sourceCIDATA, document1},
+		{"CIDATA on FAT16", 20 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat16, VolumeLabel: "CIDATA"}, map[string]string{"user-data": document1}, sourceCIDATA, document1},
+		{"CIDATA on FAT12", 2 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat12, VolumeLabel: "CIDATA"}, map[string]string{"user-data": document1}, sourceCIDATA, document1},
+		{"CIDATA without a file", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "CIDATA"}, nil, sourceCIDATA, ""},
+		{"ESP", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "ESP"}, map[string]string{"EFI/x": "", "user-data.yaml": document1}, sourceESP, document1},
+		{"ESP without a file", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "ESP"}, map[string]string{"EFI/x": ""}, "", ""},
+		{"a stick with photos", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "PHOTOS"}, map[string]string{"user-data.yaml": document1}, "", ""},
+		{"another ISO", 10 * mib, disk.FilesystemSpec{FSType: filesystem.TypeISO9660, VolumeLabel: "debian"}, map[string]string{"user-data": document1}, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root := t.TempDir()
+			makeDevice(t, root, "vdb", c.size, c.spec, c.files)
+			all := disks(root)
+			if c.source == "" {
+				if len(all) != 0 {
+					t.Fatalf("disks = %+v; want none", all[0])
+				}
+				return
+			}
+			if len(all) != 1 {
+				t.Fatalf("disks = %v; want one", all)
+			}
+			if f := all[0]; f.source != c.source || f.id != c.source+"-vdb" || string(f.data) != c.data || f.err != nil {
+				t.Fatalf("disks = %+v %q; want %s with %q", f, f.data, c.source, c.data)
+			}
+		})
+	}
+}
+
+func TestESPIsRefusedUnderSecureBoot(t *testing.T) {
+	root := t.TempDir()
+	if err := espAllowed(root); err != nil {
+		t.Fatalf("without EFI variables: %v", err)
+	}
+	put(t, root, secureBootVariable, "\x06\x00\x00\x00\x01")
+	if err := espAllowed(root); !errors.Is(err, errRefused) {
+		t.Fatalf("under Secure Boot: %v; want a refusal", err)
+	}
+	put(t, root, "usr/lib/cosi/image.json", `{"espUserData": true}`)
+	if err := espAllowed(root); err != nil {
+		t.Fatalf("allowed by the image: %v", err)
+	}
+}
+
+func TestFetch(t *testing.T) {
+	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/user-data" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Write([]byte(document1))
+	})
+	plain, secure := httptest.NewServer(serve), httptest.NewTLSServer(serve)
+	defer plain.Close()
+	defer secure.Close()
+	sum := sha256.Sum256([]byte(document1))
+	digest := hex.EncodeToString(sum[:])
+
+	pinned := t.TempDir()
+	put(t, pinned, caFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})))
+	foreign := t.TempDir()
+	put(t, foreign, caFile, "no certificate at all")
+
+	for _, c := range []struct {
+		name, root, url string
+		unauthenticated bool
+		wantErr         string
+		refused         bool
+	}{
+		{"http", "", plain.URL + "/user-data", true, "", false},
+		{"http with digest", "", plain.URL + "/user-data#sha256=" + digest, false, "", false},
+		{"https without a pinned CA", "", secure.URL + "/user-data", true, "", false},
+		{"https with the pinned CA", pinned, secure.URL + "/user-data", false, "", false},
+		{"https with another CA", foreign, secure.URL + "/user-data", false, "certificate", false},
+		{"wrong digest", "", plain.URL + "/user-data#sha256=" + strings.Repeat("0", 64), false, "SHA-256 is", true},
+		{"bad fragment", "", plain.URL + "/user-data#md5=1", false, "is not #sha256=", true},
+		{"ftp", "", "ftp://127.0.0.1/x", false, "neither http", true},
+		{"missing", "", plain.URL + "/other", true, "404", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root := c.root
+			if root == "" {
+				root = t.TempDir()
+			}
+			f := fetch(t.Context(), root, c.url)
+			if c.wantErr != "" {
+				if f.err == nil || !strings.Contains(f.err.Error(), c.wantErr) || errors.Is(f.err, errRefused) != c.refused || f.data != nil {
+					t.Fatalf("fetch = %q, %v; want an error with %q, refused %v", f.data, f.err, c.wantErr, c.refused)
+				}
+				return
+			}
+			if f.err != nil || string(f.data) != document1 || f.unauthenticated != c.unauthenticated {
+				t.Fatalf("fetch = %+v; want unauthenticated %v", f, c.unauthenticated)
+			}
+		})
+	}
+}

@@ -1,0 +1,226 @@
+// Package userdata is the plugin that finds user data when a node boots and applies the resources in it.
+//
+// Sources are looked at in this order: QEMU's fw_cfg, the kernel argument cosi.userdata, disks with the label CIDATA, user-data.yaml on
+// the EFI system partition; then the image's default resources; then, once there is a network, a URL. Documents of a source are applied
+// once for each digest of its bytes: what people change over the API afterwards is not undone when the plugin starts again.
+// Every source and every problem in it is shown as a UserDataSource.
+package userdata
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	"github.com/cosi-os/cosi/api/document"
+	"github.com/cosi-os/cosi/plugins/internal/uevent"
+	"github.com/cosi-os/cosi/sdk"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+//go:embed plugin.json
+var declaration []byte
+
+const (
+	kindSource = "UserDataSources.machine.cosi.dev"
+	// summaryID is the UserDataSource that says whether all sources have been looked at.
+	summaryID = "userdata"
+	// defaultsFile holds the image's default resources.
+	defaultsFile = "usr/lib/cosi/resources.yaml"
+)
+
+// Plugin returns the plugin.
+func Plugin() sdk.Plugin { return plugin("/") }
+
+// plugin returns the plugin for a node whose files are below root.
+func plugin(root string) sdk.Plugin {
+	c := &controller{root: root, retry: retry{first: 2 * time.Second, most: time.Minute}, now: time.Now}
+	return sdk.Plugin{
+		Declaration: declaration,
+		Controllers: []sdk.Controller{{
+			Name:      "userdata",
+			Outputs:   []string{kindSource},
+			Reconcile: c.reconcile,
+			Watch:     c.watch,
+		}},
+	}
+}
+
+type controller struct {
+	root string
+	now  func() time.Time
+
+	mu    sync.Mutex // guards the fields below: watch and reconcile run side by side
+	retry retry
+	wake  func()
+}
+
+// retry spaces the attempts at a URL.
+type retry struct {
+	first, most time.Duration
+	delay       time.Duration
+	next        time.Time
+}
+
+// later doubles the delay and returns when the next attempt is due.
+func (r *retry) later(now time.Time) (time.Time, time.Duration) {
+	r.delay = min(max(2*r.delay, r.first), r.most)
+	r.next = now.Add(r.delay)
+	return r.next, r.delay
+}
+
+// watch looks again when a disk has appeared.
+func (c *controller) watch(ctx context.Context, wake func()) error {
+	c.mu.Lock()
+	c.wake = wake
+	c.mu.Unlock()
+	return uevent.Watch(ctx, func(e uevent.Event) {
+		if e.Action == uevent.Lost || e.Variables["SUBSYSTEM"] == "block" && e.Action != "remove" {
+			wake()
+		}
+	})
+}
+
+// reconcile applies what has not been applied. Twice is harmless: a source whose digest is on record is not applied again.
+func (c *controller) reconcile(ctx context.Context, s *sdk.State) error {
+	value, err := cmdline(c.root)
+	if err != nil {
+		return err
+	}
+	offline := c.offline(value)
+	a, err := newApplier(ctx, s.Client(), offline)
+	if err != nil {
+		return err
+	}
+	for _, f := range append(offline, c.defaults()) {
+		if err := c.settle(ctx, s, a, f); err != nil {
+			return err
+		}
+	}
+	pending, err := c.remote(ctx, s, a, value)
+	if err != nil {
+		return err
+	}
+	return c.summarise(ctx, s, pending)
+}
+
+// offline reads every source that needs no network.
+func (c *controller) offline(argument string) []*found {
+	all := []*found{fwCfg(c.root)}
+	if strings.HasPrefix(argument, "data:") {
+		all = append(all, inline(argument))
+	}
+	esp := []*found{}
+	for _, f := range disks(c.root) {
+		if f.source == sourceCIDATA {
+			all = append(all, f)
+			continue
+		}
+		if err := espAllowed(c.root); err != nil {
+			f.data, f.err = nil, err
+		}
+		esp = append(esp, f)
+	}
+	return append(all, esp...)
+}
+
+func (c *controller) defaults() *found {
+	f := &found{source: sourceImage, id: sourceImage, name: filepath.Base(defaultsFile)}
+	f.data, f.err = readFile(filepath.Join(c.root, defaultsFile))
+	return f
+}
+
+// remote handles a URL and returns why it is still pending, "" if it is not.
+func (c *controller) remote(ctx context.Context, s *sdk.State, a *applier, value string) (string, error) {
+	if value == "" || strings.HasPrefix(value, "data:") {
+		return "", nil
+	}
+	if known, ok := sdk.Get[*machinepb.UserDataSource](s, kindSource, sourceURL); ok && finished(known.Spec.State) {
+		return "", nil // once for each boot: what has changed at the URL since is for the next one
+	}
+	c.mu.Lock()
+	wait := c.retry.next.Sub(c.now())
+	c.mu.Unlock()
+	if wait > 0 {
+		return "the URL is tried again soon", nil
+	}
+	f := fetch(ctx, c.root, value)
+	if f.err != nil && !errors.Is(f.err, errRefused) {
+		return c.unreachable(ctx, s, f)
+	}
+	return "", c.settle(ctx, s, a, f)
+}
+
+// unreachable records a failed fetch and arranges for the next.
+func (c *controller) unreachable(ctx context.Context, s *sdk.State, f *found) (string, error) {
+	c.mu.Lock()
+	next, delay := c.retry.later(c.now())
+	if c.wake != nil {
+		time.AfterFunc(delay, c.wake)
+	}
+	c.mu.Unlock()
+	message := f.err.Error()
+	return message, c.write(ctx, s, f.id, &machinepb.UserDataSource{
+		State: stateUnreachable, Source: f.source, Message: message, NextTry: timestamppb.New(next), Unauthenticated: f.unauthenticated,
+	})
+}
+
+// settle brings one source to its end: applied, absent, refused.
+func (c *controller) settle(ctx context.Context, s *sdk.State, a *applier, f *found) error {
+	status := &machinepb.UserDataSource{Source: f.source, Unauthenticated: f.unauthenticated}
+	known, recorded := sdk.Get[*machinepb.UserDataSource](s, kindSource, f.id)
+	switch {
+	case f.absent():
+		if recorded && finished(known.Spec.State) {
+			return nil // a disk that was applied and then pulled keeps its record
+		}
+		status.State = stateAbsent
+	case errors.Is(f.err, errRefused):
+		status.State, status.Message = stateRefused, strings.TrimPrefix(f.err.Error(), errRefused.Error()+": ")
+	case f.err != nil:
+		status.State, status.Message = stateFailed, f.err.Error()
+	case recorded && known.Spec.Digest == f.digest() && finished(known.Spec.State):
+		return nil
+	default:
+		if err := a.apply(ctx, f, status); err != nil {
+			return err
+		}
+		status.Digest, status.Time = f.digest(), timestamppb.New(c.now())
+		report(f, status)
+	}
+	return c.write(ctx, s, f.id, status)
+}
+
+// finished reports whether a source in that state has been dealt with for good, its digest given.
+func finished(state string) bool {
+	return state == stateApplied || state == statePartlyApplied || state == stateFailed || state == stateRefused
+}
+
+// summarise says whether all sources have been looked at.
+func (c *controller) summarise(ctx context.Context, s *sdk.State, pending string) error {
+	summary := &machinepb.UserDataSource{State: stateApplied, Complete: pending == "", Message: pending}
+	if pending != "" {
+		summary.State = stateUnreachable
+	}
+	return c.write(ctx, s, summaryID, summary)
+}
+
+func (c *controller) write(ctx context.Context, s *sdk.State, id string, status *machinepb.UserDataSource) error {
+	return s.Write(ctx, kindSource, id, status, nil)
+}
+
+// report prints what came of a source, for the console and the log.
+func report(f *found, status *machinepb.UserDataSource) {
+	fmt.Fprintf(os.Stderr, "%s: %d of %d documents applied\n", f.name, status.Applied, status.Documents)
+	for _, p := range status.Problems {
+		fmt.Fprintln(os.Stderr, document.Problem{
+			Source: f.name, Document: int(p.Document), Line: int(p.Line), Field: p.Field, Message: p.Message, Resource: p.Resource,
+		})
+	}
+}
