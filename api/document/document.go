@@ -25,9 +25,8 @@ type Document struct {
 	Line     int
 	Metadata Metadata
 
-	typeLine int
-	nsLine   int
-	spec     *yaml.Node
+	root *yaml.Node // the mapping {metadata, spec}
+	spec *yaml.Node // nil without one
 }
 
 // Metadata is what a writer says about a resource. What a node adds (version, owner, phase, times, finalizers) may stand in a
@@ -80,13 +79,13 @@ func (d *Document) problem(p kinds.Problem) Problem {
 func (d *Document) Resolve(set *kinds.Set) (*resourcepb.Resource, []Problem) {
 	k, err := set.Lookup(d.Metadata.Type)
 	if err != nil {
-		return nil, []Problem{d.problem(kinds.Problem{Line: d.typeLine, Field: "metadata.type", Message: err.Error()})}
+		return nil, []Problem{d.problem(kinds.Problem{Line: d.FieldLine("metadata.type"), Field: "metadata.type", Message: err.Error()})}
 	}
 	d.Metadata.Type = k.Type()
 	var problems []Problem
 	if ns := d.Metadata.Namespace; ns != "" && ns != k.Namespace() {
 		message := fmt.Sprintf("%s live in the namespace %q, not %q", k.ShortName(), k.Namespace(), ns)
-		problems = append(problems, d.problem(kinds.Problem{Line: d.nsLine, Field: "metadata.namespace", Message: message}))
+		problems = append(problems, d.problem(kinds.Problem{Line: d.FieldLine("metadata.namespace"), Field: "metadata.namespace", Message: message}))
 	}
 	spec, wrong := k.DecodeNode(d.spec)
 	for _, p := range wrong {

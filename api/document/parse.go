@@ -138,7 +138,7 @@ func (r *reader) document(n *yaml.Node) {
 	for n.Kind == yaml.AliasNode && n.Alias != nil {
 		n = n.Alias
 	}
-	d := &Document{Source: r.source, Index: r.index, Line: n.Line}
+	d := &Document{Source: r.source, Index: r.index, Line: n.Line, root: n}
 	before := len(r.problems)
 	report := func(line int, field, message string) {
 		r.problems = append(r.problems, d.problem(kinds.Problem{Line: line, Field: field, Message: message}))
@@ -185,7 +185,6 @@ func (d *Document) readMetadata(n *yaml.Node) []kinds.Problem {
 	m := &resourcepb.Metadata{}
 	problems := kinds.DecodeMessage(m.ProtoReflect(), withText(n), "metadata")
 	d.Metadata = Metadata{Namespace: m.GetNamespace(), Type: m.GetType(), ID: m.GetId(), Labels: m.GetLabels(), Annotations: m.GetAnnotations()}
-	d.typeLine, d.nsLine = lineOf(n, "type"), lineOf(n, "namespace")
 	return problems
 }
 
@@ -204,13 +203,4 @@ func withText(n *yaml.Node) *yaml.Node {
 		}
 	}
 	return &changed
-}
-
-func lineOf(n *yaml.Node, key string) int {
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == key {
-			return n.Content[i].Line
-		}
-	}
-	return n.Line
 }
