@@ -1,0 +1,294 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/engine/output"
+	"github.com/cosi-os/cosi/engine/wire"
+)
+
+// TestMain is also every process of the tests: "process KIND".
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "process" {
+		act(os.Args[2])
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func act(kind string) {
+	switch kind {
+	case "sleep":
+		fmt.Println("hello")
+		fmt.Fprintln(os.Stderr, "trouble")
+		time.Sleep(time.Hour)
+	case "exit3":
+		fmt.Print("no newline")
+		os.Exit(3)
+	case "stubborn":
+		signal.Ignore(unix.SIGTERM)
+		fmt.Println("deaf")
+		time.Sleep(time.Hour)
+	case "orphan":
+		// The child outlives this process and keeps its pipes.
+		p, err := os.StartProcess("/proc/self/exe", []string{"x", "process", "stubborn"}, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+		fmt.Println("child", p.Pid, err)
+		time.Sleep(300 * time.Millisecond)
+	case "files":
+		data, err := io.ReadAll(os.NewFile(3, "three"))
+		fmt.Println(string(data), err, os.Getenv("FROM"))
+		time.Sleep(time.Hour)
+	case "refused":
+		os.NewFile(3, "status").WriteString("error no such plugin\n")
+		os.Exit(1)
+	case "launched":
+		os.NewFile(3, "status").WriteString("landlock 6\n")
+		unix.CloseOnExec(3)
+		syscall.Exec("/proc/self/exe", []string{"x", "process", "sleep"}, nil)
+	}
+}
+
+// bench is a running supervisor and what it reported.
+type bench struct {
+	*Supervisor
+	t      *testing.T
+	ctx    context.Context
+	cancel context.CancelFunc
+	ended  chan struct{}
+
+	mu      sync.Mutex
+	reports []wire.Up
+}
+
+func newBench(t *testing.T) *bench {
+	b := &bench{t: t, ended: make(chan struct{})}
+	b.ctx, b.cancel = context.WithCancel(t.Context())
+	b.Supervisor = &Supervisor{
+		Log:     output.NewLog(),
+		Backoff: Backoff{Min: 20 * time.Millisecond, Max: 80 * time.Millisecond, Healthy: time.Minute},
+		Grace:   200 * time.Millisecond,
+		Report: func(up wire.Up) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.reports = append(b.reports, up)
+		},
+	}
+	go func() {
+		defer close(b.ended)
+		b.Run(b.ctx)
+	}()
+	t.Cleanup(func() {
+		b.cancel()
+		<-b.ended
+	})
+	return b
+}
+
+func (b *bench) add(kind string) Spec {
+	spec := Spec{Name: kind, Argv: []string{"/proc/self/exe", "process", kind}}
+	b.addSpec(spec)
+	return spec
+}
+
+func (b *bench) addSpec(spec Spec) {
+	if err := b.Add(b.ctx, spec); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// wait returns the first report that fits.
+func (b *bench) wait(what string, fits func(wire.Up) bool) wire.Up {
+	b.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		b.mu.Lock()
+		for _, up := range b.reports {
+			if fits(up) {
+				b.mu.Unlock()
+				return up
+			}
+		}
+		b.mu.Unlock()
+	}
+	b.t.Fatalf("no report of %s", what)
+	return wire.Up{}
+}
+
+// line waits until some process has printed text.
+func (b *bench) line(text string) string {
+	b.t.Helper()
+	cursors := map[string]uint64{}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for some := b.Log.Next(cursors); len(some) > 0; some = b.Log.Next(cursors) {
+			for _, o := range some {
+				if o.Name != "engine" && strings.Contains(o.Line, text) {
+					return o.Stream + " " + o.Line
+				}
+			}
+		}
+	}
+	b.t.Fatalf("nobody printed %q", text)
+	return ""
+}
+
+func exited(up wire.Up) bool { return up.Exited != nil }
+
+func gone(pid int) bool { return unix.Kill(pid, 0) == unix.ESRCH }
+
+func TestOutputIsReadFromBothStreams(t *testing.T) {
+	b := newBench(t)
+	b.add("sleep")
+	if got := b.line("hello"); got != "stdout hello" {
+		t.Errorf("got %q", got)
+	}
+	if got := b.line("trouble"); got != "stderr trouble" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestWhatEndsIsStartedAgain(t *testing.T) {
+	b := newBench(t)
+	b.add("exit3")
+	up := b.wait("an end", exited)
+	if up.Exited.How != "exit 3" || up.Exited.NextStart.IsZero() {
+		t.Errorf("exited: %+v", up.Exited)
+	}
+	b.wait("the third start", func(up wire.Up) bool { return up.Started != nil && up.Started.Restarts == 2 })
+	b.line("no newline")
+}
+
+func TestStopKeepsItStoppedUntilStart(t *testing.T) {
+	b := newBench(t)
+	b.add("sleep")
+	b.line("hello")
+	first := b.wait("a start", func(up wire.Up) bool { return up.Started != nil }).Started.PID
+	if err := b.Stop(b.ctx, "sleep"); err != nil {
+		t.Fatal(err)
+	}
+	end := b.wait("the end", exited).Exited
+	if end.How != "signal terminated" || !end.NextStart.IsZero() || !gone(first) {
+		t.Errorf("after Stop: %+v, gone %v", end, gone(first))
+	}
+	if err := b.Start(b.ctx, "sleep"); err != nil {
+		t.Fatal(err)
+	}
+	b.wait("another start", func(up wire.Up) bool { return up.Started != nil && up.Started.PID != first })
+	if err := b.Stop(b.ctx, "nobody"); err == nil {
+		t.Error("Stop of an unknown process succeeded")
+	}
+}
+
+func TestStopDuringTheBackoff(t *testing.T) {
+	b := newBench(t)
+	b.Backoff = Backoff{Min: time.Hour, Max: time.Hour}
+	b.add("exit3")
+	b.wait("the end", exited)
+	if err := b.Stop(b.ctx, "exit3"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(b.ctx, "exit3"); err != nil {
+		t.Fatal(err)
+	}
+	b.wait("the second start", func(up wire.Up) bool { return up.Started != nil && up.Started.Restarts == 1 })
+}
+
+func TestTheDeafAreKilledAfterTheGrace(t *testing.T) {
+	b := newBench(t)
+	b.add("stubborn")
+	b.line("deaf")
+	if err := b.Stop(b.ctx, "stubborn"); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.wait("the end", exited).Exited.How; got != "signal killed" {
+		t.Errorf("How = %q; want signal killed", got)
+	}
+}
+
+func TestWhatAProcessLeavesBehindIsKilledAndReaped(t *testing.T) {
+	unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	b := newBench(t)
+	b.Backoff.Min = time.Hour
+	b.add("orphan")
+	var pid int
+	fmt.Sscanf(b.line("child "), "stdout child %d", &pid)
+	b.wait("the end", exited)
+	for deadline := time.Now().Add(5 * time.Second); !gone(pid); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d lives on", pid)
+		}
+	}
+}
+
+func TestWhatCannotBeStartedSaysWhy(t *testing.T) {
+	b := newBench(t)
+	b.addSpec(Spec{Name: "absent", Argv: []string{"/no/such/program"}})
+	end := b.wait("the end", exited).Exited
+	if !strings.Contains(end.How, "/no/such/program: no such file") || end.NextStart.IsZero() {
+		t.Errorf("exited: %+v", end)
+	}
+	if err := b.Add(b.ctx, Spec{Name: "absent"}); err == nil {
+		t.Error("a name was added twice")
+	}
+}
+
+func TestPrepareHandsFilesAndVariablesOver(t *testing.T) {
+	b := newBench(t)
+	released := make(chan struct{})
+	b.addSpec(Spec{Name: "files", Argv: []string{"/proc/self/exe", "process", "files"},
+		Prepare: func() ([]*os.File, []string, func(), error) {
+			r, w, err := os.Pipe()
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			w.WriteString("through")
+			w.Close()
+			return []*os.File{r}, []string{"FROM=prepare"}, func() { r.Close(); close(released) }, nil
+		}})
+	b.line("through <nil> prepare")
+	<-released
+}
+
+func TestTheLaunchersRefusalIsTheReason(t *testing.T) {
+	b := newBench(t)
+	b.addSpec(Spec{Name: "refused", Launched: true, Argv: []string{"/proc/self/exe", "process", "refused"}})
+	if got := b.wait("the end", exited).Exited.How; got != "launch: no such plugin" {
+		t.Errorf("How = %q", got)
+	}
+}
+
+func TestConfinementIsReadAfterTheProgramWasExecuted(t *testing.T) {
+	b := newBench(t)
+	b.addSpec(Spec{Name: "launched", Launched: true, Argv: []string{"/proc/self/exe", "process", "launched"}})
+	c := b.wait("confinement", func(up wire.Up) bool { return up.Confined != nil }).Confined
+	if !c.Landlock || c.UID != uint32(os.Getuid()) || c.PID == 0 || c.Name != "launched" {
+		t.Errorf("confined: %+v", c)
+	}
+	b.line("hello")
+}
+
+func TestRunEndsWhenAllAreGone(t *testing.T) {
+	b := newBench(t)
+	b.add("sleep")
+	b.add("stubborn")
+	b.line("hello")
+	b.line("deaf")
+	b.cancel()
+	select {
+	case <-b.ended:
+	case <-time.After(5 * time.Second):
+		t.Fatal("Run did not end")
+	}
+	if exits := len(b.reports); exits < 4 {
+		t.Errorf("%d reports; want two starts and two ends", exits)
+	}
+}
