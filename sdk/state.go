@@ -125,7 +125,9 @@ func (s *State) finalizer(ctx context.Context, m *resourcepb.Metadata, verb stri
 			}
 			return nil
 		}
-		if status.Code(err) != codes.FailedPrecondition || try == tries {
+		// When the content has changed meanwhile, the runtime takes us for the one who changes it.
+		behind := status.Code(err) == codes.FailedPrecondition || status.Code(err) == codes.PermissionDenied && try == 0
+		if !behind || try == tries {
 			break
 		}
 		ok = false
