@@ -1,0 +1,102 @@
+package disk
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cosi-os/cosi/images/content"
+	"github.com/cosi-os/cosi/images/fat"
+	"github.com/cosi-os/cosi/images/internal/judge"
+)
+
+func testSpec() Spec {
+	return Spec{
+		DiskGUID: "01234567-89AB-CDEF-0123-456789ABCDEF",
+		PartitionGUIDs: [4]string{
+			"01234567-89AB-CDEF-0123-000000000001", "01234567-89AB-CDEF-0123-000000000002",
+			"01234567-89AB-CDEF-0123-000000000003", "01234567-89AB-CDEF-0123-000000000004",
+		},
+		VolumeID: 0xc0510001,
+		ESP:      []fat.File{{Path: "EFI/BOOT/BOOTX64.EFI", Content: content.String(strings.Repeat("uki", 100000))}},
+		Roots:    [2]content.Content{content.String("root of slot A")},
+		Time:     time.Unix(1_760_000_000, 0),
+	}
+}
+
+func write(t *testing.T, s Spec) *os.File {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := s.Write(f); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestJudgesAreContent(t *testing.T) {
+	f := write(t, testSpec())
+	if out := judge.Run(t, "sgdisk", "-v", f.Name()); !strings.Contains(out, "No problems found") {
+		t.Errorf("sgdisk -v:\n%s", out)
+	}
+	esp, err := os.Create(filepath.Join(t.TempDir(), "esp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer esp.Close()
+	if _, err := io.Copy(esp, io.NewSectionReader(f, espStart, rootA-espStart)); err != nil {
+		t.Fatal(err)
+	}
+	if out := judge.Run(t, "fsck.vfat", "-n", esp.Name()); strings.Count(strings.TrimSpace(out), "\n") != 1 {
+		t.Errorf("fsck.vfat -n has something to say:\n%s", out)
+	}
+	got := judge.Run(t, "mtype", "-i", f.Name()+"@@2M", "::/EFI/BOOT/BOOTX64.EFI")
+	if got != strings.Repeat("uki", 100000) {
+		t.Errorf("the boot image reads back as %d bytes", len(got))
+	}
+}
+
+func TestSlotsAndHoles(t *testing.T) {
+	f := write(t, testSpec())
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Size() != Size {
+		t.Errorf("the image has %d bytes; want %d", st.Size(), Size)
+	}
+	if used := st.Sys().(*syscall.Stat_t).Blocks * 512; used > 4*mib {
+		t.Errorf("the image takes %d KiB on disk: it is not sparse", used>>10)
+	}
+	a, b := make([]byte, 14), make([]byte, 14)
+	if _, err := f.ReadAt(a, rootA); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ReadAt(b, rootB); err != nil {
+		t.Fatal(err)
+	}
+	if string(a) != "root of slot A" || !bytes.Equal(b, make([]byte, 14)) {
+		t.Errorf("slots A and B begin %q and %q", a, b)
+	}
+}
+
+func TestWriteRefusesARootThatDoesNotFit(t *testing.T) {
+	s := testSpec()
+	s.Roots[1] = io.NewSectionReader(nil, 0, 256*mib+1)
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := s.Write(f); err == nil || err.Error() != "disk: root-b: 257 MiB do not fit into 256 MiB" {
+		t.Errorf("Write = %v", err)
+	}
+}
