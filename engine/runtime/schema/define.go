@@ -1,0 +1,144 @@
+package schema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
+	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/engine/runtime/output"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+	"google.golang.org/protobuf/proto"
+)
+
+// NamespaceDescriptions are the namespaces of a node, in words.
+func NamespaceDescriptions() map[string]string {
+	return map[string]string{
+		"config":   "What people want the node to be",
+		"requests": "What people ask the node to do, once",
+		"status":   "What plugins and the runtime observe",
+		"events":   "What happened",
+		"logs":     "What processes print",
+		"meta":     "Kinds and namespaces",
+	}
+}
+
+// publish writes the definitions and namespaces into meta when somebody first looks there: a boot does not wait for it.
+func (s *State) publish(ctx context.Context, k state.Kind) error {
+	if k.Namespace != Definitions.Namespace {
+		return nil
+	}
+	s.published.Do(func() { s.failed = s.publishAll(context.WithoutCancel(ctx)) })
+	return s.failed
+}
+
+func (s *State) publishAll(ctx context.Context) error {
+	writer := output.New(s.next)
+	for _, k := range s.kinds.Load().All() {
+		definition, err := k.FullDefinition()
+		if err != nil {
+			return err
+		}
+		if err := writer.Put(ctx, state.Pointer{Kind: Definitions, ID: k.ID()}, definition); err != nil {
+			return err
+		}
+	}
+	for name, description := range NamespaceDescriptions() {
+		if err := writer.Put(ctx, state.Pointer{Kind: Namespaces, ID: name}, &metapb.NamespaceSpec{Description: description}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// define writes a definition and adds its kind, or replaces the one that it had before.
+func (s *State) define(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions, next write) (*resourcepb.Resource, error) {
+	if err := s.publish(ctx, Definitions); err != nil {
+		return nil, err
+	}
+	kind, err := parseDefinition(r)
+	if err != nil {
+		return nil, err
+	}
+	s.defining.Lock()
+	defer s.defining.Unlock()
+	set, err := without(s.kinds.Load(), kind.ID())
+	if err != nil {
+		return nil, err
+	}
+	if err := set.Add(kind); err != nil {
+		return nil, &state.FieldError{Path: "spec", Message: err.Error()}
+	}
+	written, err := next(ctx, r, o)
+	if err == nil && !o.DryRun {
+		s.kinds.Store(set)
+	}
+	return written, err
+}
+
+func parseDefinition(r *resourcepb.Resource) (*kinds.Kind, error) {
+	definition := &metapb.ResourceDefinitionSpec{}
+	if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), definition); err != nil {
+		return nil, err
+	}
+	kind, err := kinds.FromDefinition(definition)
+	if err != nil {
+		return nil, &state.FieldError{Path: "spec.descriptors", Message: err.Error()}
+	}
+	if id := r.GetMetadata().GetId(); id != kind.ID() {
+		return nil, fmt.Errorf("%w: the id of the definition of %s is %q, not %q", state.ErrInvalid, kind.Type(), kind.ID(), id)
+	}
+	if _, known := NamespaceDescriptions()[kind.Namespace()]; !known {
+		return nil, &state.FieldError{Path: "spec.default_namespace", Message: fmt.Sprintf("%q is not a namespace of this node", kind.Namespace())}
+	}
+	return kind, nil
+}
+
+// without returns a copy of set without the kind that id defines.
+func without(set *kinds.Set, id string) (*kinds.Set, error) {
+	var rest []*kinds.Kind
+	for _, k := range set.All() {
+		if k.ID() != id {
+			rest = append(rest, k)
+		}
+	}
+	return kinds.NewSet(rest...)
+}
+
+func (s *State) undefine(ctx context.Context, p state.Pointer, o state.WriteOptions) error {
+	if err := s.publish(ctx, p.Kind); err != nil {
+		return err
+	}
+	s.defining.Lock()
+	defer s.defining.Unlock()
+	if err := s.unused(ctx, p.ID); err != nil {
+		return err
+	}
+	if err := s.next.Destroy(ctx, p, o); err != nil || o.DryRun {
+		return err
+	}
+	set, err := without(s.kinds.Load(), p.ID)
+	if err == nil {
+		s.kinds.Store(set)
+	}
+	return err
+}
+
+// unused fails with ErrInvalid while there are resources of the kind that id defines.
+func (s *State) unused(ctx context.Context, id string) error {
+	for _, k := range s.kinds.Load().All() {
+		if k.ID() != id {
+			continue
+		}
+		left, err := s.next.List(ctx, state.Kind{Namespace: k.Namespace(), Type: k.Type()}, state.Query{})
+		if err != nil && !errors.Is(err, state.ErrNotFound) {
+			return err
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("%w: %d resources of %s are left", state.ErrInvalid, len(left), k.Type())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+package schema
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	"buf.build/go/protovalidate"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// rules evaluates the buf.validate annotations of messages. The evaluator is made with the first message that has any, because its
+// construction costs more than all else that happens before the runtime listens; a message's own rules are compiled when it is first seen.
+type rules struct {
+	make      sync.Once
+	validator protovalidate.Validator
+	failed    error
+
+	annotated sync.Map // protoreflect.MessageDescriptor to bool
+}
+
+// check returns FieldErrors with every rule that m breaks.
+func (r *rules) check(m proto.Message) error {
+	if !r.has(m.ProtoReflect().Descriptor()) {
+		return nil
+	}
+	r.make.Do(func() { r.validator, r.failed = protovalidate.New() })
+	if r.failed != nil {
+		return fmt.Errorf("rules: %w", r.failed)
+	}
+	err := r.validator.Validate(m)
+	var broken *protovalidate.ValidationError
+	if !errors.As(err, &broken) {
+		return err
+	}
+	var all state.FieldErrors
+	for _, v := range broken.Violations {
+		path := "spec"
+		if field := protovalidate.FieldPathString(v.Proto.GetField()); field != "" {
+			path += "." + field
+		}
+		all = append(all, &state.FieldError{Path: path, Message: v.Proto.GetMessage()})
+	}
+	return all
+}
+
+// has reports whether a message, or one inside it, has rules.
+func (r *rules) has(message protoreflect.MessageDescriptor) bool {
+	if known, ok := r.annotated.Load(message); ok {
+		return known.(bool)
+	}
+	found := annotated(message, map[protoreflect.FullName]bool{})
+	r.annotated.Store(message, found)
+	return found
+}
+
+func annotated(message protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool) bool {
+	if seen[message.FullName()] {
+		return false
+	}
+	seen[message.FullName()] = true
+	if proto.HasExtension(message.Options(), validate.E_Message) {
+		return true
+	}
+	for i := range message.Oneofs().Len() {
+		if proto.HasExtension(message.Oneofs().Get(i).Options(), validate.E_Oneof) {
+			return true
+		}
+	}
+	for i := range message.Fields().Len() {
+		field := message.Fields().Get(i)
+		if proto.HasExtension(field.Options(), validate.E_Field) {
+			return true
+		}
+		if inner := field.Message(); inner != nil && annotated(inner, seen) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,180 @@
+// Package schema knows every kind and lets nothing else in: a resource that is written has a known type, lives in its kind's namespace,
+// has a content that parses without a rest, and keeps the rules of its message. Readers get the content in both forms.
+//
+// It stands between access and router. Kinds come from this repository, from the declarations of plugins, and from people who create
+// ResourceDefinitions with descriptors. All of them can be read as ResourceDefinitions, so that a client needs nothing of ours.
+package schema
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
+	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+)
+
+// Kinds of the namespace meta.
+var (
+	Definitions = state.Kind{Namespace: "meta", Type: "ResourceDefinitions.meta.cosi.dev"}
+	Namespaces  = state.Kind{Namespace: "meta", Type: "Namespaces.meta.cosi.dev"}
+)
+
+// State checks what is written to next.
+type State struct {
+	next  state.State
+	open  string // the namespace where anything goes
+	rules rules
+
+	published sync.Once
+	failed    error // of publishing
+
+	defining sync.Mutex // held while kinds change
+	kinds    atomic.Pointer[kinds.Set]
+}
+
+// New returns a State that knows the kinds of set and takes set over. In the namespace open, unless it is empty, resources of any type are let
+// through unseen.
+func New(next state.State, set *kinds.Set, open string) *State {
+	s := &State{next: next, open: open}
+	s.kinds.Store(set)
+	return s
+}
+
+// Definition returns the definition of a type without its descriptors, or nil.
+func (s *State) Definition(typ string) *metapb.ResourceDefinitionSpec {
+	if k := s.kinds.Load().ByType(typ); k != nil {
+		return k.Definition
+	}
+	return nil
+}
+
+// Get returns a resource.
+func (s *State) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource, error) {
+	if err := s.publish(ctx, p.Kind); err != nil {
+		return nil, err
+	}
+	return s.next.Get(ctx, p)
+}
+
+// List returns the resources of a kind.
+func (s *State) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+	if err := s.publish(ctx, k); err != nil {
+		return nil, err
+	}
+	return s.next.List(ctx, k, q)
+}
+
+// Watch watches.
+func (s *State) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, error) {
+	if err := s.publish(ctx, w.Kind); err != nil {
+		return nil, err
+	}
+	return s.next.Watch(ctx, w)
+}
+
+// Create checks r: ErrInvalid for an unknown type or a wrong namespace, FieldErrors for a bad content. A definition takes effect with it.
+func (s *State) Create(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {
+	return s.write(ctx, r, o, s.next.Create)
+}
+
+// Update checks r as Create does.
+func (s *State) Update(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {
+	return s.write(ctx, r, o, s.next.Update)
+}
+
+type write func(context.Context, *resourcepb.Resource, state.WriteOptions) (*resourcepb.Resource, error)
+
+func (s *State) write(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions, next write) (*resourcepb.Resource, error) {
+	if s.open != "" && r.GetMetadata().GetNamespace() == s.open {
+		return next(ctx, r, o)
+	}
+	kind, err := s.kindOf(r.GetMetadata())
+	if err != nil {
+		return nil, err
+	}
+	spec, err := s.content(kind, r.GetSpec())
+	if err != nil {
+		return nil, err
+	}
+	r = &resourcepb.Resource{Metadata: r.GetMetadata(), Spec: spec}
+	if kind.Type() == Definitions.Type {
+		return s.define(ctx, r, o, next)
+	}
+	return next(ctx, r, o)
+}
+
+// Destroy removes a resource; with a definition goes its kind, unless resources of it are left: ErrInvalid.
+func (s *State) Destroy(ctx context.Context, p state.Pointer, o state.WriteOptions) error {
+	if p.Kind == Definitions {
+		return s.undefine(ctx, p, o)
+	}
+	return s.next.Destroy(ctx, p, o)
+}
+
+// Teardown moves a resource to the phase tearingDown.
+func (s *State) Teardown(ctx context.Context, p state.Pointer, o state.WriteOptions) (*resourcepb.Resource, error) {
+	if err := s.publish(ctx, p.Kind); err != nil {
+		return nil, err
+	}
+	return s.next.Teardown(ctx, p, o)
+}
+
+// kindOf returns the kind that m names.
+func (s *State) kindOf(m *resourcepb.Metadata) (*kinds.Kind, error) {
+	set := s.kinds.Load()
+	k := set.ByType(m.GetType())
+	if k == nil {
+		alias, err := set.Lookup(m.GetType())
+		if err == nil {
+			return nil, fmt.Errorf("%w: type %q: the full name is needed here: %s", state.ErrInvalid, m.GetType(), alias.Type())
+		}
+		return nil, fmt.Errorf("%w: %w", state.ErrInvalid, err)
+	}
+	if m.GetNamespace() != k.Namespace() {
+		return nil, fmt.Errorf("%w: %s lives in the namespace %q, not in %q", state.ErrInvalid, k.Type(), k.Namespace(), m.GetNamespace())
+	}
+	return k, nil
+}
+
+// content returns spec in both forms. When the writer sent both, the protobuf form counts.
+func (s *State) content(kind *kinds.Kind, spec *resourcepb.Spec) (*resourcepb.Spec, error) {
+	data := spec.GetProtoSpec()
+	if len(data) == 0 && spec.GetYamlSpec() != "" {
+		decoded, problems := kind.Decode([]byte(spec.GetYamlSpec()))
+		if len(problems) > 0 {
+			return nil, fieldErrors(problems)
+		}
+		data = decoded
+	}
+	message, err := parse(kind, data)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.rules.check(message); err != nil {
+		return nil, err
+	}
+	text, err := kinds.EncodeMessage(message.ProtoReflect())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", kind.Type(), err)
+	}
+	return &resourcepb.Spec{ProtoSpec: data, YamlSpec: text}, nil
+}
+
+func fieldErrors(problems []kinds.Problem) error {
+	var all state.FieldErrors
+	for _, p := range problems {
+		path, message := p.Field, p.Message
+		if path == "" {
+			path = "spec"
+			if p.Line > 0 {
+				message = fmt.Sprintf("line %d: %s", p.Line, message)
+			}
+		}
+		all = append(all, &state.FieldError{Path: path, Message: message})
+	}
+	return all
+}
