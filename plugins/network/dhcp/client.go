@@ -47,7 +47,8 @@ type Client struct {
 	MAC net.HardwareAddr
 	// Open opens the link's socket, for one exchange.
 	Open func() (Conn, error)
-	// Carrier delivers each change. The link has none until it says so.
+	// Carrier delivers each change. The link has none until it says so. To be told again of a carrier during an exchange is to be
+	// told to ask again at once.
 	Carrier <-chan bool
 	// Previous is an address that the link still has from an earlier lease, if any. It is asked for first.
 	Previous netip.Addr

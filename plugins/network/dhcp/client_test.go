@@ -346,6 +346,22 @@ func TestCarrierThatComesBackAsksAgainAtOnce(t *testing.T) {
 	})
 }
 
+func TestCarrierToldTwiceAsksAgainAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, silent, netip.Addr{})
+		defer r.stop()
+		r.carrier <- true
+		synctest.Wait()
+		r.use(grants(time.Hour))
+		r.carrier <- true
+		synctest.Wait()
+		wantTypes(t, r, discover, request)
+		r.carrier <- true // with a lease it is no news
+		synctest.Wait()
+		wantTypes(t, r, discover, request)
+	})
+}
+
 func TestBrokenLinkIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, grants(time.Hour), netip.Addr{})

@@ -45,7 +45,7 @@ func verdict(a answer) bool {
 func isOffer(a answer) bool { return a.message.MessageType() == dhcpv4.MessageTypeOffer }
 
 // ask sends m once and waits for an answer that want takes. It fails with errSilence after the wait, with errCarrier when the link
-// loses its carrier, and with ctx's error. A message that could not be sent counts as not answered.
+// loses its carrier, with errSilence also when it is told again of the carrier, and with ctx's error. A message that could not be sent counts as not answered.
 func (c *Client) ask(ctx context.Context, m *dhcpv4.DHCPv4, to Peer, wait time.Duration, want func(answer) bool) (answer, error) {
 	var answers <-chan answer
 	if err := c.send(m, to); err == nil {
@@ -63,6 +63,7 @@ func (c *Client) ask(ctx context.Context, m *dhcpv4.DHCPv4, to Peer, wait time.D
 			if !c.carrier {
 				return answer{}, errCarrier
 			}
+			return answer{}, errSilence
 		case <-timer.C:
 			return answer{}, errSilence
 		case a, open := <-answers:
