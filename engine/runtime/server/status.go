@@ -84,7 +84,7 @@ func violations(err error) []*errdetails.BadRequest_FieldViolation {
 }
 
 // Error turns what Status made into an error that wraps the sentinel again, for a client in Go. Field violations become FieldErrors.
-// An error without our ErrorInfo stays as it is.
+// A cancelled call wraps the error of its context. Any other error without our ErrorInfo stays as it is.
 func Error(err error) error {
 	s, ok := status.FromError(err)
 	if !ok || err == nil {
@@ -103,6 +103,12 @@ func Error(err error) error {
 				fields = append(fields, &state.FieldError{Path: v.GetField(), Message: v.GetDescription()})
 			}
 		}
+	}
+	switch s.Code() { // the client itself makes these two, without details
+	case codes.Canceled:
+		return fmt.Errorf("%w: %w", err, context.Canceled)
+	case codes.DeadlineExceeded:
+		return fmt.Errorf("%w: %w", err, context.DeadlineExceeded)
 	}
 	for _, a := range answers {
 		if a.reason == reason && len(fields) > 0 {

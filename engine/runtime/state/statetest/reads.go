@@ -1,0 +1,117 @@
+package statetest
+
+import (
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+)
+
+var reading = []rule{
+	{"Get of nothing is not found", func(f *fixture) {
+		_, err := f.Get(f.ctx, pointer("a"))
+		f.fails("Get", err, state.ErrNotFound)
+		f.create(thing("a"))
+		_, err = f.Get(f.ctx, pointer("b"))
+		f.fails("Get", err, state.ErrNotFound)
+	}},
+	{"Kinds do not see each other", func(f *fixture) {
+		f.create(thing("a"))
+		_, err := f.Get(f.ctx, state.Pointer{Kind: otherKind, ID: "a"})
+		f.fails("Get", err, state.ErrNotFound)
+		f.create(edited(thing("a"), func(m *resourcepb.Metadata) { m.Type = otherKind.Type }))
+		f.equal("List", f.ids(state.Query{}), "a")
+	}},
+	{"List of a kind that holds nothing is empty", func(f *fixture) {
+		f.equal("List", f.ids(state.Query{}), "")
+	}},
+	{"List is sorted by id", func(f *fixture) {
+		for _, id := range []string{"m", "b", "z", "a", "aa", "B", "10", "9"} {
+			f.create(thing(id))
+		}
+		f.destroy("m")
+		f.create(thing("c"))
+		f.equal("List", f.ids(state.Query{}), "10 9 B a aa b c z")
+	}},
+	{"List shows resources as they are", func(f *fixture) {
+		f.update(f.create(thing("a")))
+		all, err := f.List(f.ctx, kind, state.Query{})
+		f.fails("List", err, nil)
+		if len(all) != 1 || all[0].GetMetadata().GetVersion() != "2" {
+			f.Errorf("List = %v; want a at version 2", all)
+		}
+	}},
+}
+
+// labels is a query of terms that must all hold.
+func labels(terms ...*resourcepb.LabelTerm) *resourcepb.LabelQuery {
+	return &resourcepb.LabelQuery{Terms: terms}
+}
+
+func term(key string, op resourcepb.LabelTerm_Operation, values ...string) *resourcepb.LabelTerm {
+	return &resourcepb.LabelTerm{Key: key, Op: op, Value: values}
+}
+
+func not(t *resourcepb.LabelTerm) *resourcepb.LabelTerm {
+	return &resourcepb.LabelTerm{Key: t.GetKey(), Op: t.GetOp(), Value: t.GetValue(), Invert: true}
+}
+
+var selecting = []rule{
+	{"The terms of a label query are all needed", func(f *fixture) {
+		f.create(thing("both", "x=1", "y=1"))
+		f.create(thing("one", "x=1"))
+		query := labels(term("x", resourcepb.LabelTerm_EXISTS), term("y", resourcepb.LabelTerm_EQUAL, "1"))
+		f.equal("List", f.ids(state.Query{Labels: []*resourcepb.LabelQuery{query}}), "both")
+	}},
+	{"One of several label queries is enough", func(f *fixture) {
+		f.create(thing("x", "x=1"))
+		f.create(thing("y", "y=1"))
+		f.create(thing("z", "z=1"))
+		either := []*resourcepb.LabelQuery{labels(term("x", resourcepb.LabelTerm_EXISTS)), labels(term("y", resourcepb.LabelTerm_EXISTS))}
+		f.equal("List", f.ids(state.Query{Labels: either}), "x y")
+	}},
+	{"A missing key has no value, and is neither less nor more", func(f *fixture) {
+		f.create(thing("has", "n=5"))
+		f.create(thing("not"))
+		for _, c := range []struct {
+			term          *resourcepb.LabelTerm
+			want, inverse string
+		}{
+			{term("n", resourcepb.LabelTerm_EXISTS), "has", "not"},
+			{term("n", resourcepb.LabelTerm_NOT_EXISTS), "not", "has"},
+			{term("n", resourcepb.LabelTerm_EQUAL, "5"), "has", "not"},
+			{term("n", resourcepb.LabelTerm_IN, "4", "5"), "has", "not"},
+			{term("n", resourcepb.LabelTerm_LT, "6"), "has", ""},
+			{term("n", resourcepb.LabelTerm_LT, "5"), "", "has"},
+			{term("n", resourcepb.LabelTerm_LTE, "5"), "has", ""},
+			{term("n", resourcepb.LabelTerm_LT_NUMERIC, "1k"), "has", ""},
+			{term("n", resourcepb.LabelTerm_LTE_NUMERIC, "4"), "", "has"},
+		} {
+			f.equal(c.term.String(), f.ids(state.Query{Labels: []*resourcepb.LabelQuery{labels(c.term)}}), c.want)
+			f.equal("not "+c.term.String(), f.ids(state.Query{Labels: []*resourcepb.LabelQuery{labels(not(c.term))}}), c.inverse)
+		}
+	}},
+	{"A term that lacks its value is invalid, an unknown operation not implemented", func(f *fixture) {
+		f.create(thing("a", "n=5"))
+		for op, want := range map[resourcepb.LabelTerm_Operation]error{
+			resourcepb.LabelTerm_EQUAL: state.ErrInvalid, resourcepb.LabelTerm_IN: state.ErrInvalid, resourcepb.LabelTerm_LT: state.ErrInvalid,
+			resourcepb.LabelTerm_LTE: state.ErrInvalid, resourcepb.LabelTerm_LT_NUMERIC: state.ErrInvalid,
+			resourcepb.LabelTerm_LTE_NUMERIC: state.ErrInvalid, 99: state.ErrUnimplemented,
+		} {
+			query := state.Query{Labels: []*resourcepb.LabelQuery{labels(term("n", op))}}
+			_, err := f.List(f.ctx, kind, query)
+			f.fails("List with "+op.String(), err, want)
+			_, err = f.Watch(f.ctx, state.WatchRequest{Kind: kind, Query: query})
+			f.fails("Watch with "+op.String(), err, want)
+		}
+	}},
+	{"An id query is an unanchored regular expression", func(f *fixture) {
+		for _, id := range []string{"sda", "sda1", "vda"} {
+			f.create(thing(id))
+		}
+		f.equal("List", f.ids(state.Query{IDRegexp: "da"}), "sda sda1 vda")
+		f.equal("List", f.ids(state.Query{IDRegexp: "^sd.$"}), "sda")
+		_, err := f.List(f.ctx, kind, state.Query{IDRegexp: "("})
+		f.fails("List", err, state.ErrInvalid)
+		_, err = f.Watch(f.ctx, state.WatchRequest{Kind: kind, Query: state.Query{IDRegexp: "("}})
+		f.fails("Watch", err, state.ErrInvalid)
+	}},
+}
