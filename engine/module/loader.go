@@ -1,0 +1,130 @@
+package module
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Load loads one module from its file. A module that is there already is no error.
+func Load(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	flags := 0
+	if compressed(file) {
+		flags = unix.MODULE_INIT_COMPRESSED_FILE
+	}
+	if err := unix.FinitModule(int(f.Fd()), "", flags); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("load module %s: %w", file, err)
+	}
+	return nil
+}
+
+// Loader loads modules of one directory. Its methods may be called by several goroutines.
+type Loader struct {
+	dir string // /usr/lib/modules/KVER
+
+	mu     sync.Mutex // guards the fields below, and is held while loading: a module is loaded once
+	table  table
+	alias  *aliases
+	loaded map[string]bool // files
+}
+
+// Open reads the dependencies of the running kernel's modules below dir, /usr/lib/modules. A directory without modules.dep has
+// none.
+func Open(dir string) (*Loader, error) {
+	var uname unix.Utsname
+	if err := unix.Uname(&uname); err != nil {
+		return nil, err
+	}
+	l := &Loader{dir: filepath.Join(dir, unix.ByteSliceToString(uname.Release[:])), loaded: map[string]bool{}}
+	text, err := os.ReadFile(filepath.Join(l.dir, "modules.dep"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l.table = parseDep(string(text))
+	return l, nil
+}
+
+// Load loads a module and what it needs. A name that the kernel has already, as a module or built in with parameters, is no error.
+func (l *Loader) Load(module string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.load(module)
+}
+
+func (l *Loader) load(module string) error {
+	files, ok := l.table.order(module)
+	if !ok {
+		if _, err := os.Stat("/sys/module/" + canonical(module)); err == nil {
+			return nil
+		}
+		return fmt.Errorf("module %s: %s has none of that name", module, l.dir)
+	}
+	for _, file := range files {
+		if l.loaded[file] {
+			continue
+		}
+		if err := Load(filepath.Join(l.dir, file)); err != nil {
+			return err
+		}
+		l.loaded[file] = true
+	}
+	return nil
+}
+
+// LoadFor loads the modules that claim a modalias, and returns the first error. The image may hold no modules.alias: then it does
+// nothing.
+func (l *Loader) LoadFor(modalias string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.alias == nil {
+		text, err := os.ReadFile(filepath.Join(l.dir, "modules.alias"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		l.alias = parseAlias(string(text))
+	}
+	var first error
+	for _, module := range l.alias.modules(strings.TrimSpace(modalias)) {
+		if _, ok := l.table[canonical(module)]; !ok {
+			continue // modules.alias may speak of more than the image ships
+		}
+		if err := l.load(module); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// ColdPlug loads modules for the devices that are there: those on a bus, and input devices. It returns the errors, one a module.
+func (l *Loader) ColdPlug() []error {
+	if _, err := os.Stat(filepath.Join(l.dir, "modules.alias")); err != nil {
+		return nil
+	}
+	var problems []error
+	seen := map[string]bool{}
+	for _, pattern := range []string{"/sys/bus/*/devices/*/modalias", "/sys/class/input/*/modalias", "/sys/devices/virtual/dmi/id/modalias"} {
+		files, _ := filepath.Glob(pattern) // the pattern is well-formed
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil || seen[string(text)] {
+				continue // the device is gone, or one like it was done
+			}
+			seen[string(text)] = true
+			if err := l.LoadFor(string(text)); err != nil {
+				problems = append(problems, err)
+			}
+		}
+	}
+	return problems
+}
