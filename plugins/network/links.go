@@ -1,8 +1,11 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
@@ -45,7 +48,11 @@ func (p *pass) makeVLANs() {
 	}
 	for _, w := range missing {
 		if err := p.kernel.addVLAN(w.name, w.parent.index, w.id); err != nil {
-			p.fail(w.by, refused(fmt.Errorf("make VLAN %s on %s: %w", w.name, w.parent.name, err)))
+			err = fmt.Errorf("make VLAN %s on %s: %w", w.name, w.parent.name, err)
+			p.fail(w.by, refused(err))
+			if errors.Is(err, unix.EOPNOTSUPP) { // PID 1 loads 8021q when it has time
+				p.stuck = append(p.stuck, err)
+			}
 		}
 	}
 }

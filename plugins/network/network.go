@@ -13,6 +13,7 @@ package network
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -62,8 +63,9 @@ type network struct {
 }
 
 // Plugin returns the plugin.
-func Plugin() sdk.Plugin {
-	n := newNetwork()
+func Plugin() sdk.Plugin { return newNetwork().plugin() }
+
+func (n *network) plugin() sdk.Plugin {
 	return sdk.Plugin{
 		Declaration: pluginJSON,
 		Version:     Version,
@@ -132,10 +134,7 @@ func (n *network) reconcile(ctx context.Context, s *sdk.State) error {
 	if err := n.open(); err != nil {
 		return err
 	}
-	in, gone, err := readInputs(ctx, s)
-	if err != nil {
-		return err
-	}
+	in, gone, unheld := readInputs(ctx, s)
 	p := n.newPass(in)
 	if err := p.run(); err != nil {
 		return err
@@ -143,15 +142,15 @@ func (n *network) reconcile(ctx context.Context, s *sdk.State) error {
 	if err := p.write(ctx, s); err != nil {
 		return err
 	}
-	if err := p.problems(); err != nil {
-		return err
+	if len(p.stuck) > 0 {
+		return errors.Join(p.stuck...)
 	}
 	for _, m := range gone {
 		if err := s.RemoveFinalizer(ctx, m); err != nil {
 			return err
 		}
 	}
-	return nil
+	return unheld
 }
 
 func (n *network) newPass(in inputs) *pass {
@@ -161,37 +160,39 @@ func (n *network) newPass(in inputs) *pass {
 	}
 }
 
-// readInputs returns what is wanted, with our finalizers on it, and what is being torn down.
+// readInputs returns what is wanted, with our finalizers on it, and what is being torn down. The error is of finalizers that could
+// not be put on: the network comes up without them, because what is ours is known by its marks when the resource is gone.
 func readInputs(ctx context.Context, s *sdk.State) (in inputs, gone []*resourcepb.Metadata, err error) {
-	if in.links, err = take[*networkpb.Link](ctx, s, typeLink, &gone); err != nil {
-		return in, nil, err
-	}
-	if in.addresses, err = take[*networkpb.Address](ctx, s, typeAddress, &gone); err != nil {
-		return in, nil, err
-	}
-	if in.routes, err = take[*networkpb.Route](ctx, s, typeRoute, &gone); err != nil {
-		return in, nil, err
-	}
-	if in.clients, err = take[*networkpb.DHCPClient](ctx, s, typeDHCPClient, &gone); err != nil {
-		return in, nil, err
-	}
-	in.resolvers, err = take[*networkpb.Resolver](ctx, s, typeResolver, &gone)
-	return in, gone, err
+	t := taker{ctx: ctx, state: s}
+	in.links = take[*networkpb.Link](&t, typeLink)
+	in.addresses = take[*networkpb.Address](&t, typeAddress)
+	in.routes = take[*networkpb.Route](&t, typeRoute)
+	in.clients = take[*networkpb.DHCPClient](&t, typeDHCPClient)
+	in.resolvers = take[*networkpb.Resolver](&t, typeResolver)
+	return in, t.gone, errors.Join(t.errs...)
 }
 
-func take[T proto.Message](ctx context.Context, s *sdk.State, typ string, gone *[]*resourcepb.Metadata) ([]sdk.Resource[T], error) {
+// taker collects what take finds beside what it returns.
+type taker struct {
+	ctx   context.Context
+	state *sdk.State
+	gone  []*resourcepb.Metadata
+	errs  []error
+}
+
+func take[T proto.Message](t *taker, typ string) []sdk.Resource[T] {
 	var wanted []sdk.Resource[T]
-	for _, r := range sdk.List[T](s, typ) {
+	for _, r := range sdk.List[T](t.state, typ) {
 		if r.TearingDown() {
-			*gone = append(*gone, r.Metadata)
+			t.gone = append(t.gone, r.Metadata)
 			continue
 		}
-		if err := s.AddFinalizer(ctx, r.Metadata); err != nil {
-			return nil, err
+		if err := t.state.AddFinalizer(t.ctx, r.Metadata); err != nil {
+			t.errs = append(t.errs, err)
 		}
 		wanted = append(wanted, r)
 	}
-	return wanted, nil
+	return wanted
 }
 
 // write writes the outputs, and deletes those that nothing stands for any more.

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -40,7 +39,8 @@ type pass struct {
 	leased   map[int]*leased    // by index: the links with a DHCP client
 	wanted   []addressWish
 	outputs  []output
-	// stuck says that something of ours could not be removed: whoever asked for it stays until it is.
+	// stuck is what to try again although nothing will wake us: what could not be removed, and whoever asked for it stays until it
+	// is; and what the kernel has no module for yet.
 	stuck []error
 }
 
@@ -134,6 +134,3 @@ func (p *pass) run() (err error) {
 	p.outputs = append(p.outputs, resolvers...)
 	return nil
 }
-
-// problems are the errors that are worth another try soon.
-func (p *pass) problems() error { return errors.Join(p.stuck...) }
