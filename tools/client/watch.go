@@ -1,0 +1,51 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/api/kinds"
+)
+
+// ErrStop is what a callback of Watch returns to end the watch without an error.
+var ErrStop = errors.New("stop watching")
+
+// apiVersion makes the server send BOOTSTRAPPED and ERRORED.
+const apiVersion = 1
+
+// Watch calls f with each event until ctx ends, f returns an error (ErrStop: nil), or the node ends the stream. An empty id watches the
+// whole kind. f gets the events of resources, BOOTSTRAPPED and NOOP; ERRORED is returned as an error.
+func (c *Client) Watch(ctx context.Context, k *kinds.Kind, id string, o *resourcepb.WatchOptions, f func(*resourcepb.Event) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	request := &resourcepb.WatchRequest{Namespace: k.Namespace(), Type: k.Type(), Options: o, ApiVersion: apiVersion}
+	if id != "" {
+		request.Id = &id
+	}
+	stream, err := c.State.Watch(ctx, request)
+	if err != nil {
+		return Explain(err)
+	}
+	for {
+		response, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return errors.New("the node ended the watch")
+		}
+		if err != nil {
+			return Explain(err)
+		}
+		for _, event := range response.GetEvent() {
+			if event.GetEventType() == resourcepb.EventType_ERRORED {
+				return fmt.Errorf("the node ended the watch: %s", event.GetError())
+			}
+			if err := f(event); errors.Is(err, ErrStop) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		}
+	}
+}
