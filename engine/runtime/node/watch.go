@@ -49,6 +49,8 @@ type Config struct {
 	Outputs []string
 	// Show sends lines to the consoles.
 	Show func([]string)
+	// Ready is called once, when the node first is.
+	Ready func()
 	// Render makes the lines of a snapshot.
 	Render func(*Snapshot) []string
 }
@@ -87,10 +89,16 @@ func (n *Node) update(f func()) {
 	n.wake()
 }
 
-// Hello, Stage, Listening and Refused are told by the host and the network; each is shown with the next snapshot.
+// Hello, Stage, Listening and Refused are told by the host and the network; each is shown with the next snapshot. A stage is reached once.
 func (n *Node) Hello(h wire.Hello) { n.update(func() { n.hello = h }) }
 
-func (n *Node) Stage(s wire.Stage) { n.update(func() { n.stages = append(n.stages, s) }) }
+func (n *Node) Stage(s wire.Stage) {
+	n.update(func() {
+		if !slices.ContainsFunc(n.stages, func(known wire.Stage) bool { return known.Name == s.Name }) {
+			n.stages = append(n.stages, s)
+		}
+	})
+}
 
 func (n *Node) Listening() { n.update(func() { n.listening = true }) }
 
@@ -114,6 +122,7 @@ func (n *Node) loop(ctx context.Context) error {
 	defer status.Stop()
 	defer console.Stop()
 	var shown []string
+	reached := false
 	for booting := true; ; {
 		select {
 		case <-n.changed:
@@ -126,8 +135,9 @@ func (n *Node) loop(ctx context.Context) error {
 			if err := n.config.Output.Put(ctx, state.Pointer{Kind: machineStatuses, ID: Machine}, s.Status()); err != nil {
 				return err
 			}
-			if booting && s.Readiness().Ready {
-				booting = false
+			if !reached && s.Readiness().Ready {
+				reached, booting = true, false
+				n.config.Ready()
 				console.Reset(0)
 			}
 		case <-console.C:

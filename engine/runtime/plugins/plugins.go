@@ -12,6 +12,7 @@ import (
 	pluginpb "github.com/cosi-os/cosi/api/cosi/plugin/v1alpha1"
 	"github.com/cosi-os/cosi/api/declaration"
 	"github.com/cosi-os/cosi/engine/runtime/access"
+	"github.com/cosi-os/cosi/engine/runtime/peer"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"google.golang.org/grpc"
 )
@@ -21,7 +22,7 @@ type Config struct {
 	Table *Table
 	// State is the layer below access.
 	State state.State
-	// Register puts cosi.resource.State for a State on a gRPC server.
+	// Register puts cosi.resource.State for a State on a gRPC server. The State is that of peer.State too.
 	Register func(grpc.ServiceRegistrar, state.State)
 	// Registered is the answer to each registration.
 	Registered *pluginpb.Registered
@@ -32,8 +33,9 @@ type Config struct {
 // Serve serves d's plugin on listener until ctx is done; the peer's user id must be uid.
 func Serve(ctx context.Context, listener net.Listener, d *declaration.Declaration, uid uint32, c Config) error {
 	identity := access.NewPlugin(d)
-	server := grpc.NewServer(append([]grpc.ServerOption{grpc.Creds(PeerUID(uid))}, c.Options...)...)
-	c.Register(server, access.New(c.State, identity))
+	guarded := access.New(c.State, identity)
+	server := grpc.NewServer(append([]grpc.ServerOption{grpc.Creds(peer.UID(uid, guarded))}, c.Options...)...)
+	c.Register(server, guarded)
 	pluginpb.RegisterPluginServer(server, &service{declaration: d, identity: identity, table: c.Table, registered: c.Registered})
 
 	ended := make(chan error, 1)

@@ -57,7 +57,8 @@ func (s *State) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource,
 	if err := s.publish(ctx, p.Kind); err != nil {
 		return nil, err
 	}
-	return s.next.Get(ctx, p)
+	r, err := s.next.Get(ctx, p)
+	return s.complete(r), err
 }
 
 // List returns the resources of a kind.
@@ -65,10 +66,28 @@ func (s *State) List(ctx context.Context, k state.Kind, q state.Query) ([]*resou
 	if err := s.publish(ctx, k); err != nil {
 		return nil, err
 	}
-	return s.next.List(ctx, k, q)
+	all, err := s.next.List(ctx, k, q)
+	for i, r := range all {
+		all[i] = s.complete(r)
+	}
+	return all, err
 }
 
-// Watch watches.
+// complete adds the YAML form where the writer saved the cost: log lines come by the thousand, and few are read. Definitions stay as they
+// are, because nobody reads descriptors in YAML.
+func (s *State) complete(r *resourcepb.Resource) *resourcepb.Resource {
+	kind := s.kinds.Load().ByType(r.GetMetadata().GetType())
+	if kind == nil || kind.Type() == Definitions.Type || r.GetSpec().GetYamlSpec() != "" || len(r.GetSpec().GetProtoSpec()) == 0 {
+		return r
+	}
+	text, err := kind.Encode(r.GetSpec().GetProtoSpec())
+	if err != nil {
+		return r
+	}
+	return &resourcepb.Resource{Metadata: r.GetMetadata(), Spec: &resourcepb.Spec{ProtoSpec: r.GetSpec().GetProtoSpec(), YamlSpec: text}}
+}
+
+// Watch watches. Events carry what was written.
 func (s *State) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, error) {
 	if err := s.publish(ctx, w.Kind); err != nil {
 		return nil, err

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/engine/runtime/schema"
+	"github.com/cosi-os/cosi/engine/runtime/server"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/memory"
+	"google.golang.org/grpc"
+)
+
+// openNamespace takes resources of any type when the runtime runs alone.
+const openNamespace = "default"
+
+// serveAlone serves one unix socket until ctx is done. Whoever can open it may do anything, as any owner.
+func serveAlone(ctx context.Context, address string) error {
+	path, ok := strings.CutPrefix(address, "unix:")
+	if !ok {
+		return fmt.Errorf("--listen %s: only unix sockets are served without TLS (unix:///tmp/cosi.sock)", address)
+	}
+	path = "/" + strings.TrimLeft(path, "/")
+	listener, err := listenUnix(path)
+	if err != nil {
+		return err
+	}
+	top := schema.New(memory.New(memory.Options{Limits: limits}), builtin.Set(), openNamespace)
+	g := grpc.NewServer(server.Options()...)
+	server.New(func(context.Context) (state.State, error) { return top, nil }).Register(g)
+	return serve(ctx, g, listener)
+}
+
+// listenUnix takes the place of a socket that nobody listens on any more.
+func listenUnix(path string) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
+		if conn, err := net.Dial("unix", path); err == nil {
+			conn.Close()
+			return nil, fmt.Errorf("listen unix %s: another process serves it", path)
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return net.Listen("unix", path)
+}
+
+// serve serves until ctx is done or the listener fails.
+func serve(ctx context.Context, g *grpc.Server, listener net.Listener) error {
+	ended := make(chan error, 1)
+	go func() { ended <- g.Serve(listener) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		g.Stop()
+		<-ended
+		return ctx.Err()
+	}
+}

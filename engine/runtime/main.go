@@ -1,0 +1,44 @@
+// Runtime holds the state of a node and serves it: to each plugin on a socket of its own, to people over the network.
+//
+// PID 1 starts it with sockets and a connection to itself (COSI_FDS, see package wire). Alone, for development, it serves one unix socket
+// and trusts whoever can open it:
+//
+//	runtime --listen unix:///tmp/cosi.sock
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/cosi-os/cosi/engine/wire"
+)
+
+func main() {
+	listen := flag.String("listen", "", "serve alone on the unix socket `unix:///PATH`, trusting its callers")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := run(ctx, *listen, os.Getenv(wire.EnvDescriptors)); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
+		fmt.Fprintln(os.Stderr, "runtime:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, listen, descriptors string) error {
+	switch {
+	case listen != "":
+		return serveAlone(ctx, listen)
+	case descriptors != "":
+		fds, err := parseDescriptors(descriptors)
+		if err != nil {
+			return fmt.Errorf("%s: %w", wire.EnvDescriptors, err)
+		}
+		return serveNode(ctx, fds)
+	}
+	return fmt.Errorf("started neither by the engine (%s is not set) nor with --listen", wire.EnvDescriptors)
+}

@@ -1,0 +1,169 @@
+// Package network serves the API to the network: TLS 1.3 with client certificates, on the socket that PID 1 has bound.
+//
+// The runtime's main runs one Gate. It listens once the Certificates resource of the node holds a client CA, and not before. A change of
+// that resource is in force for the next handshake and the next request; connections whose certificate is no longer accepted, because it is revoked,
+// has expired or its CA is gone, are closed with all their streams. The Gate writes CertificatesStatuses.
+package network
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	"github.com/cosi-os/cosi/engine/runtime/access"
+	"github.com/cosi-os/cosi/engine/runtime/observe"
+	"github.com/cosi-os/cosi/engine/runtime/output"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+	"google.golang.org/grpc"
+)
+
+// Kinds that the Gate reads and writes, and the id of the one resource of each.
+var (
+	Certificates = state.Kind{Namespace: "config", Type: "Certificates.machine.cosi.dev"}
+	Statuses     = state.Kind{Namespace: "status", Type: "CertificatesStatuses.machine.cosi.dev"}
+)
+
+// Node is the id of the Certificates that count.
+const Node = "node"
+
+// sweep is how often open connections and the clock are looked at when nothing changes. Expiry is noticed with the next request at once.
+const sweep = time.Minute
+
+// Config is what a Gate is made of.
+type Config struct {
+	// State is the layer below access.
+	State       state.State
+	Definitions access.Definitions
+	Output      output.Writer
+	// Listen makes the socket listen. It is called once.
+	Listen func() (net.Listener, error)
+	// Server returns a gRPC server that serves State; its requests find their state by the State method of the peer's AuthInfo.
+	Server func(...grpc.ServerOption) *grpc.Server
+	// Name is the node's name, for the certificate that it makes itself.
+	Name func() string
+	// Listening is called when the API answers, Refused with why a client was refused because of the clock.
+	Listening func()
+	Refused   func(string)
+	// Now is the clock.
+	Now func() time.Time
+}
+
+// Gate lets clients in.
+type Gate struct {
+	Config
+	trust  atomic.Pointer[trust]
+	conns  connections
+	states map[access.Role]state.State
+	own    *tls.Certificate // made once
+}
+
+// New returns a Gate; Run opens it.
+func New(c Config) *Gate {
+	g := &Gate{Config: c, conns: connections{open: map[*trackedConn]bool{}}, states: map[access.Role]state.State{}}
+	for _, role := range []access.Role{access.Admin, access.Operator, access.Reader} {
+		g.states[role] = access.New(c.State, access.Person{Role: role, Definitions: c.Definitions})
+	}
+	return g
+}
+
+// Run serves until ctx is done.
+func (g *Gate) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changed := make(chan struct{}, 1)
+	view := observe.New(g.State, func() {
+		select {
+		case changed <- struct{}{}:
+		default: // A wake-up is pending.
+		}
+	}, Certificates)
+	watched := make(chan error, 1)
+	go func() { watched <- view.Run(ctx) }()
+	err := g.follow(ctx, view, changed)
+	cancel()
+	if failed := <-watched; err == nil {
+		err = failed
+	}
+	return err
+}
+
+func (g *Gate) follow(ctx context.Context, view *observe.View, changed <-chan struct{}) error {
+	var server *grpc.Server
+	ended := make(chan error, 1)
+	stop := func() {
+		if server != nil {
+			server.Stop()
+			<-ended
+		}
+	}
+	ticker := time.NewTicker(sweep)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-changed:
+		case <-ticker.C:
+		case err := <-ended:
+			return fmt.Errorf("port: %w", err)
+		case <-ctx.Done():
+			stop()
+			return ctx.Err()
+		}
+		if err := g.apply(ctx, view); err != nil {
+			stop()
+			return err
+		}
+		if server == nil && g.trust.Load() != nil {
+			listener, err := g.Listen()
+			if err != nil {
+				return fmt.Errorf("port: %w", err)
+			}
+			server = g.Server(grpc.Creds(serverCredentials{g}))
+			go func() { ended <- server.Serve(listener) }()
+			g.Listening()
+		}
+	}
+}
+
+// apply takes over the resource as it is now, closes the connections that it no longer accepts and writes the status. A resource that
+// cannot be used leaves the one before in force, so that a slip of an admin does not lock everybody out.
+func (g *Gate) apply(ctx context.Context, view *observe.View) error {
+	var problem error
+	found, version := false, ""
+	for _, c := range observe.Items[machinepb.Certificates](view, Certificates) {
+		if c.GetId() != Node {
+			continue
+		}
+		found, version = true, c.GetVersion()
+		if g.trust.Load().of(c.Metadata) {
+			continue
+		}
+		t, err := parseTrust(c.Metadata, c.Spec, g.ownCertificate)
+		if problem = err; err == nil {
+			g.trust.Store(t)
+		}
+	}
+	if !found {
+		g.trust.Store(nil)
+	}
+	for _, conn := range g.conns.all() {
+		if _, err := conn.role(); err != nil {
+			conn.Close()
+		}
+	}
+	return g.Output.Put(ctx, state.Pointer{Kind: Statuses, ID: Node}, g.status(version, problem))
+}
+
+func (g *Gate) ownCertificate() (tls.Certificate, error) {
+	if g.own == nil {
+		made, err := ownCertificate(g.Name())
+		if err != nil {
+			return tls.Certificate{}, err
+		}
+		g.own = &made
+	}
+	return *g.own, nil
+}

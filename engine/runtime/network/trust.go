@@ -1,0 +1,201 @@
+package network
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/engine/runtime/access"
+)
+
+// trust is a Certificates resource, parsed. It does not change.
+type trust struct {
+	version    string // of the resource
+	created    time.Time
+	cas        []*x509.Certificate
+	pool       *x509.CertPool
+	serving    tls.Certificate // with Leaf
+	selfSigned bool
+	revoked    map[string]bool
+}
+
+// parseTrust returns what a node serves with. own is called when the resource brings no serving certificate. The errors name the field.
+func parseTrust(m *resourcepb.Metadata, c *machinepb.Certificates, own func() (tls.Certificate, error)) (*trust, error) {
+	t := &trust{version: m.GetVersion(), created: m.GetCreated().AsTime(), pool: x509.NewCertPool(), revoked: map[string]bool{}}
+	for i, text := range c.GetClientCas() {
+		cas, err := parseCertificates(text)
+		if err != nil {
+			return nil, fmt.Errorf("client_cas[%d]: %w", i, err)
+		}
+		for _, ca := range cas {
+			if !ca.IsCA {
+				return nil, fmt.Errorf("client_cas[%d]: %q is no CA certificate", i, ca.Subject)
+			}
+			t.cas = append(t.cas, ca)
+			t.pool.AddCert(ca)
+		}
+	}
+	if len(t.cas) == 0 {
+		return nil, errors.New("client_cas: there is none")
+	}
+	for _, fingerprint := range c.GetRevoked() {
+		t.revoked[strings.ToLower(fingerprint)] = true
+	}
+	var err error
+	if c.GetServingCertificate() == "" && c.GetServingKey() == "" {
+		t.selfSigned = true
+		t.serving, err = own()
+		return t, err
+	}
+	t.serving, err = parseServing(c.GetServingCertificate(), c.GetServingKey())
+	return t, err
+}
+
+func parseCertificates(text string) ([]*x509.Certificate, error) {
+	var all []*x509.Certificate
+	for rest := []byte(text); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("holds a PEM block %q: only certificates belong here", block.Type)
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, certificate)
+	}
+	if len(all) == 0 {
+		return nil, errors.New("is no PEM certificate")
+	}
+	return all, nil
+}
+
+// parseServing never quotes the key in an error.
+func parseServing(certificate, key string) (tls.Certificate, error) {
+	if certificate == "" || key == "" {
+		return tls.Certificate{}, errors.New("serving_certificate and serving_key: one of them is missing")
+	}
+	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("serving_certificate, serving_key: %w", err)
+	}
+	if len(pair.Leaf.DNSNames) == 0 {
+		return tls.Certificate{}, errors.New("serving_certificate: it has no DNS name, by which clients would know the node")
+	}
+	return pair, nil
+}
+
+// errRefused is what every refusal of a client wraps. Each is a sentence for the node's console, not for the client.
+var errRefused = errors.New("client refused")
+
+// errClock is a refusal that a wrong clock may be the cause of: the certificate is one of ours.
+var errClock = fmt.Errorf("%w because of the time", errRefused)
+
+// of reports whether t was parsed from the resource as it is now. One that was destroyed and made again begins at version 1 anew.
+func (t *trust) of(m *resourcepb.Metadata) bool {
+	return t != nil && t.version == m.GetVersion() && t.created.Equal(m.GetCreated().AsTime())
+}
+
+// grant is what verify found out: it holds as long as the trust is in force and the time within the chain's validity. Verifying signatures
+// for each request would cost more than most requests do.
+type grant struct {
+	trust       *trust
+	role        access.Role
+	from, until time.Time
+}
+
+func (g *grant) holds(t *trust, now time.Time) bool {
+	return g != nil && g.trust == t && !now.Before(g.from) && !now.After(g.until)
+}
+
+// verify checks a client's chain, leaf first, at the time now.
+func (t *trust) verify(chain []*x509.Certificate, now time.Time) (*grant, error) {
+	if len(chain) == 0 {
+		return nil, fmt.Errorf("%w: it has no certificate", errRefused)
+	}
+	leaf := chain[0]
+	verified, err := t.chain(chain, now)
+	if err != nil {
+		if t.validOnce(chain) {
+			return nil, fmt.Errorf("%w: certificate of %s is valid from %s to %s, this node's clock says %s", errClock, leaf.Subject,
+				leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		}
+		return nil, fmt.Errorf("%w: certificate of %s: %w", errRefused, leaf.Subject, err)
+	}
+	for _, certificate := range verified {
+		if t.revoked[fingerprint(certificate)] {
+			return nil, fmt.Errorf("%w: certificate of %s is revoked", errRefused, certificate.Subject)
+		}
+	}
+	role, ok := access.RoleOf(leaf.Subject.Organization)
+	if !ok {
+		return nil, fmt.Errorf("%w: certificate of %s has none of the organisations admin, operator, reader", errRefused, leaf.Subject)
+	}
+	g := &grant{trust: t, role: role, from: leaf.NotBefore, until: leaf.NotAfter}
+	for _, certificate := range verified {
+		if certificate.NotBefore.After(g.from) {
+			g.from = certificate.NotBefore
+		}
+		if certificate.NotAfter.Before(g.until) {
+			g.until = certificate.NotAfter
+		}
+	}
+	return g, nil
+}
+
+// chain returns the chain up to a trust anchor.
+func (t *trust) chain(chain []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
+	options := x509.VerifyOptions{Roots: t.pool, Intermediates: x509.NewCertPool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	for _, certificate := range chain[1:] {
+		options.Intermediates.AddCert(certificate)
+	}
+	verified, err := chain[0].Verify(options)
+	if err != nil {
+		return nil, err
+	}
+	return verified[0], nil
+}
+
+// validOnce reports whether there is a time at which the chain is accepted: then the time is what is wrong with it.
+func (t *trust) validOnce(chain []*x509.Certificate) bool {
+	for _, certificate := range slices.Concat(chain, t.cas) {
+		for _, at := range []time.Time{certificate.NotBefore, certificate.NotAfter} {
+			if _, err := t.chain(chain, at); err == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// clock says in words what is wrong with the time now, or nothing.
+func (t *trust) clock(now time.Time) string {
+	leaf, say := t.serving.Leaf, ""
+	switch {
+	case now.Before(leaf.NotBefore):
+		say = fmt.Sprintf("before the serving certificate begins to be valid, %s", leaf.NotBefore.UTC().Format(time.RFC3339))
+	case now.After(leaf.NotAfter):
+		say = fmt.Sprintf("after the serving certificate's end, %s", leaf.NotAfter.UTC().Format(time.RFC3339))
+	default:
+		return ""
+	}
+	return fmt.Sprintf("the clock says %s, that is %s: clients will refuse this node", now.UTC().Format(time.RFC3339), say)
+}
+
+// fingerprint is the SHA-256 of the certificate in hex.
+func fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}

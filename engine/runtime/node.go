@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	pluginpb "github.com/cosi-os/cosi/api/cosi/plugin/v1alpha1"
+	"github.com/cosi-os/cosi/api/declaration"
+	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/engine/runtime/access"
+	"github.com/cosi-os/cosi/engine/runtime/console"
+	"github.com/cosi-os/cosi/engine/runtime/host"
+	"github.com/cosi-os/cosi/engine/runtime/network"
+	"github.com/cosi-os/cosi/engine/runtime/node"
+	"github.com/cosi-os/cosi/engine/runtime/output"
+	"github.com/cosi-os/cosi/engine/runtime/peer"
+	"github.com/cosi-os/cosi/engine/runtime/plugins"
+	"github.com/cosi-os/cosi/engine/runtime/router"
+	"github.com/cosi-os/cosi/engine/runtime/schema"
+	"github.com/cosi-os/cosi/engine/runtime/server"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/memory"
+	"github.com/cosi-os/cosi/engine/wire"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// runtimeUID is the runtime's user on a machine. As another user it runs under an engine --root that does not change users.
+const runtimeUID = 900
+
+// serveNode serves a node until ctx is done, or until the engine goes away.
+func serveNode(ctx context.Context, fds descriptors) error {
+	conn, err := fds.conn(wire.FDEngine)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	n, err := newRuntime(fds, wire.NewConn(conn))
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, func() { conn.Close() }) // ends Receive
+	defer stop()
+	if err := n.start(ctx, group); err != nil {
+		conn.Close()
+		return fmt.Errorf("%w (%w)", err, group.Wait())
+	}
+	return group.Wait()
+}
+
+// nodeRuntime is the runtime of a node, put together and not yet running.
+type nodeRuntime struct {
+	fds          descriptors
+	hello        wire.Hello
+	declarations []*declaration.Declaration
+	epoch        []byte
+	version      string
+
+	top    *schema.State // below access
+	stored output.Writer // below schema: the runtime's own lines of logs need no check
+	output output.Writer
+	server *server.Server
+
+	table *plugins.Table
+	node  *node.Node
+	logs  *host.Logs
+	host  *host.Host
+}
+
+func newRuntime(fds descriptors, conn *wire.Conn) (*nodeRuntime, error) {
+	var first wire.Up
+	if err := conn.Receive(&first); err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	if first.Hello == nil {
+		return nil, fmt.Errorf("engine: its first frame is no hello")
+	}
+	if first.Hello.Version != wire.Version {
+		return nil, fmt.Errorf("engine: it speaks version %d of the frames, this runtime %d", first.Hello.Version, wire.Version)
+	}
+	r := &nodeRuntime{fds: fds, hello: *first.Hello, server: server.New(peer.State)}
+	var err error
+	if r.declarations, err = declaration.Load(filepath.Join(r.hello.Root, declaration.Dir)); err != nil {
+		return nil, err
+	}
+	if r.version, err = imageVersion(r.hello.Root); err != nil {
+		return nil, err
+	}
+	set := builtin.Set()
+	if err := schema.Load(set, r.declarations); err != nil {
+		return nil, err
+	}
+	store := memory.New(memory.Options{Limits: limits})
+	r.epoch = store.Epoch()
+	routed := router.New(store, nil)
+	r.top = schema.New(routed, set, "")
+	r.output, r.stored = output.New(r.top), output.New(routed)
+	r.controllers(conn)
+	return r, nil
+}
+
+// controllers makes the parts that write the runtime's own statuses.
+func (r *nodeRuntime) controllers(conn *wire.Conn) {
+	var names, outputs []string
+	for _, d := range r.declarations {
+		names, outputs = append(names, d.Name), append(outputs, d.Outputs...)
+	}
+	r.table = plugins.NewTable(r.output, names...)
+	r.node = node.New(node.Config{
+		State: r.top, Output: r.output, Version: r.version, Port: r.fds.port(wire.FDNetwork), Outputs: outputs,
+		// A frame that cannot be sent means that the engine is gone: Receive ends the runtime.
+		Show:   func(lines []string) { _ = r.host.Show(lines) },
+		Ready:  func() { r.stage("ready") },
+		Render: console.Render,
+	})
+	r.node.Hello(r.hello)
+	r.logs = host.NewLogs(r.stored)
+	r.host = host.New(conn, r.node, r.table, r.logs)
+}
+
+// start listens for plugins first, because they are waiting; people come last.
+func (r *nodeRuntime) start(ctx context.Context, group *errgroup.Group) error {
+	if err := r.table.Publish(ctx); err != nil {
+		return err
+	}
+	for _, d := range r.declarations {
+		listener, err := r.fds.listener(wire.FDPluginPrefix + d.Name)
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return r.servePlugin(ctx, listener, d) })
+	}
+	group.Go(func() error { return r.host.Receive(ctx) })
+	group.Go(func() error { return r.logs.Run(ctx) })
+	group.Go(func() error { return r.node.Run(ctx) })
+	group.Go(func() error { return r.host.Shutdown(ctx, r.top, r.powerful) })
+	if _, there := r.fds[wire.FDLocal]; there {
+		listener, err := r.fds.listener(wire.FDLocal)
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return r.serveLocal(ctx, listener) })
+	}
+	if _, there := r.fds[wire.FDNetwork]; there {
+		group.Go(func() error { return r.gate().Run(ctx) })
+	}
+	return nil
+}
+
+func (r *nodeRuntime) servePlugin(ctx context.Context, listener net.Listener, d *declaration.Declaration) error {
+	uid := d.UID
+	if !r.hello.PID1 && os.Getuid() != runtimeUID {
+		uid = uint32(os.Getuid())
+	}
+	err := plugins.Serve(ctx, listener, d, uid, plugins.Config{
+		Table: r.table, State: r.top, Options: server.Options(),
+		Register:   func(g grpc.ServiceRegistrar, _ state.State) { r.server.Register(g) },
+		Registered: &pluginpb.Registered{RuntimeVersion: r.version, Epoch: r.epoch},
+	})
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("plugin %s: %w", d.Name, err)
+	}
+	return err
+}
+
+// serveLocal serves the user who started engine --root, as an admin.
+func (r *nodeRuntime) serveLocal(ctx context.Context, listener net.Listener) error {
+	admin := access.New(r.top, access.Person{Role: access.Admin, Definitions: r.top.Definition})
+	g := grpc.NewServer(append(server.Options(), grpc.Creds(peer.UID(uint32(os.Getuid()), admin)))...)
+	r.server.Register(g)
+	return serve(ctx, g, listener)
+}
+
+func (r *nodeRuntime) gate() *network.Gate {
+	return network.New(network.Config{
+		State: r.top, Definitions: r.top.Definition, Output: r.output, Name: r.name, Now: time.Now,
+		Listen: func() (net.Listener, error) { return r.fds.listen(wire.FDNetwork) },
+		Server: func(o ...grpc.ServerOption) *grpc.Server {
+			g := grpc.NewServer(slices.Concat(server.Options(), networkOptions(), o)...)
+			r.server.Register(g)
+			return g
+		},
+		Listening: func() { r.stage("api"); r.node.Listening() },
+		Refused:   r.node.Refused,
+	})
+}
+
+// networkOptions find clients that have gone without a word, and let those that watch for long keep NAT entries alive.
+func networkOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 20 * time.Second, PermitWithoutStream: true}),
+		grpc.MaxConcurrentStreams(256),
+		grpc.ConnectionTimeout(20 * time.Second),
+	}
+}
+
+// name is what the node calls itself while nobody has given it a certificate.
+func (r *nodeRuntime) name() string {
+	if r.hello.Hostname == "" {
+		return "cosi"
+	}
+	return r.hello.Hostname
+}
+
+// powerful reports whether the plugin may take the node down.
+func (r *nodeRuntime) powerful(owner string) bool {
+	return slices.ContainsFunc(r.declarations, func(d *declaration.Declaration) bool { return d.Name == owner && d.Power })
+}
+
+// stage notes that the boot has come so far, here and with PID 1.
+func (r *nodeRuntime) stage(name string) {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return
+	}
+	s := wire.Stage{Name: name, Milliseconds: uint64(now.Nano() / int64(time.Millisecond))}
+	r.node.Stage(s)
+	_ = r.host.Stage(s) // See Show.
+}
+
+// imageVersion reads the version of the image that the node was started from; off a machine there may be none.
+func imageVersion(root string) (string, error) {
+	path := filepath.Join(root, "/usr/lib/cosi/image.json")
+	data, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return "development", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var image struct {
+		Version string `json:"version"`
+	}
+	if err := json.Unmarshal(data, &image); err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return image.Version, nil
+}
+
+// limits keep the last lines of each process however busy another is.
+func limits(k state.Kind) memory.Limits {
+	if k == host.LogKind {
+		return memory.Limits{Events: 2048, Bytes: 2 << 20, EventsOfID: 500}
+	}
+	return memory.DefaultLimits
+}
