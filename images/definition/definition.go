@@ -35,6 +35,8 @@ type Definition struct {
 
 	// File is where the definition was read from.
 	File string `yaml:"-"`
+	// Files are File and what it extends.
+	Files []string `yaml:"-"`
 }
 
 // Kernel is which kernel and what of it.

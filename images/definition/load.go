@@ -44,6 +44,7 @@ func load(file string, chain []string) (*Definition, error) {
 		}
 		d = merge(base, d)
 	}
+	d.Files = append(d.Files, file)
 	if len(chain) == 0 {
 		if problems := d.missing(file); len(problems) > 0 {
 			return nil, problems

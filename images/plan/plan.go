@@ -56,6 +56,10 @@ const (
 	// firstPlugin is the uid of the first plugin; the runtime has the one before.
 	firstPlugin = 901
 
+	// rootArgument has the initramfs in a ramfs: Linux mounts an erofs image straight from a file there, but not from a tmpfs, which is
+	// what it takes otherwise (6.12: ENOTBLK).
+	rootArgument = "rootfstype=ramfs"
+
 	// Multi is the executable that is every first-party plugin.
 	Multi = "usr/lib/cosi/bin/plugins"
 	// Declarations is the directory of NAME.json.
@@ -95,7 +99,7 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 	p := &Plan{
 		Definition: d, Name: "cosi-" + d.Name + "-" + d.Arch, Suite: l.Suite, Kernel: kernel, Stub: stub,
 		Programs:    []Program{{"./engine", "usr/bin/engine"}, {"./engine/runtime", "usr/bin/runtime"}, {"./plugins", Multi}},
-		CommandLine: strings.Join(d.Kernel.Arguments, " "),
+		CommandLine: strings.Join(append([]string{rootArgument}, d.Kernel.Arguments...), " "),
 		Root:        []string{Image, Modules, Resources, OSRelease},
 	}
 	for i, name := range slices.Sorted(slices.Values(d.Plugins)) {

@@ -1,0 +1,162 @@
+// Package build makes images: it follows a plan from sources and packages to the files of the output directory.
+//
+// The same sources, definition and packages give the same bytes, in any directory and for any user; the manifest names them all. A build
+// whose inputs have not changed since its outputs were made does nothing. Outputs appear whole or not at all.
+package build
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/images/plan"
+	"github.com/cosi-os/cosi/kernel"
+	"github.com/cosi-os/cosi/kernel/fetch"
+	"github.com/cosi-os/cosi/kernel/lock"
+)
+
+// Options say where a build happens.
+type Options struct {
+	// Tree is the directory of the module that the image is made of: the one with go.mod.
+	Tree string
+	// Output is where the outputs go. It is made.
+	Output string
+	// Cache outlives builds: packages and compiled programs.
+	Cache string
+	// Mirror is the URL of a Debian archive; empty: as apt is configured.
+	Mirror string
+	// SourceDateEpoch is the time of everything in the image, in seconds, if the user sets it.
+	SourceDateEpoch string
+	// Phase is called when a phase begins; what it returns is called when the phase ends, with a note. Phases overlap.
+	Phase func(name string) (done func(note string))
+	// Log is told what people must know.
+	Log func(format string, args ...any)
+}
+
+// Result says what a build did.
+type Result struct {
+	Plan *plan.Plan
+	// UpToDate says that nothing had to be made.
+	UpToDate bool
+	// Unpinned says that a package had to be replaced by a newer one.
+	Unpinned bool
+	// Outputs are the files, with their sizes.
+	Outputs []File
+}
+
+// LockFile is the lock's place in the tree.
+const LockFile = "kernel/lock.yaml"
+
+// Plan plans the build of a definition without doing anything.
+func Plan(o Options, definitionFile string) (*plan.Plan, error) {
+	d, err := definition.Load(definitionFile)
+	if err != nil {
+		return nil, err
+	}
+	l, err := lock.Load(filepath.Join(o.Tree, LockFile))
+	if err != nil {
+		return nil, err
+	}
+	p, err := plan.New(d, l)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", LockFile, err)
+	}
+	return p, nil
+}
+
+// Run builds the image of a definition.
+func Run(ctx context.Context, o Options, definitionFile string) (*Result, error) {
+	p, err := Plan(o, definitionFile)
+	if err != nil {
+		return nil, err
+	}
+	in, err := readInputs(ctx, o, p)
+	if err != nil {
+		return nil, err
+	}
+	stamp := filepath.Join(o.Output, "."+p.Name+".stamp")
+	if outputs, ok := fresh(stamp, in, o.Output); ok {
+		return &Result{Plan: p, UpToDate: true, Outputs: outputs}, nil
+	}
+	return assemble(ctx, o, p, in, stamp)
+}
+
+// assemble builds what is not up to date.
+func assemble(ctx context.Context, o Options, p *plan.Plan, in *Inputs, stamp string) (*Result, error) {
+	parts, err := gather(ctx, o, p, in)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.Output, 0o755); err != nil {
+		return nil, err
+	}
+	work, err := os.MkdirTemp(o.Output, ".work-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(work)
+	outputs, err := write(o, p, in, parts, work)
+	if err != nil {
+		return nil, err
+	}
+	if err := publish(o.Output, work, p, in, parts, outputs); err != nil {
+		return nil, err
+	}
+	result := &Result{Plan: p, Unpinned: parts.unpinned(), Outputs: outputs}
+	if result.Unpinned {
+		return result, nil // The pinned package may be reachable the next time: no stamp.
+	}
+	return result, writeStamp(stamp, in, o.Output, outputs)
+}
+
+// parts are what an image is put together from.
+type parts struct {
+	kernel   *kernel.Tree
+	packages [2]fetch.Result // kernel, stub
+	stub     []byte
+	programs map[string]string // path in the root → file on the build machine
+}
+
+func (p *parts) unpinned() bool {
+	return p.packages[0].Unpinned || p.packages[1].Unpinned
+}
+
+// gather fetches packages and compiles programs, at the same time.
+func gather(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (*parts, error) {
+	parts := &parts{}
+	fetcher := &fetch.Fetcher{Cache: o.Cache, Mirror: o.Mirror, Suite: p.Suite, Etc: "/etc/apt", OSRelease: "/etc/os-release", Log: o.Log}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		done := o.Phase("kernel")
+		for i, wanted := range []lock.Package{p.Kernel, p.Stub} {
+			if parts.packages[i], err = fetcher.Fetch(ctx, wanted); err != nil {
+				return err
+			}
+		}
+		if parts.kernel, err = kernel.Open(parts.packages[0].Dir); err != nil {
+			return err
+		}
+		parts.stub, err = readStub(parts.packages[1].Dir, p.Definition.Arch)
+		done(parts.kernel.Release)
+		return err
+	})
+	group.Go(func() (err error) {
+		done := o.Phase("programs")
+		var cached bool
+		parts.programs, cached, err = compile(ctx, o, p, in)
+		done(compiledNote(cached))
+		return err
+	})
+	return parts, group.Wait()
+}
+
+// stubs are systemd's names of its EFI stubs.
+var stubs = map[string]string{"amd64": "linuxx64.efi.stub", "arm64": "linuxaa64.efi.stub"}
+
+func readStub(dir, arch string) ([]byte, error) {
+	return os.ReadFile(filepath.Join(dir, "usr/lib/systemd/boot/efi", stubs[arch]))
+}

@@ -1,0 +1,93 @@
+package build
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/cosi-os/cosi/api/declaration"
+	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/images/plan"
+)
+
+// declarations reads the plugin.json of each plugin and fills in what only the image knows: how it is started, as whom, and the
+// definitions of its kinds.
+func declarations(tree string, p *plan.Plan) ([]*declaration.Declaration, error) {
+	set := builtin.Set()
+	var all []*declaration.Declaration
+	var problems []error
+	for _, plugin := range p.Plugins {
+		file := filepath.Join("plugins", plugin.Name, "plugin.json")
+		d, err := declare(filepath.Join(tree, file), plugin, set)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", file, err))
+			continue
+		}
+		all = append(all, d)
+	}
+	return all, errors.Join(problems...)
+}
+
+func declare(file string, plugin plan.Plugin, set *kinds.Set) (*declaration.Declaration, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	d, err := declaration.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	if d.Name != plugin.Name {
+		return nil, fmt.Errorf("name: %q; want the folder's, %q", d.Name, plugin.Name)
+	}
+	d.Argv = []string{"/" + plan.Multi, plugin.Name}
+	d.UID, d.GID = plugin.ID, plugin.ID
+	if d.Definitions == nil {
+		d.Definitions, err = definitions(d, set)
+	}
+	return d, err
+}
+
+// definitions is the descriptor set of all kinds that d reads and writes, imports first.
+func definitions(d *declaration.Declaration, set *kinds.Set) ([]byte, error) {
+	types := slices.Clone(d.Outputs)
+	for _, input := range d.Inputs {
+		types = append(types, input.Type)
+	}
+	slices.Sort(types)
+	merged, met := &descriptorpb.FileDescriptorSet{}, map[string]bool{}
+	for _, typ := range slices.Compact(types) {
+		kind := set.ByType(typ)
+		if kind == nil {
+			_, err := set.Lookup(typ) // names the nearest
+			return nil, fmt.Errorf("%s: not a type of this repository: %w", typ, err)
+		}
+		data, err := kind.DescriptorSet()
+		if err != nil {
+			return nil, err
+		}
+		one := &descriptorpb.FileDescriptorSet{}
+		if err := proto.Unmarshal(data, one); err != nil {
+			return nil, err
+		}
+		for _, file := range one.File {
+			if !met[file.GetName()] {
+				met[file.GetName()] = true
+				merged.File = append(merged.File, file)
+			}
+		}
+	}
+	return proto.MarshalOptions{Deterministic: true}.Marshal(merged)
+}
+
+func encodeDeclaration(d *declaration.Declaration) ([]byte, error) {
+	data, err := json.MarshalIndent(d, "", "  ")
+	return append(data, '\n'), err
+}

@@ -1,0 +1,258 @@
+package build
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cosi-os/cosi/images/content"
+	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/images/disk"
+	"github.com/cosi-os/cosi/images/fat"
+	"github.com/cosi-os/cosi/images/iso"
+	"github.com/cosi-os/cosi/images/plan"
+	"github.com/cosi-os/cosi/images/qcow2"
+	"github.com/cosi-os/cosi/images/rootfs"
+	"github.com/cosi-os/cosi/images/uki"
+	"github.com/cosi-os/cosi/initramfs"
+)
+
+// File is an output.
+type File struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
+
+// efiNames are what the firmware starts from a medium that it knows nothing about.
+var efiNames = map[string]string{"amd64": "EFI/BOOT/BOOTX64.EFI", "arm64": "EFI/BOOT/BOOTAA64.EFI"}
+
+// writer makes the files of one image in a directory of its own.
+type writer struct {
+	o     Options
+	plan  *plan.Plan
+	in    *Inputs
+	parts *parts
+	work  string
+
+	boot *uki.Image
+	mu   sync.Mutex // guards made
+	made map[string]File
+
+	// seed makes identifiers that differ from image to image, and are the same for the same image.
+	seed [sha256.Size]byte
+}
+
+// write makes the plan's outputs below work and returns them in the plan's order.
+func write(o Options, p *plan.Plan, in *Inputs, parts *parts, work string) ([]File, error) {
+	w := &writer{o: o, plan: p, in: in, parts: parts, work: work, made: map[string]File{}}
+	if err := w.root(); err != nil {
+		return nil, err
+	}
+	closeAll, err := w.bootImage()
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll()
+
+	group := errgroup.Group{}
+	if p.Makes(definition.Raw) || p.Makes(definition.QCOW2) {
+		group.Go(w.disk)
+	}
+	if p.Makes(definition.ISO) {
+		group.Go(func() error { return errors.Join(w.phase("iso", w.iso), w.hash(".iso")) })
+	}
+	if p.Makes(definition.UKI) {
+		group.Go(func() error { return w.copy(".efi", w.boot) })
+	}
+	if p.Makes(definition.Direct) {
+		group.Go(w.direct)
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	var all []File
+	for _, output := range p.Outputs {
+		all = append(all, w.made[output.File])
+	}
+	return all, nil
+}
+
+func (w *writer) path(suffix string) string { return filepath.Join(w.work, w.plan.Name+suffix) }
+
+// phase makes a file whose name's suffix is the phase's name.
+func (w *writer) phase(name string, write func(*os.File) error) error {
+	done := w.o.Phase(name)
+	defer done("")
+	return w.create("."+name, write)
+}
+
+func (w *writer) create(suffix string, write func(*os.File) error) error {
+	f, err := os.OpenFile(w.path(suffix), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
+}
+
+// hash notes what a file that was made is, if the plan asks for it.
+func (w *writer) hash(suffix string) error {
+	path := w.path(suffix)
+	if !slices.ContainsFunc(w.plan.Outputs, func(o plan.Output) bool { return o.File == filepath.Base(path) }) {
+		return nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	hash, err := sumFile(path)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.made[filepath.Base(path)] = File{Name: filepath.Base(path), Size: info.Size(), SHA256: hash}
+	return err
+}
+
+func (w *writer) copy(suffix string, c content.Content) error {
+	err := w.create(suffix, func(f *os.File) error { return content.CopyAt(f, 0, c) })
+	return errors.Join(err, w.hash(suffix))
+}
+
+// direct makes the pair for qemu -kernel; the initramfs is there already.
+func (w *writer) direct() error {
+	linux, err := content.Open(w.parts.kernel.Image)
+	if err != nil {
+		return err
+	}
+	defer linux.Close()
+	return errors.Join(w.copy(".vmlinuz", linux), w.hash(".initramfs"))
+}
+
+// root makes the root file system and the initramfs around it.
+func (w *writer) root() error {
+	entries, declared, err := userland(w.o.Tree, w.plan, w.in, w.parts.programs, w.parts.unpinned())
+	if err != nil {
+		return err
+	}
+	kernelEntries, err := modules(w.plan, w.parts, declared)
+	if err != nil {
+		return err
+	}
+	if err := w.phase("root.erofs", func(f *os.File) error { return rootfs.Write(f, append(entries, kernelEntries...), w.in.Epoch) }); err != nil {
+		return err
+	}
+	return w.phase("initramfs", w.initramfs)
+}
+
+// rootModules is what mounting the root takes.
+const rootModules = "erofs"
+
+func (w *writer) initramfs(f *os.File) error {
+	root, err := content.Open(w.path(".root.erofs"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	engine, err := content.Open(w.parts.programs["usr/bin/engine"])
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	needed, err := w.parts.kernel.Resolve(rootModules)
+	if err != nil {
+		return err
+	}
+	files := []initramfs.File{{Path: "init", Executable: true, Content: engine}, {Path: "root.erofs", Content: root}}
+	order := &strings.Builder{}
+	for _, m := range needed {
+		path := "usr/lib/modules/" + w.parts.kernel.Release + "/" + m.Path
+		files = append(files, initramfs.File{Path: path, Content: content.String(string(m.Data))})
+		fmt.Fprintf(order, "/%s\n", path)
+	}
+	files = append(files, initramfs.File{Path: "etc/cosi/modules", Content: content.String(order.String())})
+	out := bufio.NewWriterSize(f, 1<<20)
+	return errors.Join(initramfs.Write(out, files, w.plan.Definition.Initramfs.Compression), out.Flush())
+}
+
+// bootImage puts the unified kernel image together; it stays readable until closeAll.
+func (w *writer) bootImage() (closeAll func(), err error) {
+	initrd, err := content.Open(w.path(".initramfs"))
+	if err != nil {
+		return nil, err
+	}
+	linux, err := content.Open(w.parts.kernel.Image)
+	if err != nil {
+		initrd.Close()
+		return nil, err
+	}
+	closeAll = func() { initrd.Close(); linux.Close() }
+	w.boot, err = uki.New(w.parts.stub, uki.Spec{
+		OSRelease:   string(osRelease(w.plan, w.in, w.parts.unpinned())),
+		CommandLine: w.plan.CommandLine,
+		Uname:       w.parts.kernel.Release,
+		Initrd:      initrd,
+		Linux:       linux,
+	})
+	if err == nil {
+		h := sha256.New()
+		_, err = io.Copy(h, content.Reader(w.boot))
+		copy(w.seed[:], h.Sum(nil))
+	}
+	if err != nil {
+		closeAll()
+		return nil, err
+	}
+	return closeAll, nil
+}
+
+// guid makes the nth identifier of the image, in the form of a random (version 4) one.
+func (w *writer) guid(n byte) string {
+	id := sha256.Sum256(append(w.seed[:], n))
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return strings.ToUpper(fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16]))
+}
+
+func (w *writer) esp() []fat.File {
+	return []fat.File{{Path: efiNames[w.plan.Definition.Arch], Content: w.boot}}
+}
+
+func (w *writer) volume() uint32 { return binary.LittleEndian.Uint32(w.seed[:]) }
+
+// disk writes the raw disk and what is made of it.
+func (w *writer) disk() error {
+	spec := disk.Spec{
+		DiskGUID: w.guid(0), PartitionGUIDs: [4]string{w.guid(1), w.guid(2), w.guid(3), w.guid(4)},
+		VolumeID: w.volume(), ESP: w.esp(), Time: w.in.Epoch,
+	}
+	if err := w.phase("raw", spec.Write); err != nil {
+		return err
+	}
+	group := errgroup.Group{}
+	group.Go(func() error { return w.hash(".raw") })
+	if w.plan.Makes(definition.QCOW2) {
+		group.Go(w.qcow2)
+	}
+	return group.Wait()
+}
+
+func (w *writer) qcow2() error {
+	raw, err := os.Open(w.path(".raw"))
+	if err != nil {
+		return err
+	}
+	defer raw.Close()
+	return errors.Join(w.phase("qcow2", func(f *os.File) error { return qcow2.Convert(f, raw) }), w.hash(".qcow2"))
+}
+
+func (w *writer) iso(f *os.File) error {
+	return iso.Spec{Label: "COSI", VolumeID: w.volume(), ESP: w.esp(), Time: w.in.Epoch}.Write(f)
+}

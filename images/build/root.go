@@ -1,0 +1,136 @@
+package build
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/cosi-os/cosi/api/declaration"
+	"github.com/cosi-os/cosi/api/document"
+	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/images/plan"
+	"github.com/cosi-os/cosi/images/rootfs"
+	"github.com/cosi-os/cosi/kernel"
+)
+
+// userland are the root's entries without the kernel's modules: what a node runs, whatever kernel is below it.
+func userland(tree string, p *plan.Plan, in *Inputs, programs map[string]string, unpinned bool) (entries []rootfs.Entry, declared []*declaration.Declaration, err error) {
+	for _, dir := range plan.MountPoints {
+		entries = append(entries, rootfs.Entry{Path: dir, Mode: fs.ModeDir | 0o755})
+	}
+	for _, program := range p.Programs {
+		data, err := os.ReadFile(programs[program.Path])
+		if err != nil {
+			return nil, nil, err
+		}
+		entries = append(entries, rootfs.Entry{Path: program.Path, Mode: 0o755, Content: bytes.NewReader(data)})
+	}
+	if declared, err = declarations(tree, p); err != nil {
+		return nil, nil, err
+	}
+	for _, d := range declared {
+		data, err := encodeDeclaration(d)
+		if err != nil {
+			return nil, nil, err
+		}
+		entries = append(entries, file(plan.Declarations+"/"+d.Name+".json", data))
+	}
+	resources, err := resources(p.Definition)
+	if err != nil {
+		return nil, nil, err
+	}
+	identity, err := imageJSON(p, in, unpinned)
+	if err != nil {
+		return nil, nil, err
+	}
+	return append(entries, file(plan.Resources, resources), file(plan.Image, identity), file(plan.OSRelease, osRelease(p, in, unpinned))), declared, nil
+}
+
+func file(path string, data []byte) rootfs.Entry {
+	return rootfs.Entry{Path: path, Mode: 0o644, Content: bytes.NewReader(data)}
+}
+
+// modules are the kernel's part of the root.
+func modules(p *plan.Plan, parts *parts, declared []*declaration.Declaration) ([]rootfs.Entry, error) {
+	wanted := slices.Concat(p.Definition.Kernel.Modules.Boot, p.Definition.Kernel.Modules.Ship)
+	for _, d := range declared {
+		wanted = append(wanted, d.Modules...)
+	}
+	all, err := parts.kernel.Resolve(wanted...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: kernel.modules: %w", p.Definition.File, err)
+	}
+	dir := "usr/lib/modules/" + parts.kernel.Release + "/"
+	entries := []rootfs.Entry{
+		file(dir+"modules.dep", []byte(kernel.Dependencies(all))),
+		file(dir+"modules.alias", []byte(kernel.Aliases(all))),
+		file(plan.Modules, []byte(lines(p.Definition.Kernel.Modules.Boot))),
+	}
+	for _, m := range all {
+		entries = append(entries, file(dir+m.Path, m.Data))
+	}
+	return entries, nil
+}
+
+func lines(all []string) string {
+	if len(all) == 0 {
+		return ""
+	}
+	return strings.Join(all, "\n") + "\n"
+}
+
+// resources are the definition's default resources as documents. What a node would refuse is refused here, with the definition's lines.
+func resources(d *definition.Definition) ([]byte, error) {
+	set := builtin.Set()
+	out := &bytes.Buffer{}
+	var problems definition.Problems
+	for i, node := range d.Resources {
+		data, err := yaml.Marshal(&node)
+		if err != nil {
+			return nil, err
+		}
+		documents, found := document.Parse("resources.yaml", data)
+		for _, parsed := range documents {
+			_, unresolved := parsed.Resolve(set)
+			found = append(found, unresolved...)
+		}
+		for _, problem := range found {
+			field := strings.TrimSuffix(fmt.Sprintf("resources[%d].%s", i, problem.Field), ".")
+			problems = append(problems, definition.Problem{File: d.File, Line: node.Line, Field: field, Message: problem.Message})
+		}
+		out.WriteString("---\n")
+		out.Write(data)
+	}
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return out.Bytes(), nil
+}
+
+// imageJSON is what the engine, the runtime and the console know of the image.
+func imageJSON(p *plan.Plan, in *Inputs, unpinned bool) ([]byte, error) {
+	data, err := json.MarshalIndent(struct {
+		Version    string    `json:"version"`
+		Built      time.Time `json:"built"`
+		Definition string    `json:"definition"`
+		Unpinned   bool      `json:"unpinned"`
+		ESP        bool      `json:"esp_user_data_under_secure_boot"`
+	}{in.Version, in.Epoch, p.Definition.Name, unpinned, p.Definition.UserData.ESPUnderSecureBoot}, "", "  ")
+	return append(data, '\n'), err
+}
+
+func osRelease(p *plan.Plan, in *Inputs, unpinned bool) []byte {
+	out := fmt.Appendf(nil, "NAME=COSI\nID=cosi\nPRETTY_NAME=\"COSI %s\"\nVERSION_ID=%s\nIMAGE_ID=%s\nIMAGE_VERSION=%s\n", in.Version, in.Version, p.Name, in.Version)
+	if unpinned {
+		out = append(out, "COSI_UNPINNED=1\n"...)
+	}
+	return out
+}

@@ -1,0 +1,198 @@
+// Command cosi-image builds images of COSI nodes from YAML definitions.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/images/build"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// usageError is the user's mistake in typing the command.
+type usageError struct{ error }
+
+// run executes one command line and returns the exit code: 0, 1 if it failed, 2 if it makes no sense.
+func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:           "cosi-image",
+		Short:         "Build images of COSI nodes from YAML definitions",
+		SilenceErrors: true, SilenceUsage: true,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetArgs(arguments)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(buildCommand(), planCommand(), rootCommand(), inspectCommand(), versionCommand())
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(stderr, "cosi-image:", err)
+	if errors.As(err, &usageError{}) {
+		fmt.Fprintln(stderr, "Type cosi-image --help for how it is used.")
+		return 2
+	}
+	return 1
+}
+
+// usage makes what check refuses a mistake of usage.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
+
+const environment = `
+Environment:
+  COSI_CACHE         keeps packages and compiled programs (default: cosi in $XDG_CACHE_HOME or ~/.cache)
+  COSI_MIRROR        URL of a Debian archive; by default apt's own, where there is apt
+  SOURCE_DATE_EPOCH  the time of everything in the image, in seconds (default: the git commit's)`
+
+func buildCommand() *cobra.Command {
+	o := build.Options{}
+	cmd := &cobra.Command{
+		Use:   "build [-o DIR] DEFINITION",
+		Short: "Build an image: raw, qcow2, ISO, what the definition says",
+		Long:  "Builds the image of a definition. Does nothing if nothing has changed. The same sources give the same bytes.\n" + environment,
+		Args:  usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return doBuild(cmd, o, args[0])
+		},
+	}
+	cmd.Flags().StringVarP(&o.Output, "output", "o", "build", "directory for the outputs")
+	return cmd
+}
+
+func doBuild(cmd *cobra.Command, o build.Options, definition string) error {
+	progress := newProgress(cmd.ErrOrStderr())
+	defer progress.stop()
+	o, err := complete(o, definition, progress)
+	if err != nil {
+		return err
+	}
+	result, err := build.Run(cmd.Context(), o, definition)
+	if err != nil {
+		return err
+	}
+	progress.stop()
+	for _, file := range result.Outputs {
+		fmt.Fprintf(cmd.OutOrStdout(), "%s  %.1f MB\n", filepath.Join(o.Output, file.Name), float64(file.Size)/1e6)
+	}
+	switch {
+	case result.UpToDate:
+		progress.log("%s is up to date (%.2f s)", result.Plan.Name, progress.elapsed())
+	case result.Unpinned:
+		progress.log("%s built in %.2f s, UNPINNED: see the warnings above", result.Plan.Name, progress.elapsed())
+	default:
+		progress.log("%s built in %.2f s", result.Plan.Name, progress.elapsed())
+	}
+	return nil
+}
+
+func rootCommand() *cobra.Command {
+	o := build.Options{}
+	cmd := &cobra.Command{
+		Use:   "root -o DIR DEFINITION",
+		Short: "Write the root file system into a directory, for an engine beside another system",
+		Long:  "Writes what a node runs, compiled for this machine and without kernel modules, into a directory: engine --root DIR runs it.",
+		Args:  usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			progress := newProgress(cmd.ErrOrStderr())
+			defer progress.stop()
+			o, err := complete(o, args[0], progress)
+			if err != nil {
+				return err
+			}
+			_, err = build.Root(cmd.Context(), o, args[0])
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&o.Output, "output", "o", "", "directory to write into")
+	if err := cmd.MarkFlagRequired("output"); err != nil {
+		panic(err) // the flag is three lines above
+	}
+	return cmd
+}
+
+func planCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "plan DEFINITION",
+		Short: "Print what a build would do",
+		Args:  usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			tree, err := module(args[0])
+			if err != nil {
+				return err
+			}
+			p, err := build.Plan(build.Options{Tree: tree}, args[0])
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(cmd.OutOrStdout(), p)
+			return nil
+		},
+	}
+}
+
+func inspectCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect MANIFEST",
+		Short: "Print what an image is made of, and check the files beside its manifest",
+		Args:  usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := build.ReadManifest(args[0])
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			fmt.Fprintf(out, "%s %s of %s, kernel %s, %s, %d source files\n", m.Image, m.Inputs.Version, m.Inputs.Epoch.Format("2006-01-02 15:04:05"), m.Kernel, m.Inputs.Go, len(m.Inputs.Files))
+			for _, p := range m.Packages {
+				fmt.Fprintf(out, "package %s %s %s\n", p.Name, p.Version, p.SHA256)
+			}
+			for _, file := range m.Outputs {
+				fmt.Fprintf(out, "output %s %d %s\n", file.Name, file.Size, file.SHA256)
+			}
+			if m.Unpinned {
+				fmt.Fprintln(out, "UNPINNED: a package was replaced by a newer one")
+			}
+			return m.Verify(filepath.Dir(args[0]))
+		},
+	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print which cosi-image this is",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			info, ok := debug.ReadBuildInfo()
+			if !ok {
+				return errors.New("built without module information")
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "cosi-image %s %s\n", info.Main.Version, info.GoVersion)
+			return nil
+		},
+	}
+}

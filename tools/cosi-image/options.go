@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/cosi-os/cosi/images/build"
+)
+
+// complete fills in what the environment says.
+func complete(o build.Options, definition string, p *progress) (build.Options, error) {
+	var err error
+	if o.Tree, err = module(definition); err != nil {
+		return o, err
+	}
+	if o.Cache, err = cache(); err != nil {
+		return o, err
+	}
+	o.Mirror, o.SourceDateEpoch = os.Getenv("COSI_MIRROR"), os.Getenv("SOURCE_DATE_EPOCH")
+	o.Phase, o.Log = p.phase, p.log
+	return o, nil
+}
+
+// module is the directory of the module that a definition belongs to: the nearest with a go.mod.
+func module(definition string) (string, error) {
+	path, err := filepath.Abs(definition)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", err
+	}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		_, err := os.Stat(filepath.Join(dir, "go.mod"))
+		if err == nil {
+			return dir, nil
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("%s: in no Go module: an image is built of the module that its definition lies in", definition)
+		}
+	}
+}
+
+// cache is a directory that outlives builds.
+func cache() (string, error) {
+	if dir := os.Getenv("COSI_CACHE"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("%w; say where in COSI_CACHE", err)
+	}
+	return filepath.Join(dir, "cosi"), nil
+}
