@@ -1,0 +1,93 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/engine/module"
+)
+
+const (
+	// rootImage in the initramfs is the file system to run from.
+	rootImage = "/root.erofs"
+	// earlyModules in the initramfs lists the modules that mounting it needs, one path a line, in the order to load them.
+	earlyModules = "/etc/cosi/modules"
+	newRoot      = "/newroot"
+)
+
+// switchRoot makes the root image the root, and moves what is mounted already into it. Without an image it leaves the initramfs as the
+// root: it returns false.
+func switchRoot() (bool, error) {
+	if _, err := os.Stat(rootImage); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err := os.Mkdir(newRoot, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return false, err
+	}
+	if err := unix.Mount(rootImage, newRoot, "erofs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		return false, fmt.Errorf("mount %s: %w", rootImage, err)
+	}
+	for _, m := range kernelMounts {
+		if err := unix.Mount(m.target, newRoot+m.target, "", unix.MS_MOVE, ""); err != nil {
+			return false, fmt.Errorf("move %s: %w", m.target, err)
+		}
+	}
+	free("/")
+	if err := unix.Chdir(newRoot); err != nil {
+		return false, err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return false, fmt.Errorf("move the root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return false, fmt.Errorf("chroot: %w", err)
+	}
+	return true, unix.Chdir("/")
+}
+
+// free gives back the memory of the initramfs. The root image stays: the mount holds it open. The engine's own text stays, too, as long
+// as it runs.
+func free(root string) {
+	var here unix.Stat_t
+	if unix.Lstat(root, &here) != nil {
+		return
+	}
+	entries, _ := os.ReadDir(root) // what cannot be read is not freed
+	for _, entry := range entries {
+		path := filepath.Join(root, entry.Name())
+		var stat unix.Stat_t
+		if unix.Lstat(path, &stat) != nil || stat.Dev != here.Dev {
+			continue // another file system: the new root
+		}
+		if stat.Mode&unix.S_IFMT == unix.S_IFDIR {
+			free(path)
+		}
+		os.Remove(path)
+	}
+}
+
+// loadEarly loads the modules of the list.
+func loadEarly(list string) error {
+	text, err := os.ReadFile(list)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for file := range strings.Lines(string(text)) {
+		if file = strings.TrimSpace(file); file == "" {
+			continue
+		}
+		if err := module.Load(filepath.Join("/", file)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
