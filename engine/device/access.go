@@ -1,0 +1,104 @@
+package device
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cosi-os/cosi/api/declaration"
+)
+
+// firstGroup is the group of the first declared pattern.
+const firstGroup = 10000
+
+// Access says which group a device node belongs to.
+//
+// Each pattern that a declaration names has a group of its own, and every plugin that names it is a member: several plugins may
+// share a device, and none gets a device that it did not name. A node that several patterns fit belongs to the first of them, in the
+// order of their text; its mode lets the group write if any plugin of that pattern asked for it.
+type Access struct {
+	patterns []string // sorted
+	write    map[string]bool
+	members  map[string][]uint32 // groups of a plugin
+}
+
+// NewAccess numbers the patterns of all declarations: the same declarations give the same groups.
+func NewAccess(all []*declaration.Declaration) *Access {
+	a := &Access{write: map[string]bool{}, members: map[string][]uint32{}}
+	for _, d := range all {
+		for _, device := range d.Devices {
+			a.patterns = append(a.patterns, device.Path)
+			a.write[device.Path] = a.write[device.Path] || device.Write
+		}
+	}
+	slices.Sort(a.patterns)
+	a.patterns = slices.Compact(a.patterns)
+	for _, d := range all {
+		for _, device := range d.Devices {
+			a.members[d.Name] = append(a.members[d.Name], a.group(device.Path))
+		}
+		slices.Sort(a.members[d.Name])
+		a.members[d.Name] = slices.Compact(a.members[d.Name])
+	}
+	return a
+}
+
+// Groups are the supplementary groups of a plugin.
+func (a *Access) Groups(plugin string) []uint32 { return a.members[plugin] }
+
+func (a *Access) group(pattern string) uint32 {
+	i, _ := slices.BinarySearch(a.patterns, pattern)
+	return firstGroup + uint32(i)
+}
+
+// of returns the group and mode of a node; ok is false if no declaration asks for it.
+func (a *Access) of(node string) (gid uint32, mode os.FileMode, ok bool) {
+	for _, pattern := range a.patterns {
+		if fits, err := filepath.Match(pattern, node); err != nil || !fits {
+			continue
+		}
+		if a.write[pattern] {
+			return a.group(pattern), 0o660, true
+		}
+		return a.group(pattern), 0o640, true
+	}
+	return 0, 0, false
+}
+
+// Grant gives a node, a path below /dev, to its group. A node that nobody asked for, or that everybody may write to anyway
+// (/dev/null), stays as the kernel made it.
+func (a *Access) Grant(node string) error {
+	gid, mode, ok := a.of(node)
+	if !ok {
+		return nil
+	}
+	info, err := os.Lstat(node)
+	if err != nil {
+		return err
+	}
+	if info.Mode()&os.ModeDevice == 0 || info.Mode().Perm()&0o006 == 0o006 {
+		return nil
+	}
+	if err := os.Lchown(node, 0, int(gid)); err != nil {
+		return err
+	}
+	return os.Chmod(node, mode)
+}
+
+// GrantAll grants the nodes that exist and returns what failed.
+func (a *Access) GrantAll() []error {
+	var problems []error
+	for _, pattern := range a.patterns {
+		nodes, _ := filepath.Glob(pattern)
+		if !strings.ContainsAny(pattern, `*?[\`) {
+			nodes = []string{pattern}
+		}
+		for _, node := range nodes {
+			if err := a.Grant(node); err != nil && !os.IsNotExist(err) {
+				problems = append(problems, err)
+			}
+		}
+	}
+	return problems
+}
