@@ -23,7 +23,7 @@ type Limits struct {
 }
 
 // DefaultLimits are those of a kind that has none of its own. A watcher that falls further behind is slow.
-var DefaultLimits = Limits{Events: 4096, Bytes: 4 << 20}
+var DefaultLimits = Limits{Events: 2048, Bytes: 2 << 20}
 
 func (l Limits) orDefault() Limits {
 	if l.Events <= 0 {
