@@ -17,11 +17,11 @@ func espAllowed(root string) error {
 		return nil
 	}
 	var image struct {
-		ESPUserData bool `json:"espUserData"`
+		ESPUserData bool `json:"esp_user_data_under_secure_boot"`
 	}
 	data, err := os.ReadFile(filepath.Join(root, "usr/lib/cosi/image.json"))
 	if err == nil && json.Unmarshal(data, &image) == nil && image.ESPUserData {
 		return nil
 	}
-	return refused("user data on the ESP is not read under Secure Boot; an image whose definition says espUserData: true does")
+	return refused("user data on the ESP is not read under Secure Boot; an image whose definition says esp_user_data_under_secure_boot: true does")
 }

@@ -186,7 +186,7 @@ func TestESPIsRefusedUnderSecureBoot(t *testing.T) {
 	if err := espAllowed(root); !errors.Is(err, errRefused) {
 		t.Fatalf("under Secure Boot: %v; want a refusal", err)
 	}
-	put(t, root, "usr/lib/cosi/image.json", `{"espUserData": true}`)
+	put(t, root, "usr/lib/cosi/image.json", `{"esp_user_data_under_secure_boot": true}`)
 	if err := espAllowed(root); err != nil {
 		t.Fatalf("allowed by the image: %v", err)
 	}

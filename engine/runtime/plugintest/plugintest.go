@@ -1,4 +1,4 @@
-// Package plugintest runs the plugin side of the runtime inside a test: the store, the access layer and a plugin's own socket are the
+// Package plugintest runs the plugin side of the runtime inside a test: the store, the schema layer, the access layer and a plugin's own socket are the
 // real ones. Tests of plugins and of the sdk use it to see a plugin from both of its ends.
 package plugintest
 
@@ -19,8 +19,10 @@ import (
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	servicepb "github.com/cosi-os/cosi/api/cosi/service/v1alpha1"
 	"github.com/cosi-os/cosi/api/declaration"
+	"github.com/cosi-os/cosi/api/kinds/builtin"
 	"github.com/cosi-os/cosi/engine/runtime/output"
 	"github.com/cosi-os/cosi/engine/runtime/plugins"
+	"github.com/cosi-os/cosi/engine/runtime/schema"
 	"github.com/cosi-os/cosi/engine/runtime/server"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
@@ -85,7 +87,7 @@ func (r *Runtime) Resume(fresh bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	config := plugins.Config{
-		Table: r.Table, State: r.Store, Options: server.Options(),
+		Table: r.Table, State: schema.New(r.Store, builtin.Set(), ""), Options: server.Options(),
 		Register: func(g grpc.ServiceRegistrar, s state.State) {
 			server.New(func(context.Context) (state.State, error) { return s, nil }).Register(g)
 		},

@@ -6,6 +6,7 @@
 package schema
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -100,9 +101,19 @@ func (s *State) Create(ctx context.Context, r *resourcepb.Resource, o state.Writ
 	return s.write(ctx, r, o, s.next.Create)
 }
 
-// Update checks r as Create does.
+// Update checks r as Create does. A content that stays as it is was let in before and is not judged again: that is what a change of
+// finalizers costs, and it must be possible after rules have become stricter.
 func (s *State) Update(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {
+	if old, err := s.next.Get(ctx, state.PointerTo(r)); err == nil && keepsContent(old, r) {
+		return s.next.Update(ctx, &resourcepb.Resource{Metadata: r.GetMetadata(), Spec: old.GetSpec()}, o)
+	}
 	return s.write(ctx, r, o, s.next.Update)
+}
+
+// keepsContent reports whether r, read at old's version, has the content of old.
+func keepsContent(old, r *resourcepb.Resource) bool {
+	return old.GetMetadata().GetVersion() == r.GetMetadata().GetVersion() && len(r.GetSpec().GetProtoSpec()) > 0 &&
+		bytes.Equal(old.GetSpec().GetProtoSpec(), r.GetSpec().GetProtoSpec())
 }
 
 type write func(context.Context, *resourcepb.Resource, state.WriteOptions) (*resourcepb.Resource, error)
