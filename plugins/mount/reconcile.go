@@ -34,6 +34,8 @@ const (
 type mounter struct {
 	// applied is what was last given to the kernel for an id. After a restart it is empty, and a remount brings it up to date.
 	applied map[string]applied
+	// waits says that a MountPoint waits for somebody else to mount or unmount.
+	waits chan struct{}
 }
 
 // applied is what the kernel was given, and how it answered.
@@ -154,6 +156,12 @@ func (m *mounter) apply(ctx context.Context, s *sdk.State, p point, claims map[s
 		record = st.Spec
 	}
 	result, retry := m.converge(p, record, claims)
+	if reason := result.GetReason(); reason == reasonTargetBusy || reason == reasonWaiting {
+		select {
+		case m.waits <- struct{}{}:
+		default:
+		}
+	}
 	result.ObservedVersion = p.GetVersion()
 	return errors.Join(retry, s.Write(ctx, statusType, p.GetId(), result, p.Metadata))
 }

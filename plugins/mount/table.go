@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/plugins/internal/donefd"
 )
 
 const tablePath = "/proc/self/mountinfo"
@@ -111,19 +113,12 @@ func watchTable(ctx context.Context, wake func()) error {
 		return err
 	}
 	defer file.Close()
-	var stop [2]int
-	if err := unix.Pipe2(stop[:], unix.O_CLOEXEC); err != nil {
-		return fmt.Errorf("pipe: %w", err)
+	done, err := donefd.New(ctx)
+	if err != nil {
+		return err
 	}
-	defer unix.Close(stop[0])
-	closed := make(chan struct{})
-	go func() {
-		defer close(closed)
-		<-ctx.Done()
-		unix.Close(stop[1])
-	}()
-	defer func() { <-closed }()
-	return pollTable(int(file.Fd()), stop[0], wake)
+	defer done.Close()
+	return pollTable(int(file.Fd()), done.Number(), wake)
 }
 
 func pollTable(fd, stop int, wake func()) error {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/plugins/internal/donefd"
 )
 
 // devices are the open input devices that have a power key.
@@ -33,21 +35,12 @@ func (b *button) watch(ctx context.Context, wake func()) error {
 		return fmt.Errorf("inotify: %w", err)
 	}
 	defer unix.Close(notify)
-	var stop [2]int
-	if err := unix.Pipe2(stop[:], unix.O_CLOEXEC); err != nil {
-		return fmt.Errorf("pipe: %w", err)
+	done, err := donefd.New(ctx)
+	if err != nil {
+		return err
 	}
-	defer unix.Close(stop[0])
-	closed := make(chan struct{})
-	cancel := context.AfterFunc(ctx, func() { unix.Close(stop[1]); close(closed) })
-	defer func() {
-		if cancel() {
-			unix.Close(stop[1])
-		} else {
-			<-closed
-		}
-	}()
-	d := &devices{button: b, notify: notify, stop: stop[0], open: map[string]device{}, refused: map[string]bool{}}
+	defer done.Close()
+	d := &devices{button: b, notify: notify, stop: done.Number(), open: map[string]device{}, refused: map[string]bool{}}
 	defer d.close()
 	return d.run(wake)
 }
