@@ -10,6 +10,7 @@ import (
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/document"
+	"github.com/cosi-os/cosi/api/kinds"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -39,7 +40,7 @@ func newApplier(ctx context.Context, client resourcepb.StateClient, offline []*f
 		documents, _ := document.Parse(f.name, f.data)
 		for _, d := range documents {
 			k, err := a.names.lookup(ctx, d.Metadata.Type)
-			if err != nil {
+			if err != nil && !errors.Is(err, kinds.ErrUnknown) {
 				return nil, err
 			}
 			a.network = a.network || strings.HasSuffix(k.typ, groupNetwork)
@@ -114,6 +115,12 @@ const (
 
 func (a *applier) document(ctx context.Context, f *found, d *document.Document, s *machinepb.UserDataSource) (outcome, error) {
 	kind, err := a.names.lookup(ctx, d.Metadata.Type)
+	if errors.Is(err, kinds.ErrUnknown) {
+		s.Problems = append(s.Problems, &machinepb.UserDataSource_Problem{
+			Document: uint32(d.Index), Line: uint32(d.FieldLine("metadata.type")), Field: "metadata.type", Message: err.Error(), Resource: d.Metadata.Type + "/" + d.Metadata.ID,
+		})
+		return failed, nil
+	}
 	if err != nil {
 		return failed, err
 	}

@@ -3,11 +3,15 @@ package userdata
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
+	"github.com/cosi-os/cosi/api/kinds"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -29,15 +33,14 @@ type names struct {
 	listed bool
 }
 
-// lookup returns the kind of that name. One that nobody has defined comes back as it was written: the runtime then refuses the resource
-// and names the nearest.
+// lookup returns the kind of that name, or an error that wraps kinds.ErrUnknown and names the nearest.
 func (n *names) lookup(ctx context.Context, name string) (kind, error) {
 	id := strings.ToLower(name)
 	if k, ok := n.known[id]; ok {
 		return k, nil
 	}
 	if n.known == nil {
-		n.known = map[string]kind{}
+		n.known, n.display = map[string]kind{}, map[string]string{}
 	}
 	if strings.Contains(id, ".") {
 		got, err := n.client.Get(ctx, &resourcepb.GetRequest{Namespace: namespaceMeta, Type: kindDefinition, Id: id})
@@ -54,7 +57,11 @@ func (n *names) lookup(ctx context.Context, name string) (kind, error) {
 	if k, ok := n.known[id]; ok {
 		return k, nil
 	}
-	return kind{typ: name}, nil
+	unknown := fmt.Errorf("%w %q", kinds.ErrUnknown, name)
+	if near := kinds.Nearest(name, slices.Sorted(maps.Values(n.display))); len(near) > 0 {
+		unknown = fmt.Errorf("%w: did you mean %s?", unknown, strings.Join(near, ", "))
+	}
+	return kind{}, unknown
 }
 
 func (n *names) list(ctx context.Context) error {
@@ -86,7 +93,7 @@ func (n *names) add(r *resourcepb.Resource, id string) (kind, error) {
 		return kind{}, err
 	}
 	k := kind{definition.ResourceType, definition.DefaultNamespace}
-	n.known[id] = k
+	n.known[id], n.display[id] = k, definition.DisplayType
 	for _, alias := range definition.AllAliases {
 		n.known[strings.ToLower(alias)] = k
 	}
