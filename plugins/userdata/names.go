@@ -28,9 +28,10 @@ type kind struct{ typ, namespace string }
 // names finds kinds by the names that documents use. Full type names cost one Get, which is what a boot needs; only an alias has all
 // definitions listed.
 type names struct {
-	client resourcepb.StateClient
-	known  map[string]kind
-	listed bool
+	client  resourcepb.StateClient
+	known   map[string]kind
+	display map[string]string // of a type, for hints
+	listed  bool
 }
 
 // lookup returns the kind of that name, or an error that wraps kinds.ErrUnknown and names the nearest.
