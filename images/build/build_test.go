@@ -1,0 +1,203 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cosi-os/cosi/api/declaration"
+	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/kernel"
+)
+
+func build(t *testing.T, o Options) (*Result, *Manifest) {
+	t.Helper()
+	result, err := Run(context.Background(), o, o.definition())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := ReadManifest(filepath.Join(o.Output, "cosi-dev-amd64.manifest.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result, m
+}
+
+func TestTwoBuildsInDifferentDirectoriesGiveTheSameBytes(t *testing.T) {
+	var manifests [2][]byte
+	for i := range manifests {
+		o := fixture(t)
+		o.commit(t)
+		_, m := build(t, o)
+		if err := m.Verify(o.Output); err != nil {
+			t.Error(err)
+		}
+		if !strings.HasPrefix(m.Inputs.Version, "1.2.3+") || strings.Contains(m.Inputs.Version, "dirty") || m.Inputs.Epoch.Unix() != 1700000000 {
+			t.Errorf("version %q, epoch %v; want those of the commit", m.Inputs.Version, m.Inputs.Epoch)
+		}
+		var err error
+		if manifests[i], err = json.MarshalIndent(m, "", " "); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if string(manifests[0]) != string(manifests[1]) {
+		t.Errorf("two builds differ:\n%s\n%s", manifests[0], manifests[1])
+	}
+}
+
+func TestABuildIsDoneOnceForItsInputs(t *testing.T) {
+	o := fixture(t)
+	first, m := build(t, o)
+	if first.UpToDate || len(first.Outputs) != 6 {
+		t.Fatalf("first build: %+v", first)
+	}
+	if again, _ := build(t, o); !again.UpToDate {
+		t.Error("nothing has changed, and it was built again")
+	}
+	o.change(t, "README", "not", "still not")
+	o.change(t, "engine/main_test.go", "main", "main_test")
+	if again, _ := build(t, o); !again.UpToDate {
+		t.Error("built again for files that are no inputs")
+	}
+	raw := filepath.Join(o.Output, "cosi-dev-amd64.raw")
+	if err := os.Remove(raw); err != nil {
+		t.Fatal(err)
+	}
+	again, after := build(t, o)
+	if again.UpToDate || after.Outputs[3] != m.Outputs[3] {
+		t.Errorf("after the disk was deleted: up to date %v, %v; want %v", again.UpToDate, after.Outputs[3], m.Outputs[3])
+	}
+	// As a boot from it does.
+	if err := os.Chtimes(raw, time.Time{}, time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := build(t, o); again.UpToDate {
+		t.Error("up to date with a disk that was changed")
+	}
+}
+
+func TestEveryInputChangesTheImage(t *testing.T) {
+	o := fixture(t)
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, uki, direct]", "outputs: [direct]")
+	_, m := build(t, o)
+	last := m.Outputs[1].SHA256
+	for _, change := range []struct{ file, from, to string }{
+		{"api/api.go", "one", "two"},
+		{"plugins/mount/plugin.json", "mounts", "mounts things"},
+		{"images/dev.yaml", "id: default", "id: other"},
+		{"images/VERSION", "1.2.3", "1.2.4"},
+	} {
+		o.change(t, change.file, change.from, change.to)
+		_, m := build(t, o)
+		if m.Outputs[1].SHA256 == last {
+			t.Errorf("%s changed, the initramfs did not", change.file)
+		}
+		last = m.Outputs[1].SHA256
+	}
+	o.SourceDateEpoch = "1"
+	if _, m := build(t, o); m.Outputs[1].SHA256 == last || m.Inputs.Epoch.Unix() != 1 {
+		t.Errorf("SOURCE_DATE_EPOCH=1: epoch %v", m.Inputs.Epoch)
+	}
+}
+
+func TestBuildFailsInWords(t *testing.T) {
+	for name, test := range map[string]struct{ file, from, to, want string }{
+		"a default resource that no node takes": {"images/dev.yaml", "all_physical", "all_fysical", "dev.yaml:8: resources[0].spec.link"},
+		"a kind that does not exist":            {"plugins/mount/plugin.json", "MountPoints.", "MountPoint.", "plugins/mount/plugin.json: MountPoint.storage.cosi.dev"},
+		"a plugin under another name":           {"plugins/mount/plugin.json", `"mount"`, `"mound"`, `plugins/mount/plugin.json: name: "mound"`},
+		"a plugin that is not there":            {"images/dev.yaml", "plugins: [mount]", "plugins: [mount, nfs]", "plugins/nfs/plugin.json"},
+		"a program that does not compile":       {"engine/main.go", "println", "printline", "engine/main.go:5"},
+		"a module that the kernel lacks":        {"images/dev.yaml", "ext4", "ext5", "kernel.modules: ext5"},
+		"an architecture without packages":      {"images/dev.yaml", "amd64", "arm64", "kernel/lock.yaml: kernel-cloud for arm64"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := fixture(t)
+			o.change(t, test.file, test.from, test.to)
+			_, err := Run(context.Background(), o, o.definition())
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Run = %v; want an error with %q", err, test.want)
+			}
+			if left, _ := filepath.Glob(filepath.Join(o.Output, "*")); len(left) != 0 {
+				t.Errorf("it left %q", left)
+			}
+		})
+	}
+}
+
+func TestErrorsCanBeTold(t *testing.T) {
+	o := fixture(t)
+	o.change(t, "images/dev.yaml", "virtio_net", "virtio_nat")
+	if _, err := Run(context.Background(), o, o.definition()); !errors.Is(err, kernel.ErrUnknownModule) {
+		t.Errorf("Run = %v; want ErrUnknownModule", err)
+	}
+	o.SourceDateEpoch = "yesterday"
+	if _, err := Run(context.Background(), o, o.definition()); err == nil || !strings.Contains(err.Error(), "SOURCE_DATE_EPOCH") {
+		t.Errorf("Run = %v; want an error about SOURCE_DATE_EPOCH", err)
+	}
+	o.change(t, "images/dev.yaml", "plugins", "plugin")
+	var problems definition.Problems
+	if _, err := Run(context.Background(), o, o.definition()); !errors.As(err, &problems) {
+		t.Errorf("Run = %v; want Problems", err)
+	}
+}
+
+func TestRootHoldsWhatTheEngineExpects(t *testing.T) {
+	o := fixture(t)
+	if _, err := Root(context.Background(), o, o.definition()); err != nil {
+		t.Fatal(err)
+	}
+	read := func(path string) []byte {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(o.Output, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	declared, err := declaration.Load(filepath.Join(o.Output, "usr/lib/cosi/plugins"))
+	if err != nil || len(declared) != 1 {
+		t.Fatalf("Load = %v, %v", declared, err)
+	}
+	d := declared[0]
+	if d.Name != "mount" || strings.Join(d.Argv, " ") != "/usr/lib/cosi/bin/plugins mount" || d.UID != 901 || d.GID != 901 {
+		t.Errorf("declaration: %q as %d:%d", d.Argv, d.UID, d.GID)
+	}
+	found, err := kinds.FromDescriptorSet(d.Definitions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := kinds.NewSet(found...)
+	if err != nil || set.ByType("MountPoints.storage.cosi.dev") == nil || set.ByType("MountPointStatuses.storage.cosi.dev") == nil {
+		t.Errorf("the definitions hold %d kinds, %v; want those that the plugin reads and writes", len(found), err)
+	}
+	if image := string(read("usr/lib/cosi/image.json")); !strings.Contains(image, `"version": "1.2.3"`) || !strings.Contains(image, `"built": "2026-01-01T00:00:00Z"`) {
+		t.Errorf("image.json: %s", image)
+	}
+	if resources := string(read("usr/lib/cosi/resources.yaml")); !strings.Contains(resources, "all_physical: true") {
+		t.Errorf("resources.yaml: %s", resources)
+	}
+	if release := string(read("usr/lib/os-release")); !strings.Contains(release, "ID=cosi\n") || strings.Contains(release, "UNPINNED") {
+		t.Errorf("os-release: %s", release)
+	}
+	for _, program := range []string{"usr/bin/engine", "usr/bin/runtime", "usr/lib/cosi/bin/plugins"} {
+		if info, err := os.Stat(filepath.Join(o.Output, program)); err != nil || info.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %v, %v", program, info, err)
+		}
+	}
+}
+
+func TestVerifyFindsAChangedOutput(t *testing.T) {
+	o := fixture(t)
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, uki, direct]", "outputs: [uki]")
+	_, m := build(t, o)
+	writeFile(t, filepath.Join(o.Output, m.Outputs[0].Name), []byte("another"))
+	if err := m.Verify(o.Output); err == nil || !strings.Contains(err.Error(), "cosi-dev-amd64.efi") {
+		t.Errorf("Verify = %v; want the file's name", err)
+	}
+}

@@ -1,0 +1,134 @@
+package build
+
+import (
+	"bytes"
+	"debug/pe"
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The smallest tree that an image can be made of: three programs, a plugin, a lock.
+var smallTree = map[string]string{
+	"go.mod":                 "module example.org/small\n\ngo 1.26\n",
+	"go.sum":                 "",
+	"api/api.go":             "package api\n\nconst Text = \"one\"\n",
+	"engine/main.go":         "package main\n\nimport \"example.org/small/api\"\n\nfunc main() { println(api.Text) }\n",
+	"engine/main_test.go":    "package main\n",
+	"engine/runtime/main.go": "package main\n\nfunc main() {}\n",
+	"plugins/main.go":        "package main\n\nfunc main() {}\n",
+	"sdk/sdk.go":             "package sdk\n",
+	"plugins/mount/plugin.json": `{"name": "mount", "description": "mounts", "modules": ["fuse"],
+"inputs": [{"type": "MountPoints.storage.cosi.dev", "finalizers": true}], "outputs": ["MountPointStatuses.storage.cosi.dev"]}`,
+	"kernel/lock.yaml": `suite: trixie
+packages:
+  - {role: kernel-cloud, architecture: amd64, name: linux, series: linux, version: "1", path: pool/l.deb, sha256: ` + kernelHash + `}
+  - {role: efi-stub, architecture: amd64, name: stub, series: stub, version: "1", path: pool/s.deb, sha256: ` + stubHash + `}
+`,
+	"images/VERSION":  "1.2.3\n",
+	"images/dev.yaml": smallDefinition,
+	"README":          "not an input\n",
+}
+
+const (
+	kernelHash      = "1111111111111111111111111111111111111111111111111111111111111111"
+	stubHash        = "2222222222222222222222222222222222222222222222222222222222222222"
+	smallDefinition = `name: dev
+arch: amd64
+epoch: 2026-01-01T00:00:00Z
+kernel: {flavour: cloud, modules: {boot: [virtio_net], ship: [ext4]}, arguments: [console=ttyS0]}
+initramfs: {compression: lz4}
+plugins: [mount]
+resources:
+  - metadata: {type: DHCPClients.network.cosi.dev, id: default}
+    spec: {link: {all_physical: true}}
+outputs: [raw, qcow2, iso, uki, direct]
+`
+)
+
+// fixture writes the small tree and returns options to build it, with a cache that holds its packages.
+func fixture(t *testing.T) Options {
+	t.Helper()
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("the go command is not here")
+	}
+	dir := t.TempDir()
+	o := Options{Tree: filepath.Join(dir, "tree"), Output: filepath.Join(dir, "out"), Cache: filepath.Join(dir, "cache"),
+		Phase: func(string) func(string) { return func(string) {} }, Log: t.Logf}
+	for path, content := range smallTree {
+		writeFile(t, filepath.Join(o.Tree, path), []byte(content))
+	}
+	const modules = "usr/lib/modules/6.12.1-test"
+	for path, content := range map[string][]byte{
+		kernelHash + "/boot/vmlinuz-6.12.1-test":                 program("kernel"),
+		kernelHash + "/" + modules + "/modules.builtin":          []byte("kernel/fs/erofs.ko\nkernel/fs/ext4.ko\nkernel/fs/fuse.ko\nkernel/virtio_net.ko\n"),
+		kernelHash + "/" + modules + "/kernel/.keep":             nil,
+		stubHash + "/usr/lib/systemd/boot/efi/linuxx64.efi.stub": program("stub"),
+	} {
+		writeFile(t, filepath.Join(o.Cache, "packages", path), content)
+	}
+	return o
+}
+
+func (o Options) definition() string { return filepath.Join(o.Tree, "images/dev.yaml") }
+
+// change replaces text in a file of the tree.
+func (o Options) change(t *testing.T, path, from, to string) {
+	t.Helper()
+	file := filepath.Join(o.Tree, path)
+	data, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(data), from) {
+		t.Fatalf("%s: no %q in it, %v", path, from, err)
+	}
+	writeFile(t, file, []byte(strings.ReplaceAll(string(data), from, to)))
+}
+
+// commit makes the tree a git repository with one commit.
+func (o Options) commit(t *testing.T) {
+	t.Helper()
+	for _, arguments := range [][]string{{"init", "-q"}, {"add", "."}, {"-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "all"}} {
+		cmd := exec.Command("git", arguments...)
+		cmd.Dir = o.Tree
+		cmd.Env = append(os.Environ(), "GIT_AUTHOR_DATE=1700000000 +0000", "GIT_COMMITTER_DATE=1700000000 +0000")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Skipf("git: %v: %s", err, out)
+		}
+	}
+}
+
+func writeFile(t *testing.T, file string, data []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// program is an EFI program with text in its only section.
+func program(text string) []byte {
+	const headers = 1024
+	out := &bytes.Buffer{}
+	dos := make([]byte, 0x40)
+	copy(dos, "MZ")
+	dos[0x3c] = 0x40
+	out.Write(dos)
+	out.WriteString("PE\x00\x00")
+	section := pe.SectionHeader32{VirtualSize: 512, VirtualAddress: 0x1000, SizeOfRawData: 512, PointerToRawData: headers, Characteristics: 0x60000020}
+	copy(section.Name[:], ".text")
+	for _, part := range []any{
+		pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64, NumberOfSections: 1, SizeOfOptionalHeader: 240, Characteristics: 0x0206},
+		pe.OptionalHeader64{Magic: 0x20b, SizeOfCode: 512, AddressOfEntryPoint: 0x1000, BaseOfCode: 0x1000, SectionAlignment: 4096,
+			FileAlignment: 512, SizeOfImage: 0x2000, SizeOfHeaders: headers, Subsystem: 10, NumberOfRvaAndSizes: 16},
+		section,
+	} {
+		binary.Write(out, binary.LittleEndian, part) // to memory
+	}
+	out.Write(make([]byte, headers-out.Len()))
+	out.Write(append([]byte(text), make([]byte, 512-len(text))...))
+	return out.Bytes()
+}
