@@ -1,0 +1,135 @@
+package qemu
+
+import (
+	"fmt"
+	"strings"
+)
+
+// UserDataFile is the fw_cfg file that nodes read user data from.
+const UserDataFile = "opt/dev.cosi/user-data"
+
+// Machine describes a virtual machine. It boots Kernel if that is set, else by UEFI from the first of
+// Disks and CDROM.
+type Machine struct {
+	Memory int // MiB; 0 is 1024
+
+	Kernel, Initrd, CommandLine string
+
+	Disks []Disk
+	CDROM string
+
+	// Network gives it one NIC ("net0") behind QEMU's user-mode network, which has a DHCP server.
+	Network bool
+	Forward []Forward
+
+	UserData string // a file, handed in as fw_cfg UserDataFile
+
+	HotplugPorts int  // PCIe ports "port0"… to plug devices into while it runs
+	USB          bool // a USB controller, "usb"
+
+	Plugin   string // a TCG plugin with its options
+	NoReboot bool   // a reboot ends the VM
+	Extra    []string
+}
+
+// Disk is a virtio disk. Its ID names the device "ID" and its backend "ID-drive".
+type Disk struct {
+	ID       string
+	File     string
+	Format   string // "raw" or "qcow2"
+	Snapshot bool   // the guest's writes are thrown away; not for a disk that is plugged in later
+	ReadOnly bool
+}
+
+// Forward is a TCP port of the host's loopback that leads to one of the guest.
+type Forward struct{ Host, Guest int }
+
+// Args returns QEMU's arguments for m on h. The monitor is on file descriptor 3.
+func (m Machine) Args(h *Host) ([]string, error) {
+	var a args
+	a.add("-M", "q35", "-nodefaults", "-display", "none", "-m", fmt.Sprint(or(m.Memory, 1024)))
+	if h.KVM && m.Plugin == "" {
+		a.add("-accel", "kvm", "-cpu", "host", "-smp", "2")
+	} else {
+		// One processor: with two, TCG is slower and guests are less reliable.
+		a.add("-accel", "tcg", "-cpu", "Haswell-v4", "-smp", "1")
+	}
+	a.add("-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial")
+	a.add("-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control")
+	a.add("-device", "virtio-rng-pci")
+	if m.Plugin != "" {
+		a.add("-plugin", m.Plugin)
+	}
+	if m.NoReboot {
+		a.add("-no-reboot")
+	}
+	if err := a.boot(h, m); err != nil {
+		return nil, err
+	}
+	a.devices(m)
+	return append(a, m.Extra...), nil
+}
+
+type args []string
+
+func (a *args) add(s ...string) { *a = append(*a, s...) }
+
+func (a *args) boot(h *Host, m Machine) error {
+	if m.Kernel != "" {
+		a.add("-kernel", m.Kernel, "-append", m.CommandLine)
+		if m.Initrd != "" {
+			a.add("-initrd", m.Initrd)
+		}
+		return nil
+	}
+	if h.Code == "" {
+		return fmt.Errorf("no UEFI firmware (OVMF) on this host: hack/setup run installs it")
+	}
+	a.add("-drive", "if=pflash,format=raw,readonly=on,file="+comma(h.Code))
+	// The variables are as new at each start.
+	a.add("-drive", "if=pflash,format=raw,snapshot=on,file="+comma(h.Vars))
+	return nil
+}
+
+func (a *args) devices(m Machine) {
+	for i, d := range m.Disks {
+		drive := fmt.Sprintf("if=none,id=%s-drive,format=%s,file=%s", d.ID, d.Format, comma(d.File))
+		if d.Snapshot {
+			drive += ",snapshot=on"
+		}
+		if d.ReadOnly {
+			drive += ",readonly=on"
+		}
+		a.add("-drive", drive, "-device", fmt.Sprintf("virtio-blk-pci,id=%s,drive=%s-drive,serial=%s,bootindex=%d", d.ID, d.ID, d.ID, i+1))
+	}
+	if m.CDROM != "" {
+		a.add("-drive", "if=none,id=cdrom-drive,media=cdrom,format=raw,readonly=on,file="+comma(m.CDROM))
+		a.add("-device", "ide-cd,id=cdrom,drive=cdrom-drive,bootindex=0")
+	}
+	if m.Network {
+		net := "user,id=net0"
+		for _, f := range m.Forward {
+			net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
+		}
+		a.add("-netdev", net, "-device", "virtio-net-pci,id=nic0,netdev=net0,romfile=")
+	}
+	if m.UserData != "" {
+		a.add("-fw_cfg", "name="+UserDataFile+",file="+comma(m.UserData))
+	}
+	if m.USB {
+		a.add("-device", "qemu-xhci,id=usb")
+	}
+	for i := range m.HotplugPorts {
+		a.add("-device", fmt.Sprintf("pcie-root-port,id=port%d,chassis=%d,slot=%d", i, i+1, i+1))
+	}
+}
+
+// comma escapes a value in QEMU's option lists.
+func comma(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+
+func or(n, fallback int) int {
+	if n == 0 {
+		return fallback
+	}
+	return n
+}

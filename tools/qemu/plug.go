@@ -1,0 +1,54 @@
+package qemu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Plug puts a disk into a running VM: into one of its HotplugPorts ("port0"…), or as a USB stick into
+// "usb".
+func (vm *VM) Plug(ctx context.Context, d Disk, port string) error {
+	backend := map[string]any{
+		"node-name": d.ID + "-drive", "driver": d.Format,
+		"file":      map[string]any{"driver": "file", "filename": d.File, "read-only": d.ReadOnly},
+		"read-only": d.ReadOnly,
+	}
+	if err := vm.Monitor.Execute(ctx, "blockdev-add", backend, nil); err != nil {
+		return fmt.Errorf("disk %q: %w", d.ID, err)
+	}
+	device := map[string]any{"driver": "virtio-blk-pci", "id": d.ID, "drive": d.ID + "-drive", "bus": port, "serial": d.ID}
+	if strings.HasPrefix(port, "usb") {
+		device["driver"], device["bus"] = "usb-storage", port+".0"
+	}
+	if err := vm.Monitor.Execute(ctx, "device_add", device, nil); err != nil {
+		return fmt.Errorf("disk %q: %w", d.ID, errors.Join(err, vm.removeBackend(ctx, d.ID)))
+	}
+	return nil
+}
+
+// Unplug takes a disk out and waits until the guest has let go of it.
+func (vm *VM) Unplug(ctx context.Context, id string) error {
+	if err := vm.Monitor.Execute(ctx, "device_del", map[string]string{"id": id}, nil); err != nil {
+		return fmt.Errorf("disk %q: %w", id, err)
+	}
+	_, err := vm.Monitor.WaitEvent(ctx, func(e Event) bool {
+		var gone struct{ Device string }
+		return e.Name == "DEVICE_DELETED" && json.Unmarshal(e.Data, &gone) == nil && gone.Device == id
+	})
+	if err != nil {
+		return fmt.Errorf("disk %q: %w", id, err)
+	}
+	return vm.removeBackend(ctx, id)
+}
+
+func (vm *VM) removeBackend(ctx context.Context, id string) error {
+	return vm.Monitor.Execute(ctx, "blockdev-del", map[string]string{"node-name": id + "-drive"}, nil)
+}
+
+// SetLink pulls the cable of the NIC, or puts it back.
+func (vm *VM) SetLink(ctx context.Context, up bool) error {
+	return vm.Monitor.Execute(ctx, "set_link", map[string]any{"name": "nic0", "up": up}, nil)
+}
