@@ -91,6 +91,21 @@ func fieldsNode(m protoreflect.Message) (*yaml.Node, error) {
 	return flowIfEmpty(mapping), nil
 }
 
+// ValueNode returns one field's value as a YAML node; what has no YAML form is null.
+func ValueNode(field protoreflect.FieldDescriptor, value protoreflect.Value) *yaml.Node {
+	var n *yaml.Node
+	var err error
+	if field.IsMap() {
+		n, err = mapNode(field, value.Map())
+	} else {
+		n, err = valueNode(field, value)
+	}
+	if err != nil {
+		return scalarNode("!!null", "null")
+	}
+	return n
+}
+
 func fieldNode(field protoreflect.FieldDescriptor, value protoreflect.Value) (*yaml.Node, error) {
 	switch {
 	case field.IsMap():

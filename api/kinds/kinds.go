@@ -64,6 +64,14 @@ func (k *Kind) ID() string { return strings.ToLower(k.Type()) }
 // ShortName is the shortest way to write the kind unmistakably for people: the first label of the type, in lower case.
 func (k *Kind) ShortName() string { return plural(k.Type()) }
 
+// Singular is how one resource of the kind is called beside its id: "mountpoint/data".
+func (k *Kind) Singular() string {
+	if name := k.Definition.GetDisplayType(); name != "" {
+		return strings.ToLower(name)
+	}
+	return singular(plural(k.Type()))
+}
+
 // Set is kinds that can be told apart by every one of their names. It may be read by several goroutines; Add needs them out of the way.
 type Set struct {
 	byType map[string]*Kind

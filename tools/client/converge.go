@@ -39,7 +39,7 @@ type TimeoutError struct {
 }
 
 func (e *TimeoutError) Error() string {
-	return fmt.Sprintf("%s/%s is not ready: %s", e.Kind.ShortName(), e.ID, e.Last)
+	return fmt.Sprintf("%s/%s is not ready: %s", e.Kind.Singular(), e.ID, e.Last)
 }
 
 // Timeout makes it a timeout to whoever asks errors in the way of package net.

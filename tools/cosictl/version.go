@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/cosi-os/cosi/tools/client"
+)
+
+func newVersion(a *app) *cobra.Command {
+	var offline bool
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Show the versions of this program and of the node",
+		Args:  arguments(0, 0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			fmt.Fprintf(a.out, "Client:  %s\n", clientVersion())
+			if offline {
+				return nil
+			}
+			return a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
+				ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+				defer cancel()
+				return nodeVersion(ctx, a, c)
+			})(cmd, args)
+		},
+	}
+	cmd.Flags().BoolVar(&offline, "client", false, "ask no node")
+	return cmd
+}
+
+// clientVersion is what the Go linker knows: the module's version, or the commit it was built from.
+func clientVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	text := info.Main.Version
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" && len(setting.Value) >= 12 {
+			text += " (" + setting.Value[:12] + ")"
+		}
+	}
+	return text
+}
+
+func nodeVersion(ctx context.Context, a *app, c *client.Client) error {
+	k, err := c.Kind(ctx, "MachineStatuses.machine.cosi.dev")
+	if err != nil {
+		return err
+	}
+	r, err := c.Get(ctx, k, "machine")
+	if err != nil {
+		return err
+	}
+	m, err := k.Unmarshal(r.GetSpec().GetProtoSpec())
+	if err != nil {
+		return err
+	}
+	text := func(name protoreflect.Name) string {
+		if field := m.Descriptor().Fields().ByName(name); field != nil && field.Kind() == protoreflect.StringKind {
+			return oneLine(m.Get(field).String())
+		}
+		return ""
+	}
+	fmt.Fprintf(a.out, "Node:    %s (%s, Linux %s, %s)\n", text("version"), text("name"), text("kernel"), text("architecture"))
+	return nil
+}

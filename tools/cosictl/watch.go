@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v4"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/api/document"
+	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/tools/client"
+)
+
+type watchCommand struct {
+	*app
+	selector string
+	onlyNew  bool
+	from     string
+}
+
+func newWatch(a *app) *cobra.Command {
+	w := &watchCommand{app: a}
+	cmd := &cobra.Command{
+		Use:   "watch KIND [ID]",
+		Short: "Print every event of a kind or a resource, one JSON object a line",
+		Long: `Print every event of a kind or a resource, one JSON object a line:
+
+  {"event":"UPDATED","bookmark":"…","resource":{"metadata":{…},"spec":{…}},"old":{…}}
+
+What is there comes first, as CREATED, and then BOOTSTRAPPED. --from goes on after the bookmark of an earlier event.`,
+		Example: `  cosictl watch mountstatus
+  cosictl watch mount/data
+  cosictl watch links --only-new | jq -r .resource.metadata.id`,
+		Args:              arguments(1, 2),
+		ValidArgsFunction: a.completeKindAndID,
+		RunE:              a.withClient(w.run),
+	}
+	cmd.Flags().StringVarP(&w.selector, "selector", "l", "", "`condition` on labels, as for get")
+	cmd.Flags().BoolVar(&w.onlyNew, "only-new", false, "leave out what is there already")
+	cmd.Flags().StringVar(&w.from, "from", "", "go on after a `bookmark`")
+	cmd.MarkFlagsMutuallyExclusive("only-new", "from")
+	return cmd
+}
+
+func (w *watchCommand) run(ctx context.Context, c *client.Client, args []string) error {
+	args = splitID(args)
+	queries, err := selector(w.selector)
+	if err != nil {
+		return err
+	}
+	k, err := c.Kind(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	id := ""
+	if len(args) == 2 {
+		id = args[1]
+	}
+	options := &resourcepb.WatchOptions{LabelQuery: queries, BootstrapContents: id == "" && !w.onlyNew && w.from == ""}
+	if w.from != "" {
+		if options.StartFromBookmark, err = base64.StdEncoding.DecodeString(w.from); err != nil {
+			return usagef("--from %s: is not a bookmark", w.from)
+		}
+	}
+	first := id != "" && w.onlyNew // the state of one resource always comes first
+	err = c.Watch(ctx, k, id, options, func(e *resourcepb.Event) error {
+		if first {
+			first = false
+			return nil
+		}
+		return printEvent(w.app, k, e)
+	})
+	return interrupted(ctx, err)
+}
+
+func printEvent(a *app, k *kinds.Kind, e *resourcepb.Event) error {
+	line := &yaml.Node{Kind: yaml.MappingNode}
+	add := func(name string, value *yaml.Node) {
+		line.Content = append(line.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}, value)
+	}
+	add("event", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: e.GetEventType().String()})
+	if len(e.GetBookmark()) > 0 {
+		add("bookmark", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: base64.StdEncoding.EncodeToString(e.GetBookmark())})
+	}
+	for _, part := range []struct {
+		name     string
+		resource *resourcepb.Resource
+	}{{"resource", e.GetResource()}, {"old", e.GetOld()}} {
+		if part.resource == nil {
+			continue
+		}
+		n, err := document.Node(part.resource, k)
+		if err != nil {
+			return err
+		}
+		add(part.name, n)
+	}
+	_, err := fmt.Fprintln(a.out, string(document.JSON(line)))
+	return err
+}
