@@ -36,8 +36,10 @@ type Program struct {
 }
 
 // Exec confines the process and executes the program. It returns only if that was impossible, after it has told the supervisor.
-func Exec(p Program) error {
-	err := become(p)
+func Exec(p Program) error { return Refuse(become(p)) }
+
+// Refuse tells the supervisor why the program was not started, and returns the reason.
+func Refuse(err error) error {
 	tell("error " + strings.ReplaceAll(err.Error(), "\n", " "))
 	return err
 }

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/engine/boot"
+	"github.com/cosi-os/cosi/engine/crash"
+	"github.com/cosi-os/cosi/engine/node"
+	"github.com/cosi-os/cosi/engine/output"
+)
+
+// machine is PID 1 of a machine. It does not return.
+func machine() {
+	defer crash.Guard()
+	began := boot.SinceBoot()
+	debug.SetGCPercent(25) // PID 1 keeps little and lives long: memory before speed
+	signal.Ignore(unix.SIGPIPE, unix.SIGHUP, unix.SIGINT)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go terminated(cancel)
+	if err := boot.Root(); err != nil {
+		crash.Fatal(err.Error())
+	}
+	switched := boot.SinceBoot()
+	consoles := openConsoles()
+	log := output.NewLog(consoles...)
+	if !boot.KernelArgument("cosi.debug") {
+		complain(log, boot.QuietKernel())
+	}
+	complain(log, boot.Settle()...)
+	image, err := node.ReadImage("/")
+	complain(log, err)
+	moved, err := boot.ClockFloor(image.Built)
+	complain(log, err)
+
+	n := node.New(node.Config{Root: "/", Machine: true, Port: 50000, Engine: engine(), Image: image, ClockSet: moved}, log)
+	n.Stage("engine", began)
+	n.Stage("root", switched)
+	log.Printf("COSI %s, PID 1 after %d ms, root after %d ms", image.Version, began.Milliseconds(), switched.Milliseconds())
+	why, err := n.Run(ctx)
+	complain(log, err)
+	down(n, log, consoles, why.Reboot)
+}
+
+// down unmounts and ends the machine. If that hangs, the deadline that began with the node's stop ends it.
+func down(n *node.Node, log *output.Log, consoles []*output.Console, restart bool) {
+	unix.Kill(-1, unix.SIGKILL) // whatever escaped its control group
+	complain(log, boot.Unmount()...)
+	unix.Sync()
+	log.Printf("all file systems are written")
+	for _, c := range consoles {
+		c.Close(time.Second)
+	}
+	n.Disarm()
+	boot.Reboot(restart)
+}
+
+// terminated waits for SIGTERM: a container's, or that of someone who may signal PID 1.
+func terminated(cancel context.CancelCauseFunc) {
+	defer crash.Guard()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGTERM)
+	cancel(fmt.Errorf("signal %s", <-signals))
+}
+
+// openConsoles opens what the kernel prints on; standard error, whatever that is, if there is nothing.
+func openConsoles() []*output.Console {
+	var all []*output.Console
+	for _, f := range boot.Consoles() {
+		all = append(all, output.NewConsole(f))
+	}
+	if len(all) == 0 {
+		all = append(all, output.NewConsole(io.Writer(os.Stderr)))
+	}
+	return all
+}
+
+// engine is this executable in the root that was found.
+func engine() string {
+	const installed = "/usr/bin/engine"
+	if _, err := os.Stat(installed); err == nil {
+		return installed
+	}
+	return "/init"
+}
+
+func complain(log *output.Log, problems ...error) {
+	for _, err := range problems {
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			log.Printf("%v", err)
+		}
+	}
+}

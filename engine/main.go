@@ -1,0 +1,81 @@
+// Command engine is the first process of a node, and what its other processes are started with.
+//
+//	engine                        as PID 1: bring the machine up
+//	engine --root DIR [--port N]  run a node's processes from DIR, in a container or beside another init
+//	engine launch … NAME          confine this process and become the plugin NAME, or the runtime
+//	engine version
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/cosi-os/cosi/engine/launch"
+	"github.com/cosi-os/cosi/engine/node"
+)
+
+func main() {
+	// The kernel hands words of its command line that it does not know to /init: they are not for us.
+	if os.Getpid() == 1 && (len(os.Args) == 1 || os.Args[0] == "/init") {
+		machine()
+		return
+	}
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "engine:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) > 0 {
+		switch args[0] {
+		case "launch":
+			return launchArguments(args[1:])
+		case "version":
+			return version()
+		}
+	}
+	flags := flag.NewFlagSet("engine", flag.ExitOnError)
+	root := flags.String("root", "", "run the node whose files are in this `directory`")
+	port := flags.Int("port", 50000, "TCP `port` of the API; 0 takes a free one")
+	flags.Parse(args)
+	if *root == "" || flags.NArg() > 0 {
+		flags.Usage()
+		os.Exit(2)
+	}
+	return beside(*root, *port)
+}
+
+func launchArguments(args []string) error {
+	flags := flag.NewFlagSet("engine launch", flag.ExitOnError)
+	p := launch.Program{}
+	flags.StringVar(&p.Root, "root", "/", "`directory` of the node")
+	flags.IntVar(&p.Keep, "keep", 0, "`number` of descriptors, from 4 on, that the program gets")
+	flags.Func("group", "supplementary `gid`, once for each", func(text string) error {
+		gid, err := strconv.ParseUint(text, 10, 32)
+		p.Groups = append(p.Groups, uint32(gid))
+		return err
+	})
+	flags.Parse(args)
+	name := flags.Arg(0)
+	var err error
+	if p.Declaration, err = node.Declaration(p.Root, name); err != nil {
+		return launch.Refuse(err)
+	}
+	p.OOM = -500
+	if name == node.RuntimeName {
+		p.OOM = -900
+	}
+	return launch.Exec(p)
+}
+
+func version() error {
+	image, err := node.ReadImage("/")
+	if err != nil {
+		image.Version = "unknown (no image here)"
+	}
+	fmt.Println("cosi engine", image.Version)
+	return nil
+}

@@ -1,0 +1,169 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/engine/boot"
+	"github.com/cosi-os/cosi/engine/cgroup"
+	"github.com/cosi-os/cosi/engine/crash"
+	"github.com/cosi-os/cosi/engine/device"
+	"github.com/cosi-os/cosi/engine/module"
+	"github.com/cosi-os/cosi/engine/power"
+	"github.com/cosi-os/cosi/engine/watchdog"
+	"github.com/cosi-os/cosi/engine/wire"
+)
+
+// moduleList names the modules that are loaded before the plugins start, one a line.
+const moduleList = "/usr/lib/cosi/modules"
+
+// prepareMachine makes the control groups, opens the modules and grants the devices that are there. What fails is said, and the node
+// comes up without it.
+func (n *Node) prepareMachine() {
+	var err error
+	if n.groups, err = cgroup.New("/sys/fs/cgroup"); err != nil {
+		n.complain(err)
+	}
+	if n.modules, err = module.Open("/usr/lib/modules"); err != nil {
+		n.complain(err)
+	}
+	n.access = device.NewAccess(n.declarations)
+	n.complain(n.access.GrantAll()...)
+	n.openWatchdog()
+}
+
+func (n *Node) openWatchdog() {
+	w, err := watchdog.Open("/dev")
+	if err != nil {
+		n.complain(err)
+	}
+	n.watchdog = w
+}
+
+// loadListed loads what the plugins need at once: the image's list, and VLANs if the command line asks for one.
+func (n *Node) loadListed() {
+	if n.modules == nil {
+		return
+	}
+	text, err := os.ReadFile(moduleList)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		n.complain(err)
+	}
+	names := strings.Fields(string(text))
+	if boot.KernelArgument("vlan") {
+		names = append(names, "8021q")
+	}
+	for _, name := range names {
+		if err := n.modules.Load(name); err != nil {
+			n.complain(err)
+		}
+	}
+	n.complain(n.access.GrantAll()...)
+}
+
+// machine does what need not be done before the plugins start: the rest of the modules, the devices that come later, the kernel's
+// messages, the watchdog and the power key. It returns when ctx is done.
+func (n *Node) machine(ctx context.Context) {
+	ready := make(chan struct{})
+	n.watch(func() error { return device.Watch(ctx, ready, func(e device.Event) { n.plugged(ctx, e) }) })
+	<-ready
+	for _, d := range n.declarations {
+		for _, name := range d.Modules {
+			n.load(name)
+		}
+	}
+	if n.modules != nil {
+		n.complain(n.modules.ColdPlug()...)
+	}
+	n.complain(n.access.GrantAll()...)
+	keys, _ := filepath.Glob("/dev/input/event*")
+	for _, file := range keys {
+		n.readKey(ctx, file)
+	}
+	n.Stage("cold-plugged", boot.SinceBoot())
+	n.watch(func() error { return n.log.KernelMessages(ctx) })
+	if n.watchdog == nil {
+		n.openWatchdog()
+	}
+	if n.watchdog != nil {
+		n.log.Printf("feeding %s", n.watchdog.Name())
+		n.watchdog.Run(ctx)
+	}
+}
+
+// watch runs something beside and says how it failed.
+func (n *Node) watch(run func() error) {
+	n.background.Go(func() {
+		defer crash.Guard()
+		if err := run(); err != nil {
+			n.complain(err)
+		}
+	})
+}
+
+func (n *Node) load(name string) {
+	if n.modules == nil {
+		return
+	}
+	if err := n.modules.Load(name); err != nil {
+		n.complain(err)
+	}
+}
+
+// plugged serves a uevent.
+func (n *Node) plugged(ctx context.Context, e device.Event) {
+	if e.Action != "add" {
+		return
+	}
+	if e.Node != "" {
+		node := "/dev/" + e.Node
+		if err := n.access.Grant(node); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			n.complain(err)
+		}
+		if strings.HasPrefix(e.Node, "input/event") {
+			n.readKey(ctx, node)
+		}
+	}
+	if e.Modalias != "" && n.modules != nil {
+		if err := n.modules.LoadFor(e.Modalias); err != nil {
+			n.complain(err)
+		}
+	}
+}
+
+// readKey follows an input device if it has a power key. Read twice it does no harm: the first who asks for the end is heard.
+func (n *Node) readKey(ctx context.Context, file string) {
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return // it is gone again
+	}
+	raw, err := f.SyscallConn() // Fd would make the descriptor blocking
+	has := false
+	if err == nil {
+		raw.Control(func(fd uintptr) { has = power.HasPowerKey(fd) })
+	}
+	if !has {
+		f.Close()
+		return
+	}
+	keys := power.Keys{Alone: n.record.alone, Off: func(reason string) { n.shutdown(wire.Shutdown{Reason: reason}) }}
+	n.background.Go(func() {
+		defer crash.Guard()
+		defer f.Close()
+		defer context.AfterFunc(ctx, func() { f.Close() })()
+		keys.Read(f) // until the device is unplugged
+	})
+}
+
+// Disarm ends the watchdog's countdown. Run has returned.
+func (n *Node) Disarm() {
+	if n.watchdog != nil {
+		n.watchdog.Close()
+	}
+}
