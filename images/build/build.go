@@ -87,10 +87,15 @@ func Run(ctx context.Context, o Options, definitionFile string) (*Result, error)
 
 // assemble builds what is not up to date.
 func assemble(ctx context.Context, o Options, p *plan.Plan, in *Inputs, stamp string) (*Result, error) {
+	contents, err := readContents(o.Tree, p)
+	if err != nil {
+		return nil, err
+	}
 	parts, err := gather(ctx, o, p, in)
 	if err != nil {
 		return nil, err
 	}
+	parts.contents = contents
 	if err := os.MkdirAll(o.Output, 0o755); err != nil {
 		return nil, err
 	}
@@ -119,6 +124,7 @@ type parts struct {
 	packages [2]fetch.Result // kernel, stub
 	stub     []byte
 	programs map[string]string // path in the root → file on the build machine
+	contents contents
 }
 
 func (p *parts) unpinned() bool {

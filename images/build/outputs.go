@@ -139,11 +139,11 @@ func (w *writer) direct() error {
 
 // root makes the root file system and the initramfs around it.
 func (w *writer) root() error {
-	entries, declared, err := userland(w.o.Tree, w.plan, w.in, w.parts.programs, w.parts.unpinned())
+	entries, err := userland(w.plan, w.in, w.parts.contents, w.parts.programs, w.parts.unpinned())
 	if err != nil {
 		return err
 	}
-	kernelEntries, err := modules(w.plan, w.parts, declared)
+	kernelEntries, err := modules(w.plan, w.parts)
 	if err != nil {
 		return err
 	}

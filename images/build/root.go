@@ -3,6 +3,7 @@ package build
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -21,37 +22,43 @@ import (
 	"github.com/cosi-os/cosi/kernel"
 )
 
+// contents are what the image says, as against what it runs. They are checked before anything is fetched or compiled.
+type contents struct {
+	declarations []*declaration.Declaration
+	resources    []byte
+}
+
+func readContents(tree string, p *plan.Plan) (c contents, err error) {
+	var problems [2]error
+	c.declarations, problems[0] = declarations(tree, p)
+	c.resources, problems[1] = resources(p.Definition)
+	return c, errors.Join(problems[:]...)
+}
+
 // userland are the root's entries without the kernel's modules: what a node runs, whatever kernel is below it.
-func userland(tree string, p *plan.Plan, in *Inputs, programs map[string]string, unpinned bool) (entries []rootfs.Entry, declared []*declaration.Declaration, err error) {
+func userland(p *plan.Plan, in *Inputs, c contents, programs map[string]string, unpinned bool) (entries []rootfs.Entry, err error) {
 	for _, dir := range plan.MountPoints {
 		entries = append(entries, rootfs.Entry{Path: dir, Mode: fs.ModeDir | 0o755})
 	}
 	for _, program := range p.Programs {
 		data, err := os.ReadFile(programs[program.Path])
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		entries = append(entries, rootfs.Entry{Path: program.Path, Mode: 0o755, Content: bytes.NewReader(data)})
 	}
-	if declared, err = declarations(tree, p); err != nil {
-		return nil, nil, err
-	}
-	for _, d := range declared {
+	for _, d := range c.declarations {
 		data, err := encodeDeclaration(d)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		entries = append(entries, file(plan.Declarations+"/"+d.Name+".json", data))
 	}
-	resources, err := resources(p.Definition)
-	if err != nil {
-		return nil, nil, err
-	}
 	identity, err := imageJSON(p, in, unpinned)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return append(entries, file(plan.Resources, resources), file(plan.Image, identity), file(plan.OSRelease, osRelease(p, in, unpinned))), declared, nil
+	return append(entries, file(plan.Resources, c.resources), file(plan.Image, identity), file(plan.OSRelease, osRelease(p, in, unpinned))), nil
 }
 
 func file(path string, data []byte) rootfs.Entry {
@@ -59,9 +66,9 @@ func file(path string, data []byte) rootfs.Entry {
 }
 
 // modules are the kernel's part of the root.
-func modules(p *plan.Plan, parts *parts, declared []*declaration.Declaration) ([]rootfs.Entry, error) {
+func modules(p *plan.Plan, parts *parts) ([]rootfs.Entry, error) {
 	wanted := slices.Concat(p.Definition.Kernel.Modules.Boot, p.Definition.Kernel.Modules.Ship)
-	for _, d := range declared {
+	for _, d := range parts.contents.declarations {
 		wanted = append(wanted, d.Modules...)
 	}
 	all, err := parts.kernel.Resolve(wanted...)

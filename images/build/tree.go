@@ -25,13 +25,17 @@ func Root(ctx context.Context, o Options, definitionFile string) (*Result, error
 	if err != nil {
 		return nil, err
 	}
+	c, err := readContents(o.Tree, p)
+	if err != nil {
+		return nil, err
+	}
 	done := o.Phase("programs")
 	programs, cached, err := compile(ctx, o, p, in)
 	if err != nil {
 		return nil, err
 	}
 	done(compiledNote(cached))
-	entries, _, err := userland(o.Tree, p, in, programs, false)
+	entries, err := userland(p, in, c, programs, false)
 	if err != nil {
 		return nil, err
 	}
