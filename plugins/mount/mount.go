@@ -44,7 +44,7 @@ func Plugin() sdk.Plugin {
 	}
 }
 
-// recheck is how soon the mount table is looked at again while a MountPoint waits for somebody else to mount or unmount.
+// recheck is how soon the mount table is looked at again while a MountPoint waits for somebody else to unmount.
 //
 // Poll alone is not enough: on Linux 6.18 a sleeping poll missed 120 of 600 mounts and unmounts.
 const recheck = time.Second

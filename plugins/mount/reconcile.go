@@ -34,7 +34,7 @@ const (
 type mounter struct {
 	// applied is what was last given to the kernel for an id. After a restart it is empty, and a remount brings it up to date.
 	applied map[string]applied
-	// waits says that a MountPoint waits for somebody else to mount or unmount.
+	// waits says that a MountPoint waits for somebody else to unmount.
 	waits chan struct{}
 }
 
@@ -156,12 +156,6 @@ func (m *mounter) apply(ctx context.Context, s *sdk.State, p point, claims map[s
 		record = st.Spec
 	}
 	result, retry := m.converge(p, record, claims)
-	if reason := result.GetReason(); reason == reasonTargetBusy || reason == reasonWaiting {
-		select {
-		case m.waits <- struct{}{}:
-		default:
-		}
-	}
 	result.ObservedVersion = p.GetVersion()
 	return errors.Join(retry, s.Write(ctx, statusType, p.GetId(), result, p.Metadata))
 }
@@ -196,6 +190,10 @@ func (m *mounter) converge(p point, record *storagepb.MountPointStatus, claims m
 			return unmountFailed(p, record, err), fmt.Errorf("unmount %q: %w", p.GetId(), err)
 		}
 		return m.mount(p, t, claims), nil
+	}
+	select {
+	case m.waits <- struct{}{}:
+	default:
 	}
 	return failed(reasonTargetBusy, fmt.Errorf("%s (%s) is mounted there by somebody else", now.source, now.fstype)), nil
 }
