@@ -109,10 +109,10 @@ func TestEveryInputChangesTheImage(t *testing.T) {
 
 func TestBuildFailsInWords(t *testing.T) {
 	for name, test := range map[string]struct{ file, from, to, want string }{
-		"a default resource that no node takes": {"images/dev.yaml", "all_physical", "all_fysical", "dev.yaml:8: resources[0].spec.link"},
+		"a default resource that no node takes": {"images/dev.yaml", "all_physical", "all_fysical", "dev.yaml:9: resources[0].spec.link"},
 		"a kind that does not exist":            {"plugins/mount/plugin.json", "MountPoints.", "MountPoint.", "plugins/mount/plugin.json: MountPoint.storage.cosi.dev"},
 		"a plugin under another name":           {"plugins/mount/plugin.json", `"mount"`, `"mound"`, `plugins/mount/plugin.json: name: "mound"`},
-		"a plugin that is not there":            {"images/dev.yaml", "plugins: [mount]", "plugins: [mount, nfs]", "plugins/nfs/plugin.json"},
+		"a plugin that is not there":            {"images/dev.yaml", "\nplugins: [mount]", "\nplugins: [mount, nfs]", "plugins/nfs/plugin.json"},
 		"a program that does not compile":       {"engine/main.go", "println", "printline", "engine/main.go:5"},
 		"a module that the kernel lacks":        {"images/dev.yaml", "ext4", "ext5", "kernel.modules: ext5"},
 		"an architecture without packages":      {"images/dev.yaml", "amd64", "arm64", "kernel/lock.yaml: kernel-cloud for arm64"},
@@ -162,12 +162,15 @@ func TestRootHoldsWhatTheEngineExpects(t *testing.T) {
 		return data
 	}
 	declared, err := declaration.Load(filepath.Join(o.Output, "usr/lib/cosi/plugins"))
-	if err != nil || len(declared) != 1 {
+	if err != nil || len(declared) != 2 {
 		t.Fatalf("Load = %v, %v", declared, err)
 	}
-	d := declared[0]
-	if d.Name != "mount" || strings.Join(d.Argv, " ") != "/usr/lib/cosi/bin/plugins mount" || d.UID != 901 || d.GID != 901 {
+	d := declared[1]
+	if d.Name != "mount" || strings.Join(d.Argv, " ") != "/usr/lib/cosi/bin/plugins mount" || d.UID != 902 || d.GID != 902 {
 		t.Errorf("declaration: %q as %d:%d", d.Argv, d.UID, d.GID)
+	}
+	if separate := declared[0]; strings.Join(separate.Argv, " ") != "/usr/lib/cosi/bin/marker" || separate.UID != 901 {
+		t.Errorf("declaration of a plugin of its own: %q as %d", separate.Argv, separate.UID)
 	}
 	found, err := kinds.FromDescriptorSet(d.Definitions)
 	if err != nil {
@@ -186,7 +189,7 @@ func TestRootHoldsWhatTheEngineExpects(t *testing.T) {
 	if release := string(read("usr/lib/os-release")); !strings.Contains(release, "ID=cosi\n") || strings.Contains(release, "UNPINNED") {
 		t.Errorf("os-release: %s", release)
 	}
-	for _, program := range []string{"usr/bin/engine", "usr/bin/runtime", "usr/lib/cosi/bin/plugins"} {
+	for _, program := range []string{"usr/bin/engine", "usr/bin/runtime", "usr/lib/cosi/bin/plugins", "usr/lib/cosi/bin/marker"} {
 		if info, err := os.Stat(filepath.Join(o.Output, program)); err != nil || info.Mode().Perm() != 0o755 {
 			t.Errorf("%s: %v, %v", program, info, err)
 		}

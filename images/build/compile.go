@@ -27,7 +27,7 @@ func compile(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (programs
 	dir := filepath.Join(sets, digest(in.sources, p.Programs, arguments, environment))
 	programs = map[string]string{}
 	for _, program := range p.Programs {
-		programs[program.Path] = filepath.Join(dir, path.Base(program.Package))
+		programs[program.Path] = filepath.Join(dir, path.Base(program.Path))
 	}
 	now := time.Now()
 	if os.Chtimes(dir, now, now) == nil {
@@ -41,22 +41,33 @@ func compile(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (programs
 		return nil, false, err
 	}
 	defer os.RemoveAll(work)
-	arguments = append(arguments, "-o", work+"/")
-	for _, program := range p.Programs {
-		arguments = append(arguments, program.Package)
-	}
-	cmd := exec.CommandContext(ctx, "go", arguments...)
-	cmd.Dir, cmd.Env = o.Tree, append(os.Environ(), environment...)
-	output := &bytes.Buffer{}
-	cmd.Stdout, cmd.Stderr = output, output
-	if err := cmd.Run(); err != nil {
-		return nil, false, fmt.Errorf("go build: %w\n%s", err, bytes.TrimSpace(output.Bytes()))
+	for _, command := range commands(p.Programs, work) {
+		cmd := exec.CommandContext(ctx, "go", slices.Concat(arguments, command)...)
+		cmd.Dir, cmd.Env = o.Tree, append(os.Environ(), environment...)
+		if output, err := cmd.CombinedOutput(); err != nil {
+			return nil, false, fmt.Errorf("go build: %w\n%s", err, bytes.TrimSpace(output))
+		}
 	}
 	// Somebody else may have been quicker with the same programs.
 	if err := os.Rename(work, dir); err != nil && !os.IsExist(err) {
 		return nil, false, err
 	}
 	return programs, false, prune(sets)
+}
+
+// commands are the arguments of go build that put programs into dir. One command builds all those that are named for their package: the
+// go command does that in parallel.
+func commands(programs []plan.Program, dir string) [][]string {
+	together := []string{"-o", dir + "/"}
+	var all [][]string
+	for _, program := range programs {
+		if path.Base(program.Package) == path.Base(program.Path) {
+			together = append(together, program.Package)
+		} else {
+			all = append(all, []string{"-o", filepath.Join(dir, path.Base(program.Path)), program.Package})
+		}
+	}
+	return append(all, together)
 }
 
 func compiledNote(cached bool) string {

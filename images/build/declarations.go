@@ -47,7 +47,7 @@ func declare(file string, plugin plan.Plugin, set *kinds.Set) (*declaration.Decl
 	if d.Name != plugin.Name {
 		return nil, fmt.Errorf("name: %q; want the folder's, %q", d.Name, plugin.Name)
 	}
-	d.Argv = []string{"/" + plan.Multi, plugin.Name}
+	d.Argv = plugin.Argv
 	d.UID, d.GID = plugin.ID, plugin.ID
 	if d.Definitions == nil {
 		d.Definitions, err = definitions(d, set)

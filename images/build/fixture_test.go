@@ -23,6 +23,8 @@ var smallTree = map[string]string{
 	"sdk/sdk.go":             "package sdk\n",
 	"plugins/mount/plugin.json": `{"name": "mount", "description": "mounts", "modules": ["fuse"],
 "inputs": [{"type": "MountPoints.storage.cosi.dev", "finalizers": true}], "outputs": ["MountPointStatuses.storage.cosi.dev"]}`,
+	"plugins/marker/plugin.json":  `{"name": "marker", "description": "marks"}`,
+	"plugins/marker/main/main.go": "package main\n\nfunc main() {}\n",
 	"kernel/lock.yaml": `suite: trixie
 packages:
   - {role: kernel-cloud, architecture: amd64, name: linux, series: linux, version: "1", path: pool/l.deb, sha256: ` + kernelHash + `}
@@ -42,6 +44,7 @@ epoch: 2026-01-01T00:00:00Z
 kernel: {flavour: cloud, modules: {boot: [virtio_net], ship: [ext4]}, arguments: [console=ttyS0]}
 initramfs: {compression: lz4}
 plugins: [mount]
+separate_plugins: [marker]
 resources:
   - metadata: {type: DHCPClients.network.cosi.dev, id: default}
     spec: {link: {all_physical: true}}

@@ -146,6 +146,7 @@ func (c *checker) meaning(d *Definition) {
 		}
 	}
 	c.each("plugins", d.Plugins, func(s string) bool { return namePattern.MatchString(s) }, "%q is not a plugin's name")
+	c.each("separate_plugins", d.SeparatePlugins, func(s string) bool { return namePattern.MatchString(s) && !slices.Contains(d.Plugins, s) }, "%q is not a plugin's name, or in plugins already")
 	c.each("kernel.modules.boot", d.Kernel.Modules.Boot, modulePattern.MatchString, "%q is not a module's name")
 	c.each("kernel.modules.ship", d.Kernel.Modules.Ship, modulePattern.MatchString, "%q is not a module's name")
 	c.each("kernel.arguments", d.Kernel.Arguments, func(s string) bool { return s != "" && !strings.ContainsAny(s, "\x00\r\n\t ") }, "%q: want one argument without white space")

@@ -24,8 +24,10 @@ type Definition struct {
 	Kernel Kernel `yaml:"kernel"`
 	// Initramfs says how it is packed.
 	Initramfs Initramfs `yaml:"initramfs"`
-	// Plugins are folders of plugins/.
+	// Plugins are folders of plugins/ that the multi-call executable holds.
 	Plugins []string `yaml:"plugins"`
+	// SeparatePlugins are folders of plugins/ that become executables of their own, as other people's plugins are.
+	SeparatePlugins []string `yaml:"separate_plugins"`
 	// Resources are the image's default resources, the weakest of all: what user data and people write wins.
 	Resources []yaml.Node `yaml:"resources"`
 	UserData  UserData    `yaml:"user_data"`

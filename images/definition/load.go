@@ -97,6 +97,7 @@ func merge(base, over *Definition) *Definition {
 	d.Kernel.Modules.Ship = join(base.Kernel.Modules.Ship, over.Kernel.Modules.Ship)
 	d.Kernel.Arguments = join(base.Kernel.Arguments, over.Kernel.Arguments)
 	d.Plugins = join(base.Plugins, over.Plugins)
+	d.SeparatePlugins = join(base.SeparatePlugins, over.SeparatePlugins)
 	d.Resources = append(slices.Clone(base.Resources), over.Resources...)
 	if len(over.Outputs) > 0 {
 		d.Outputs = over.Outputs

@@ -44,6 +44,8 @@ type Plugin struct {
 	Name string
 	// ID is the uid and gid that are the plugin's alone.
 	ID uint32
+	// Argv starts it.
+	Argv []string
 }
 
 // Output is one file of the output directory.
@@ -60,8 +62,10 @@ const (
 	// what it takes otherwise (6.12: ENOTBLK).
 	rootArgument = "rootfstype=ramfs"
 
+	// Executables is the directory of the plugins' executables.
+	Executables = "usr/lib/cosi/bin"
 	// Multi is the executable that is every first-party plugin.
-	Multi = "usr/lib/cosi/bin/plugins"
+	Multi = Executables + "/plugins"
 	// Declarations is the directory of NAME.json.
 	Declarations = "usr/lib/cosi/plugins"
 	// Modules names the modules to load before the plugins start.
@@ -102,9 +106,7 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 		CommandLine: strings.Join(append([]string{rootArgument}, d.Kernel.Arguments...), " "),
 		Root:        []string{Image, Modules, Resources, OSRelease},
 	}
-	for i, name := range slices.Sorted(slices.Values(d.Plugins)) {
-		p.Plugins = append(p.Plugins, Plugin{Name: name, ID: uint32(firstPlugin + i)})
-	}
+	p.plugins()
 	// A fixed order, so that what is made of another output comes after it.
 	for _, kind := range []definition.Output{definition.Direct, definition.UKI, definition.Raw, definition.QCOW2, definition.ISO} {
 		if slices.Contains(d.Outputs, kind) {
@@ -114,6 +116,21 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 		}
 	}
 	return p, nil
+}
+
+// plugins gives each plugin its identifiers and its executable.
+func (p *Plan) plugins() {
+	names := slices.Concat(p.Definition.Plugins, p.Definition.SeparatePlugins)
+	slices.Sort(names)
+	for i, name := range names {
+		plugin := Plugin{Name: name, ID: uint32(firstPlugin + i), Argv: []string{"/" + Multi, name}}
+		if slices.Contains(p.Definition.SeparatePlugins, name) {
+			path := Executables + "/" + name
+			plugin.Argv = []string{"/" + path}
+			p.Programs = append(p.Programs, Program{"./plugins/" + name + "/main", path})
+		}
+		p.Plugins = append(p.Plugins, plugin)
+	}
 }
 
 // Makes reports whether the build makes kind.

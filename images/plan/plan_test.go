@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -60,7 +61,7 @@ func TestPluginsGetTheirIDsByName(t *testing.T) {
 	}
 	slices.Reverse(d.Plugins)
 	second, err := New(d, l)
-	if err != nil || !slices.Equal(first.Plugins, second.Plugins) {
+	if err != nil || !reflect.DeepEqual(first.Plugins, second.Plugins) {
 		t.Errorf("in another order: %v, %v; want %v", second.Plugins, err, first.Plugins)
 	}
 }
