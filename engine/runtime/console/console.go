@@ -14,8 +14,8 @@ import (
 const (
 	// lines is how many there are at most.
 	lines = 10
-	// width is where a line is cut: a VGA text console is 80 wide, and messages may be anything.
-	width = 160
+	// width is where a line is cut: messages may be anything, and on a VGA console of 80 columns this is three rows.
+	width = 240
 )
 
 // Render returns the lines. It is a pure function: the same snapshot gives the same lines.

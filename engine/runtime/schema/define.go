@@ -8,54 +8,13 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/api/kinds"
-	"github.com/cosi-os/cosi/engine/runtime/output"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"google.golang.org/protobuf/proto"
 )
 
-// NamespaceDescriptions are the namespaces of a node, in words.
-func NamespaceDescriptions() map[string]string {
-	return map[string]string{
-		"config":   "What people want the node to be",
-		"requests": "What people ask the node to do, once",
-		"status":   "What plugins and the runtime observe",
-		"events":   "What happened",
-		"logs":     "What processes print",
-		"meta":     "Kinds and namespaces",
-	}
-}
-
-// publish writes the definitions and namespaces into meta when somebody first looks there: a boot does not wait for it.
-func (s *State) publish(ctx context.Context, k state.Kind) error {
-	if k.Namespace != Definitions.Namespace {
-		return nil
-	}
-	s.published.Do(func() { s.failed = s.publishAll(context.WithoutCancel(ctx)) })
-	return s.failed
-}
-
-func (s *State) publishAll(ctx context.Context) error {
-	writer := output.New(s.next)
-	for _, k := range s.kinds.Load().All() {
-		definition, err := k.FullDefinition()
-		if err != nil {
-			return err
-		}
-		if err := writer.Put(ctx, state.Pointer{Kind: Definitions, ID: k.ID()}, definition); err != nil {
-			return err
-		}
-	}
-	for name, description := range NamespaceDescriptions() {
-		if err := writer.Put(ctx, state.Pointer{Kind: Namespaces, ID: name}, &metapb.NamespaceSpec{Description: description}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // define writes a definition and adds its kind, or replaces the one that it had before.
 func (s *State) define(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions, next write) (*resourcepb.Resource, error) {
-	if err := s.publish(ctx, Definitions); err != nil {
+	if err := s.publish(ctx, Definitions, r.GetMetadata().GetId()); err != nil {
 		return nil, err
 	}
 	kind, err := parseDefinition(r)
@@ -73,6 +32,7 @@ func (s *State) define(ctx context.Context, r *resourcepb.Resource, o state.Writ
 	}
 	written, err := next(ctx, r, o)
 	if err == nil && !o.DryRun {
+		s.published.wrote(kind.ID())
 		s.kinds.Store(set)
 	}
 	return written, err
@@ -108,7 +68,7 @@ func without(set *kinds.Set, id string) (*kinds.Set, error) {
 }
 
 func (s *State) undefine(ctx context.Context, p state.Pointer, o state.WriteOptions) error {
-	if err := s.publish(ctx, p.Kind); err != nil {
+	if err := s.publish(ctx, p.Kind, p.ID); err != nil {
 		return err
 	}
 	s.defining.Lock()

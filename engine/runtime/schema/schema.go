@@ -30,8 +30,7 @@ type State struct {
 	open  string // the namespace where anything goes
 	rules rules
 
-	published sync.Once
-	failed    error // of publishing
+	published *publisher
 
 	defining sync.Mutex // held while kinds change
 	kinds    atomic.Pointer[kinds.Set]
@@ -40,7 +39,7 @@ type State struct {
 // New returns a State that knows the kinds of set and takes set over. In the namespace open, unless it is empty, resources of any type are let
 // through unseen.
 func New(next state.State, set *kinds.Set, open string) *State {
-	s := &State{next: next, open: open}
+	s := &State{next: next, open: open, published: newPublisher(next)}
 	s.kinds.Store(set)
 	return s
 }
@@ -55,7 +54,7 @@ func (s *State) Definition(typ string) *metapb.ResourceDefinitionSpec {
 
 // Get returns a resource.
 func (s *State) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource, error) {
-	if err := s.publish(ctx, p.Kind); err != nil {
+	if err := s.publish(ctx, p.Kind, p.ID); err != nil {
 		return nil, err
 	}
 	r, err := s.next.Get(ctx, p)
@@ -64,7 +63,7 @@ func (s *State) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource,
 
 // List returns the resources of a kind.
 func (s *State) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
-	if err := s.publish(ctx, k); err != nil {
+	if err := s.publish(ctx, k, ""); err != nil {
 		return nil, err
 	}
 	all, err := s.next.List(ctx, k, q)
@@ -90,7 +89,11 @@ func (s *State) complete(r *resourcepb.Resource) *resourcepb.Resource {
 
 // Watch watches. Events carry what was written.
 func (s *State) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, error) {
-	if err := s.publish(ctx, w.Kind); err != nil {
+	id := ""
+	if w.ID != nil {
+		id = *w.ID
+	}
+	if err := s.publish(ctx, w.Kind, id); err != nil {
 		return nil, err
 	}
 	return s.next.Watch(ctx, w)
@@ -147,7 +150,7 @@ func (s *State) Destroy(ctx context.Context, p state.Pointer, o state.WriteOptio
 
 // Teardown moves a resource to the phase tearingDown.
 func (s *State) Teardown(ctx context.Context, p state.Pointer, o state.WriteOptions) (*resourcepb.Resource, error) {
-	if err := s.publish(ctx, p.Kind); err != nil {
+	if err := s.publish(ctx, p.Kind, p.ID); err != nil {
 		return nil, err
 	}
 	return s.next.Teardown(ctx, p, o)

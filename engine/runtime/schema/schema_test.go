@@ -14,9 +14,11 @@ import (
 	"github.com/cosi-os/cosi/api/declaration"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/engine/runtime/router"
 	"github.com/cosi-os/cosi/engine/runtime/schema"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
+	"github.com/cosi-os/cosi/engine/runtime/state/statetest"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -232,6 +234,53 @@ func TestLoadAddsWhatIsNotLinkedIn(t *testing.T) {
 	}
 	if err := schema.Load(set, []*declaration.Declaration{{Name: "e", Definitions: []byte("\xff")}}); err == nil || !strings.Contains(err.Error(), "plugin e") {
 		t.Errorf("broken definitions: %v", err)
+	}
+}
+
+func TestAllTheWaysToTheSameDefinition(t *testing.T) {
+	ctx, p := context.Background(), state.Pointer{Kind: schema.Definitions, ID: "mountpoints.storage.cosi.dev"}
+	s := newState("")
+	got, err := s.Get(ctx, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	definition := &metapb.ResourceDefinitionSpec{}
+	if err := proto.Unmarshal(got.GetSpec().GetProtoSpec(), definition); err != nil {
+		t.Fatal(err)
+	}
+	want, err := builtin.Set().ByType("MountPoints.storage.cosi.dev").FullDefinition()
+	if err != nil || !proto.Equal(definition, want) {
+		t.Errorf("the definition that is published differs from the kind's own (%v)", err)
+	}
+	watch, err := newState("").Watch(ctx, state.WatchRequest{Kind: p.Kind, ID: &p.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if events, err := watch.Next(ctx); err != nil || events[0].GetEventType() != resourcepb.EventType_CREATED {
+		t.Errorf("watch: %v, %v", events, err)
+	}
+	own, _ := own(t)
+	if _, err := s.Create(ctx, resource("meta", schema.Definitions.Type, "widgets.example.org", "", own), state.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.List(ctx, schema.Definitions, state.Query{})
+	if err != nil || len(all) != len(builtin.Set().All())+1 {
+		t.Errorf("%d definitions, %v", len(all), err)
+	}
+}
+
+func TestLayersKeepTheRulesOfAState(t *testing.T) {
+	limits := func(state.Kind) memory.Limits { return memory.Limits{Events: statetest.HistoryEvents} }
+	statetest.Run(t, func(*testing.T) state.State {
+		return schema.New(router.New(memory.New(memory.Options{Limits: limits}), nil), builtin.Set(), "default")
+	})
+}
+
+func BenchmarkPublishOne(b *testing.B) {
+	for b.Loop() {
+		if _, err := newState("").Get(context.Background(), state.Pointer{Kind: schema.Definitions, ID: "mountpoints.storage.cosi.dev"}); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -1,0 +1,141 @@
+package console_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	servicepb "github.com/cosi-os/cosi/api/cosi/service/v1alpha1"
+	"github.com/cosi-os/cosi/engine/runtime/console"
+	"github.com/cosi-os/cosi/engine/runtime/node"
+	"github.com/cosi-os/cosi/engine/runtime/observe"
+	"github.com/cosi-os/cosi/engine/wire"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+var later = timestamppb.New(time.Date(2026, 11, 22, 10, 30, 5, 0, time.UTC))
+
+func item[T any](id string, spec *T) observe.Item[T] {
+	return observe.Item[T]{Metadata: &resourcepb.Metadata{Id: id}, Spec: spec}
+}
+
+// good is a node where all is well.
+func good() *node.Snapshot {
+	return &node.Snapshot{
+		Hello:     wire.Hello{PID1: true, Kernel: "6.12.107+deb13-cloud-amd64", Hostname: "cosi"},
+		Version:   "0.1.0",
+		Port:      50000,
+		Listening: true,
+		Outputs:   []string{"AddressStatuses.network.cosi.dev", "UserDataSources.machine.cosi.dev"},
+		Links: []observe.Item[networkpb.LinkStatus]{
+			item("eth0", &networkpb.LinkStatus{Name: "eth0", Kind: "physical", Mac: "52:54:00:12:34:56", Up: true, Carrier: true}),
+			item("lo", &networkpb.LinkStatus{Name: "lo", Kind: "loopback", Up: true, Carrier: true}),
+		},
+		Addresses: []observe.Item[networkpb.AddressStatus]{
+			item("eth0-0", &networkpb.AddressStatus{Address: "10.0.2.15/24", LinkName: "eth0", Source: "dhcp"}),
+			item("eth0-1", &networkpb.AddressStatus{Address: "fe80::1/64", LinkName: "eth0", Source: "kernel"}),
+			item("lo-0", &networkpb.AddressStatus{Address: "127.0.0.1/8", LinkName: "lo", Source: "kernel"}),
+		},
+		UserData: []observe.Item[machinepb.UserDataSource]{
+			item("cmdline", &machinepb.UserDataSource{State: "Absent"}),
+			item("fw_cfg", &machinepb.UserDataSource{State: "Applied", Documents: 3, Applied: 3}),
+			item("userdata", &machinepb.UserDataSource{State: "Applied", Complete: true}),
+		},
+		Plugins: []observe.Item[servicepb.PluginStatus]{
+			item("mount", &servicepb.PluginStatus{State: "Ready", Ready: true}),
+			item("network", &servicepb.PluginStatus{State: "Ready", Ready: true}),
+		},
+		Certificates: &machinepb.CertificatesStatus{Ready: true, Reason: "Serving", Names: []string{"n1"}, Fingerprint: strings.Repeat("0123456789abcdef", 4)},
+	}
+}
+
+func noCertificates(s *node.Snapshot) {
+	s.Listening = false
+	s.Certificates = &machinepb.CertificatesStatus{Reason: "NoTrustAnchor", Message: "no client CA: user data brings one (cosictl gen makes it)"}
+}
+
+func TestWhatAPersonSees(t *testing.T) {
+	for name, change := range map[string]func(*node.Snapshot){
+		"all ready": func(*node.Snapshot) {},
+		"no link": func(s *node.Snapshot) {
+			s.Links, s.Addresses = s.Links[1:], s.Addresses[2:]
+		},
+		"no carrier": func(s *node.Snapshot) {
+			s.Links[0].Spec.Carrier = false
+			s.Addresses = s.Addresses[2:]
+		},
+		"no lease": func(s *node.Snapshot) {
+			s.Addresses = s.Addresses[1:]
+			s.DHCP = append(s.DHCP, item("default", &networkpb.DHCPClientStatus{Message: "eth0: no answer to 4 DISCOVER, next try 10:30:05 UTC"}))
+			noCertificates(s)
+			s.UserData = nil
+		},
+		"no user data": func(s *node.Snapshot) {
+			s.UserData[1] = item("fw_cfg", &machinepb.UserDataSource{State: "Absent"})
+			noCertificates(s)
+		},
+		"user data unreachable": func(s *node.Snapshot) {
+			s.UserData[0] = item("url", &machinepb.UserDataSource{State: "Unreachable", Message: "dial tcp 192.0.2.1:443: no route to host", NextTry: later})
+			s.UserData[2].Spec.Complete = false
+		},
+		"bad user data": func(s *node.Snapshot) {
+			s.UserData[1] = item("fw_cfg", &machinepb.UserDataSource{State: "PartlyApplied", Documents: 4, Applied: 2, Unauthenticated: true, Problems: []*machinepb.UserDataSource_Problem{
+				{Document: 2, Line: 14, Field: "spec.flags[1]", Message: `"rw" is not one of them`}, {Document: 3, Line: 20, Message: "unknown kind"},
+			}})
+		},
+		"crash loop": func(s *node.Snapshot) {
+			s.Plugins[0] = item("mount", &servicepb.PluginStatus{State: "BackOff", LastExit: "exit 2", Restarts: 5, NextStart: later})
+			s.Plugins[1] = item("network", &servicepb.PluginStatus{State: "Starting"})
+		},
+		"wrong clock": func(s *node.Snapshot) {
+			s.Certificates.Ready, s.Certificates.Reason = false, "ClockImplausible"
+			s.Certificates.Message = "the clock says 2099-01-01T00:00:00Z, that is after the serving certificate's end, 2027-01-01T00:00:00Z: clients will refuse this node"
+			s.Refusal = "client refused because of the time: certificate of CN=me,O=admin is valid from 2026-01-01T00:00:00Z to 2027-01-01T00:00:00Z, this node's clock says 2099-01-01T00:00:00Z"
+		},
+		"many links": func(s *node.Snapshot) {
+			for i := 1; i < 20; i++ {
+				s.Links = append(s.Links, item(fmt.Sprint(i), &networkpb.LinkStatus{Name: fmt.Sprint("eth", i), Kind: "physical"}))
+				s.UserData = append(s.UserData, item(fmt.Sprint(i), &machinepb.UserDataSource{State: "Absent", Message: "not found"}))
+			}
+			s.UserData[0].Spec.Message = "\x1b[2J\nnot found " + strings.Repeat("long ", 50)
+		},
+	} {
+		s := good()
+		change(s)
+		lines := console.Render(s)
+		if len(lines) > 10 {
+			t.Errorf("%s: %d lines", name, len(lines))
+		}
+		golden(t, strings.ReplaceAll(name, " ", "-")+".txt", strings.Join(lines, "\n")+"\n")
+	}
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", file)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
+	}
+}
