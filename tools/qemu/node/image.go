@@ -1,0 +1,71 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cosi-os/cosi/tools/qemu"
+)
+
+// Boot is how an image is started.
+type Boot string
+
+// UEFI boots what would be booted on hardware. Kernel has QEMU load the kernel and the initramfs that
+// lie beside the image.
+const (
+	UEFI   Boot = "uefi"
+	Kernel Boot = "kernel"
+)
+
+// ParseBoot reads a Boot.
+func ParseBoot(s string) (Boot, error) {
+	switch b := Boot(s); b {
+	case UEFI, Kernel:
+		return b, nil
+	}
+	return "", fmt.Errorf("%q is neither %q nor %q", s, UEFI, Kernel)
+}
+
+// machine returns a machine that boots image: a .raw, .qcow2 or .iso of the image builder. What the
+// guest writes to it is thrown away.
+func machine(image string, boot Boot) (qemu.Machine, error) {
+	var m qemu.Machine
+	if _, err := os.Stat(image); err != nil {
+		return m, err
+	}
+	ext := filepath.Ext(image)
+	switch ext {
+	case ".raw", ".qcow2":
+		m.Disks = []qemu.Disk{{ID: "system", File: image, Format: ext[1:], Snapshot: true}}
+	case ".iso":
+		m.CDROM = image
+	default:
+		return m, fmt.Errorf("%s: not a .raw, .qcow2 or .iso", image)
+	}
+	if boot == UEFI {
+		return m, nil
+	}
+	base := strings.TrimSuffix(image, ext)
+	m.Kernel, m.Initrd = base+".vmlinuz", base+".initramfs"
+	var err error
+	m.CommandLine, err = commandLine(base + ".manifest.json")
+	return m, err
+}
+
+// commandLine reads the arguments that the image's kernel is started with elsewhere.
+func commandLine(manifest string) (string, error) {
+	data, err := os.ReadFile(manifest)
+	if err != nil {
+		return "", err
+	}
+	var m struct {
+		CommandLine string `json:"command_line"`
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return "", fmt.Errorf("%s: %w", manifest, err)
+	}
+	return m.CommandLine, nil
+}

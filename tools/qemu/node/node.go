@@ -1,0 +1,179 @@
+// Package node runs an image of ours in QEMU and waits until the node answers. The QEMU runner,
+// the VM tests and the instruction counter are built on it; they differ in what they do then.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/qemu"
+)
+
+// Options say how a node is run. Only Image and Identity are needed.
+type Options struct {
+	Image    string
+	Boot     Boot // "" is UEFI
+	Identity *Identity
+	UserData string // a file; "" hands nothing in
+
+	Memory       int // MiB; 0 is 1024
+	Disks        []qemu.Disk
+	Port         int    // of the host for the node's API; 0, or one that is taken: any
+	CommandLine  string // more kernel arguments; with Boot Kernel only
+	HotplugPorts int
+	USB          bool
+	NoReboot     bool
+	Plugin       string // of TCG
+	Extra        []string
+	Console      io.Writer // gets a copy of the serial console, unless nil
+}
+
+// Node is a node in a VM.
+type Node struct {
+	*qemu.VM
+	Context client.Context
+}
+
+// Start starts a node. It runs until it powers off, PowerDown or Kill.
+func Start(ctx context.Context, h *qemu.Host, o Options) (*Node, error) {
+	if o.Boot == "" {
+		o.Boot = UEFI
+	}
+	if o.CommandLine != "" && o.Boot != Kernel {
+		return nil, errors.New("kernel arguments are part of an image that boots by UEFI")
+	}
+	m, err := machine(o.Image, o.Boot)
+	if err != nil {
+		return nil, err
+	}
+	port, err := qemu.FreePort(o.Port)
+	if err != nil {
+		return nil, err
+	}
+	guest, err := strconv.Atoi(client.Port)
+	if err != nil {
+		return nil, err
+	}
+	if o.CommandLine != "" {
+		m.CommandLine += " " + o.CommandLine
+	}
+	m.Memory, m.UserData, m.Plugin, m.NoReboot, m.Extra = o.Memory, o.UserData, o.Plugin, o.NoReboot, o.Extra
+	m.Network, m.Forward = true, []qemu.Forward{{Host: port, Guest: guest}}
+	m.HotplugPorts, m.USB = o.HotplugPorts, o.USB
+	m.Disks = append(m.Disks, o.Disks...)
+	vm, err := qemu.Start(ctx, h, m, o.Console)
+	if err != nil {
+		return nil, err
+	}
+	return &Node{VM: vm, Context: o.Identity.Context(net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))}, nil
+}
+
+// Dial returns a client with the admin's rights.
+func (n *Node) Dial() (*client.Client, error) { return client.Dial(n.Context) }
+
+// while returns a context that also ends with the VM; its cause is qemu.ErrEnded then.
+func (n *Node) while(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-n.Done():
+			cancel(qemu.ErrEnded)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// attempt is how long a connection is waited for. QEMU's user-mode network accepts it before the
+// guest listens and then says nothing.
+const attempt = time.Second
+
+// WaitTLS waits for the first TLS answer on the node's port. The error is qemu.ErrEnded if the VM
+// ends before, and that of the last attempt beside ctx's if ctx does.
+func (n *Node) WaitTLS(ctx context.Context) error {
+	ctx, cancel := n.while(ctx)
+	defer cancel()
+	var last error
+	for ctx.Err() == nil {
+		try, done := context.WithTimeout(ctx, attempt)
+		_, err := client.ServingCertificate(try, n.Context.Endpoint)
+		done()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil {
+			last = err
+		}
+		pause(ctx, 20*time.Millisecond)
+	}
+	return fmt.Errorf("%s: no TLS answer: %w", n.Context.Endpoint, errors.Join(context.Cause(ctx), last))
+}
+
+// WaitReady waits until an authenticated Get returns MachineStatuses with ready = true, and returns
+// it. When ctx or the VM ends before, the error tells what the node was waiting for.
+func (n *Node) WaitReady(ctx context.Context, c *client.Client) (*machinepb.MachineStatus, error) {
+	ctx, cancel := n.while(ctx)
+	defer cancel()
+	kind, err := builtin.Set().Lookup("machine")
+	if err != nil {
+		return nil, err
+	}
+	var said, failed error // what the node said last, and what went wrong since
+	for ctx.Err() == nil {
+		var status *machinepb.MachineStatus
+		if status, failed = machineStatus(ctx, c, kind); failed == nil {
+			if status.GetReady() {
+				return status, nil
+			}
+			said = fmt.Errorf("%s: %s", status.GetReason(), status.GetMessage())
+			failed = untilReady(ctx, c, kind)
+		}
+		if failed != nil {
+			pause(ctx, 100*time.Millisecond)
+		}
+	}
+	return nil, fmt.Errorf("%s: not ready: %w", n.Context.Endpoint, errors.Join(context.Cause(ctx), said, failed))
+}
+
+func machineStatus(ctx context.Context, c *client.Client, kind *kinds.Kind) (*machinepb.MachineStatus, error) {
+	r, err := c.Get(ctx, kind, "machine")
+	if err != nil {
+		return nil, err
+	}
+	return decode(r)
+}
+
+func decode(r *resourcepb.Resource) (*machinepb.MachineStatus, error) {
+	status := &machinepb.MachineStatus{}
+	return status, proto.Unmarshal(r.GetSpec().GetProtoSpec(), status)
+}
+
+// untilReady returns when the machine has said that it is ready.
+func untilReady(ctx context.Context, c *client.Client, kind *kinds.Kind) error {
+	return c.Watch(ctx, kind, "machine", nil, func(e *resourcepb.Event) error {
+		status, err := decode(e.GetResource())
+		if err == nil && status.GetReady() {
+			err = client.ErrStop
+		}
+		return err
+	})
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
