@@ -51,7 +51,7 @@ func (n *Node) converse(ctx context.Context, l *link, replay []wire.Up) {
 		for {
 			var down wire.Down
 			if err := conn.Receive(&down); err != nil {
-				if !errors.Is(err, io.EOF) && ended.Err() == nil {
+				if !over(err) && ended.Err() == nil {
 					n.log.Printf("runtime: %v", err)
 				}
 				return
@@ -59,13 +59,18 @@ func (n *Node) converse(ctx context.Context, l *link, replay []wire.Up) {
 			n.obey(ctx, &down)
 		}
 	}()
-	if err := n.tell(ended, l.f, replay); err != nil && ended.Err() == nil {
+	if err := n.tell(ended, l.f, replay); !over(err) && ended.Err() == nil {
 		n.log.Printf("runtime: %v", err)
 	}
 	n.record.disconnect()
 	cancel()
 	l.f.Close()
 	<-reader
+}
+
+// over reports whether an error is the end of the runtime: what it had not read is lost with it.
+func over(err error) bool {
+	return err == nil || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 }
 
 // tell sends Hello, the replay, Synced, and then what happens, until ctx is done. A slow runtime loses lines of output, nothing else.

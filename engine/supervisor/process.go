@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -145,7 +144,7 @@ func (p *process) terminate(pid int) <-chan time.Time {
 
 // kill ends the process and all that it started: its control group, and its process group where there is none.
 func (p *process) kill(pid int) {
-	if p.spec.Cgroup != "" && os.WriteFile(filepath.Join(p.spec.Cgroup, "cgroup.kill"), []byte("1"), 0) == nil {
+	if p.spec.Cgroup != "" && killGroup(p.spec.Cgroup) == nil {
 		return
 	}
 	unix.Kill(-pid, unix.SIGKILL) // it leads a session of its own

@@ -25,7 +25,7 @@ type Spec struct {
 	Argv []string
 	Env  []string
 	Dir  string
-	// Cgroup is the process's own control group, a directory; empty without one.
+	// Cgroup is the process's own control group, a directory that is made anew for each start; empty without one.
 	Cgroup string
 	// Launched says that Argv is `engine launch …`: its descriptor 3 tells how the confinement went (see package launch), and Files
 	// begin at 4 instead of 3.
@@ -148,6 +148,9 @@ func (s *Supervisor) command(ctx context.Context, name string, start bool) error
 func (s *Supervisor) launch(spec Spec, env []string, files []*os.File) (int, <-chan syscall.WaitStatus, error) {
 	attr := &os.ProcAttr{Dir: spec.Dir, Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}}
 	if spec.Cgroup != "" {
+		if err := freshGroup(spec.Cgroup); err != nil {
+			return 0, nil, err
+		}
 		group, err := os.Open(spec.Cgroup)
 		if err != nil {
 			return 0, nil, err

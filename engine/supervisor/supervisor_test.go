@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -290,5 +291,26 @@ func TestRunEndsWhenAllAreGone(t *testing.T) {
 	}
 	if exits := len(b.reports); exits < 4 {
 		t.Errorf("%d reports; want two starts and two ends", exits)
+	}
+}
+
+// TestAControlGroupServesManyRuns: Linux 6.12 kills whatever is cloned into a group that was killed before.
+func TestAControlGroupServesManyRuns(t *testing.T) {
+	mount := t.TempDir()
+	if err := unix.Mount("none", mount, "cgroup2", 0, ""); err != nil {
+		t.Skipf("mount cgroup2: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(mount, 0) })
+	group := filepath.Join(mount, "cosi-supervisor-test")
+	t.Cleanup(func() { os.Remove(group) })
+	b := newBench(t)
+	b.addSpec(Spec{Name: "orphan", Argv: []string{"/proc/self/exe", "process", "orphan"}, Cgroup: group})
+	b.wait("the third start", func(up wire.Up) bool { return up.Started != nil && up.Started.Restarts == 2 })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, up := range b.reports {
+		if up.Exited != nil && up.Exited.How != "exit 0" {
+			t.Errorf("ended: %s; want exit 0", up.Exited.How)
+		}
 	}
 }
