@@ -12,6 +12,7 @@ import (
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	servicepb "github.com/cosi-os/cosi/api/cosi/service/v1alpha1"
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
+	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
 	"github.com/cosi-os/cosi/api/kinds"
 )
 
@@ -33,6 +34,7 @@ func load() (*kinds.Set, error) {
 		powerpb.File_cosi_power_v1alpha1_power_proto,
 		servicepb.File_cosi_service_v1alpha1_service_proto,
 		storagepb.File_cosi_storage_v1alpha1_mount_proto,
+		testpb.File_cosi_test_v1alpha1_probe_proto,
 	} {
 		if err := files.RegisterFile(file); err != nil {
 			return nil, err

@@ -67,6 +67,16 @@ func Start(t testing.TB, declared []byte) *Runtime {
 	return r
 }
 
+// Join serves another plugin from first's store. Stop and Resume of the two are their own; neither may be given a fresh store.
+func Join(t testing.TB, first *Runtime, declared []byte) *Runtime {
+	t.Helper()
+	r := Start(t, declared)
+	r.Stop()
+	r.Store = first.Store
+	r.Resume(false)
+	return r
+}
+
 // Stop ends the runtime as if it had died: all connections are cut.
 func (r *Runtime) Stop() {
 	r.stop()
