@@ -25,8 +25,9 @@ const Version = "0.1.0"
 var declared []byte
 
 // Plugin returns the plugin.
-func Plugin() sdk.Plugin {
-	b := &button{devices: "/dev/input", identify: identify}
+func Plugin() sdk.Plugin { return plugin(&button{devices: "/dev/input", identify: identify}) }
+
+func plugin(b *button) sdk.Plugin {
 	return sdk.Plugin{
 		Declaration: declared,
 		Version:     Version,
