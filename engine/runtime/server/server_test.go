@@ -208,18 +208,6 @@ func TestAMisspeltDryRunWritesNothing(t *testing.T) {
 	if _, err := n.Create(ctx, &resourcepb.CreateRequest{Resource: thing("a")}); err != nil {
 		t.Fatal(err)
 	}
-	n.teardownAndDestroyDry(t)
-}
-
-func (n *node) teardownAndDestroyDry(t *testing.T) {
-	ctx := metadata.AppendToOutgoingContext(t.Context(), server.DryRun, "true")
-	if _, err := n.TeardownAndDestroy(ctx, &resourcepb.TeardownAndDestroyRequest{Namespace: namespace, Type: typ, Id: "a"}); err != nil {
-		t.Error(err)
-	}
-	r, err := n.Get(t.Context(), &resourcepb.GetRequest{Namespace: namespace, Type: typ, Id: "a"})
-	if err != nil || r.GetResource().GetMetadata().GetPhase() != state.PhaseRunning {
-		t.Errorf("after a dry run: %v, %v; want it running", r, err)
-	}
 }
 
 func TestAnEmptySpecIsLeftOffTheWire(t *testing.T) {

@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/engine/runtime/server"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 )
 
@@ -19,7 +21,7 @@ func held(id string) *resourcepb.Resource {
 	return r
 }
 
-// phases lets the test act once the resource is tearing down.
+// whenTearingDown lets the test act once the resource is tearing down.
 func (n *node) whenTearingDown(t *testing.T, act func(*resourcepb.Resource)) (wait func()) {
 	t.Helper()
 	id := "a"
@@ -166,5 +168,18 @@ func TestTeardownAndDestroySurvivesFallingBehind(t *testing.T) {
 	n.whenTearingDown(t, func(r *resourcepb.Resource) { n.release(t, r) })()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestTeardownAndDestroyInADryRunNeitherWaitsNorWrites(t *testing.T) {
+	n := newNode(t)
+	n.create(t, held("a"))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := n.TeardownAndDestroy(metadata.AppendToOutgoingContext(ctx, server.DryRun, "true"), request); err != nil {
+		t.Error(err)
+	}
+	if got := n.phase(t); got != state.PhaseRunning {
+		t.Errorf("the resource is %s; want it running", got)
 	}
 }

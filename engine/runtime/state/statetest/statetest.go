@@ -24,7 +24,7 @@ var (
 )
 
 // patience is how long a test waits for an event that must come.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // rule is one thing that a State does. Its name is the sentence.
 type rule struct {
