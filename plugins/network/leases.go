@@ -45,7 +45,11 @@ func (p *pass) runClients() {
 // findManaged finds the links that are configured otherwise, and those where a kernel argument asks for DHCP.
 func (p *pass) findManaged(add func(link, leased)) {
 	for _, a := range p.arguments.interfaces {
-		for _, l := range selectLinks(a.selector(), p.world.links) {
+		links := selectLinks(a.selector(), p.world.links)
+		if len(links) == 0 {
+			p.note("kernel argument ip=: there is no link " + describe(a.selector()))
+		}
+		for _, l := range links {
 			if a.dhcp {
 				add(l, leased{})
 			} else {

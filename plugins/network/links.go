@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -86,6 +87,8 @@ func (p *pass) vlanWishes() []vlanWish {
 	for _, a := range p.arguments.vlans {
 		if parent, ok := p.linkNamed(a.parent); ok {
 			add(vlanWish{a.name, parent, a.id, nil})
+		} else {
+			p.note(fmt.Sprintf("kernel argument vlan=%s:%s: there is no link named %[2]s", a.name, a.parent))
 		}
 	}
 	return wishes
@@ -198,7 +201,7 @@ func (p *pass) linkStatuses() []output {
 		status := linkStatus(l)
 		status.Ready = true
 		if l.kind == kindPhysical {
-			status.Message = p.argumentProblems(func(key string) bool { return key != "nameserver" })
+			status.Message = strings.Join(append(p.argumentProblems("ip", "vlan"), p.notes...), "; ")
 		}
 		all = append(all, output{typeLinkStatus, l.name, status, nil})
 	}

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -109,15 +110,15 @@ func (n *network) complain(message string) {
 	}
 }
 
-// argumentProblems joins what is wrong with the arguments whose key is chosen.
-func (n *network) argumentProblems(choose func(key string) bool) string {
+// argumentProblems says what is wrong with the arguments of these keys.
+func (n *network) argumentProblems(keys ...string) []string {
 	var all []string
 	for _, p := range n.arguments.problems {
-		if key, _, _ := strings.Cut(p.argument, "="); choose(key) {
+		if key, _, _ := strings.Cut(p.argument, "="); slices.Contains(keys, key) {
 			all = append(all, p.String())
 		}
 	}
-	return strings.Join(all, "; ")
+	return all
 }
 
 func (n *network) watch(ctx context.Context, wake func()) error {

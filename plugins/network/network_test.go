@@ -293,21 +293,6 @@ func TestWhatCannotBeDoneIsSaid(t *testing.T) {
 	}
 }
 
-// quietButTrying is quiet for a node that has something to try at each pass.
-func (n *node) quietButTrying() {
-	n.t.Helper()
-	for range 100 {
-		n.pass()
-		select {
-		case <-n.wake:
-			continue
-		case <-time.After(300 * time.Millisecond):
-			return
-		}
-	}
-	n.t.Fatal("it never gets quiet")
-}
-
 func TestKernelArgumentsComeBeforeDHCPClients(t *testing.T) {
 	c := newCable(t, "eth0")
 	s := c.serve(time.Hour)

@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -38,6 +39,7 @@ type pass struct {
 	managed  map[int]string     // by index: what configures the link, so that DHCPClients leave it alone
 	leased   map[int]*leased    // by index: the links with a DHCP client
 	wanted   []addressWish
+	notes    []string
 	outputs  []output
 	// stuck is what to try again although nothing will wake us: what could not be removed, and whoever asked for it stays until it
 	// is; and what the kernel has no module for yet.
@@ -56,14 +58,23 @@ func refused(err error) outcome { return outcome{"Refused", err.Error()} }
 // key names an input.
 func key(m *resourcepb.Metadata) string { return m.GetType() + "/" + m.GetId() }
 
-// fail notes the first thing that stands in an input's way. Kernel arguments have no metadata: the report is for the log.
+// fail notes the first thing that stands in an input's way. Kernel arguments and leases have no metadata: what stands in their way is
+// for the log, and for the statuses of the physical links.
 func (p *pass) fail(m *resourcepb.Metadata, o outcome) {
 	if m == nil {
 		p.complain(o.message)
+		p.note(o.message)
 		return
 	}
 	if p.outcomes[key(m)].ok() {
 		p.outcomes[key(m)] = o
+	}
+}
+
+// note adds to the message of the physical links.
+func (p *pass) note(message string) {
+	if !slices.Contains(p.notes, message) {
+		p.notes = append(p.notes, message)
 	}
 }
 

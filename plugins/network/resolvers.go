@@ -61,7 +61,7 @@ func (r *resolver) content() []byte {
 // setResolvers writes resolv.conf and returns the statuses: one for each Resolver, and the sum.
 func (p *pass) setResolvers() []output {
 	r := p.collectResolvers()
-	err := p.writeResolver(r.content())
+	err := writeResolver(p.resolvConf, r.content())
 	used := r.servers[:min(len(r.servers), maxServers)]
 
 	var all []output
@@ -87,7 +87,7 @@ func (p *pass) setResolvers() []output {
 	}
 	node := &networkpb.ResolverStatus{
 		Ready: err == nil && len(used) > 0, Servers: used, Search: r.search, Source: strings.Join(r.sources, ", "),
-		Message: p.argumentProblems(func(key string) bool { return key == "nameserver" }),
+		Message: strings.Join(p.argumentProblems("nameserver"), "; "),
 	}
 	switch {
 	case err != nil:
@@ -112,7 +112,28 @@ func (p *pass) collectResolvers() *resolver {
 			r.add("dhcp", d.status.Lease.Servers, d.status.Lease.Search)
 		}
 	}
+	// While an address of an earlier lease waits for a server's word, so do the name servers that came with it.
+	for _, d := range p.leased {
+		if d.status.Keep {
+			content, _ := os.ReadFile(p.resolvConf)
+			servers, search := parseResolver(string(content))
+			r.add("dhcp", servers, search)
+		}
+	}
 	return r
+}
+
+// parseResolver reads what content wrote.
+func parseResolver(content string) (servers []netip.Addr, search []string) {
+	for line := range strings.Lines(content) {
+		switch words := strings.Fields(line); {
+		case len(words) == 2 && words[0] == "nameserver":
+			servers = append(servers, parseServers(words[1:])...)
+		case len(words) > 1 && words[0] == "search":
+			search = append(search, words[1:]...)
+		}
+	}
+	return servers, search
 }
 
 // parseServers leaves out what is no address: the file has a syntax.
@@ -126,22 +147,16 @@ func parseServers(all []string) []netip.Addr {
 	return servers
 }
 
-// writeResolver replaces the file if it holds anything else. It stays as it is while an address of an earlier lease is being
-// confirmed: its name servers were in it.
-func (p *pass) writeResolver(content []byte) error {
-	old, err := os.ReadFile(p.resolvConf)
+// writeResolver replaces the file if it holds anything else.
+func writeResolver(name string, content []byte) error {
+	old, err := os.ReadFile(name)
 	if err == nil && bytes.Equal(old, content) {
 		return nil
-	}
-	for _, d := range p.leased {
-		if err == nil && d.status.Keep {
-			return nil
-		}
 	}
 	if errors.Is(err, fs.ErrNotExist) && len(content) == 0 {
 		return nil
 	}
-	return replaceFile(p.resolvConf, content)
+	return replaceFile(name, content)
 }
 
 // replaceFile writes a file so that a reader finds the old or the new contents, whole.

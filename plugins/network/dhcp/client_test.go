@@ -366,7 +366,9 @@ func TestBrokenLinkIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, grants(time.Hour), netip.Addr{})
 		defer r.stop()
+		r.mu.Lock()
 		r.wire.sendOn = errors.New("network is down")
+		r.mu.Unlock()
 		r.carrier <- true
 		synctest.Wait()
 		if r.last.Lease != nil || r.last.Message == "" {
