@@ -71,7 +71,8 @@ func (c *Client) Wait(ctx context.Context, k *kinds.Kind, id, version string) er
 		}
 		return nil
 	})
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	// The node knows the deadline too, and may be the first to say that it is over.
+	if err != nil && (errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)) {
 		return &TimeoutError{Kind: k, ID: id, Last: last}
 	}
 	return err

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/cosi-os/cosi/api/kinds"
 )
 
 // Error is what a node answered, in words. The gRPC error is inside.
@@ -78,6 +80,16 @@ func Explain(err error) error {
 		e.Message = "the node refuses the resource"
 	}
 	return e
+}
+
+// explainFor is Explain for a call about one resource, which it names the way people do.
+func explainFor(k *kinds.Kind, id string, err error) error {
+	err = Explain(err)
+	var explained *Error
+	if errors.As(err, &explained) && explained.Code == codes.NotFound {
+		explained.Message = fmt.Sprintf("%s/%s does not exist", k.Singular(), id)
+	}
+	return err
 }
 
 func sentence(s *status.Status) string {

@@ -18,7 +18,7 @@ import (
 func (c *Client) Get(ctx context.Context, k *kinds.Kind, id string) (*resourcepb.Resource, error) {
 	response, err := c.State.Get(ctx, &resourcepb.GetRequest{Namespace: k.Namespace(), Type: k.Type(), Id: id})
 	if err != nil {
-		return nil, Explain(err)
+		return nil, explainFor(k, id, err)
 	}
 	return response.GetResource(), nil
 }
@@ -130,5 +130,5 @@ func same(k *kinds.Kind, a, b *resourcepb.Resource) bool {
 // Delete tears a resource down, waits until everybody has let go of it, and destroys it. When ctx ends first, it stays tearing down.
 func (c *Client) Delete(ctx context.Context, k *kinds.Kind, id string) error {
 	_, err := c.State.TeardownAndDestroy(ctx, &resourcepb.TeardownAndDestroyRequest{Namespace: k.Namespace(), Type: k.Type(), Id: id})
-	return Explain(err)
+	return explainFor(k, id, err)
 }

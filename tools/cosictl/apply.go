@@ -40,11 +40,13 @@ so, and exits with 3 if that has not come within --timeout.`,
 	flags.BoolVarP(&p.wait, "wait", "w", false, "wait until the resources have converged")
 	flags.BoolVar(&p.dryRun, "dry-run", false, "let the node check everything and write nothing")
 	flags.DurationVar(&p.timeout, "timeout", time.Minute, "how long to wait, for all together")
-	cmd.MarkFlagsMutuallyExclusive("wait", "dry-run")
 	return cmd
 }
 
 func (p *applyCommand) run(ctx context.Context, c *client.Client, _ []string) error {
+	if p.wait && p.dryRun {
+		return usagef("--wait and --dry-run exclude each other: nothing is written that could converge")
+	}
 	items, err := p.read(ctx, p.files, c.Kind)
 	if err != nil {
 		return err

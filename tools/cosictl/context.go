@@ -16,8 +16,8 @@ func newContext(a *app) *cobra.Command {
 		Use:   "context",
 		Short: "Choose the node to talk to",
 		Long:  "A context is an address, the name that the node must prove, and this client's certificate. Contexts are kept in the configuration file.",
-		Args:  arguments(0, 0),
 	}
+	group(cmd)
 	cmd.AddCommand(newContextList(a), newContextUse(a), newContextAdd(a), newContextRemove(a))
 	return cmd
 }
@@ -132,14 +132,15 @@ come from what "cosictl gen" keeps (--client NAME), or from files.`,
 	flags.StringVar(&add.ca, "ca", "", "`file` with the CA of serving certificates")
 	flags.StringVar(&add.cert, "cert", "", "`file` with the client's certificate")
 	flags.StringVar(&add.key, "key", "", "`file` with the client's key")
-	cmd.MarkFlagsMutuallyExclusive("client", "cert")
-	cmd.MarkFlagsRequiredTogether("cert", "key")
 	return cmd
 }
 
 func (add *contextAdd) run(name string) error {
 	if add.endpoint == "" {
 		return usagef("--endpoint is missing: where is the node?")
+	}
+	if (add.cert == "") != (add.key == "") || add.cert != "" && add.client != "" {
+		return usagef("either --client NAME, or --cert and --key")
 	}
 	c := &client.Context{Endpoint: add.endpoint}
 	if !strings.HasPrefix(c.Endpoint, "unix:") {

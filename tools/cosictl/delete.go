@@ -84,6 +84,9 @@ func (d *deleteCommand) delete(ctx context.Context, c *client.Client, k *kinds.K
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) || client.Code(err) == codes.DeadlineExceeded:
 		return timeoutError{fmt.Errorf("%s is still tearing down%s", name, d.holders(c, k, id))}
 	}
+	if client.Code(err) == codes.NotFound {
+		return err // names the resource itself
+	}
 	return fmt.Errorf("%s: %w", name, err)
 }
 

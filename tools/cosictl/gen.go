@@ -46,8 +46,8 @@ The CA's key stays in the directory of this program: neither a node nor its user
   cosictl gen client me --role admin
   cosictl gen user-data lab1 -o user-data.yaml
   cosictl context add lab1 --endpoint 192.0.2.10 --client me`,
-		Args: arguments(0, 0),
 	}
+	group(cmd)
 	cmd.PersistentFlags().StringVar(&g.dir, "dir", "", dirUsage)
 	cmd.AddCommand(newGenCA(g), newGenNode(g), newGenClient(g), newGenUserData(g), newGenRenew(g))
 	return cmd

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -28,9 +29,8 @@ type getCommand struct {
 func newGet(a *app) *cobra.Command {
 	g := &getCommand{app: a}
 	cmd := &cobra.Command{
-		Use:     "get [KIND [ID]]",
-		Aliases: []string{"list", "ls"},
-		Short:   "Show the kinds, the resources of a kind, or one resource",
+		Use:   "get [KIND [ID]]",
+		Short: "Show the kinds, the resources of a kind, or one resource",
 		Long: `Show the kinds (without arguments), the resources of a kind, or one resource.
 
 A kind goes by its type, plural, singular or an alias: MountPoints.storage.cosi.dev, mountpoints, mountpoint, mount.`,
@@ -57,16 +57,16 @@ func (g *getCommand) run(ctx context.Context, c *client.Client, args []string) e
 	if err != nil {
 		return err
 	}
-	k, err := c.Kind(ctx, args[0])
-	if err != nil {
-		return err
-	}
 	id := ""
 	if len(args) == 2 {
 		id = args[1]
 		if len(queries) > 0 {
 			return usagef("-l selects among the resources of a kind, not one by its id")
 		}
+	}
+	k, err := c.Kind(ctx, args[0])
+	if err != nil {
+		return err
 	}
 	if g.follow {
 		return g.watch(ctx, c, k, id, queries)
@@ -120,6 +120,10 @@ func (g *getCommand) print(k *kinds.Kind, list bool, all ...*resourcepb.Resource
 	case formatJSON:
 		return writeJSON(g.out, k, list, all...)
 	}
+	if len(all) == 0 {
+		fmt.Fprintf(g.err, "no %s\n", k.ShortName())
+		return nil
+	}
 	var rows [][]string
 	for _, r := range all {
 		cells, err := row(k, r, g.now())
@@ -153,7 +157,7 @@ func (g *getCommand) watch(ctx context.Context, c *client.Client, k *kinds.Kind,
 				return err
 			}
 			if e.GetEventType() == resourcepb.EventType_DESTROYED {
-				cells[0] += " (destroyed)"
+				cells[0] = e.GetResource().GetMetadata().GetId() + " (destroyed)"
 			}
 			rows = append(rows, cells)
 		}

@@ -24,14 +24,8 @@ What people want stands in the namespace config; what is so stands in status. "c
   cosictl logs mount -f                    # follow what the plugin "mount" prints`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return unknownCommand(cmd, args[0])
-			}
-			return cmd.Help()
-		},
-		Args: cobra.ArbitraryArgs,
 	}
+	group(root)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w\nSee '%s --help'", err, cmd.CommandPath())
 	})
@@ -47,13 +41,24 @@ What people want stands in the namespace config; what is so stands in status. "c
 	return root
 }
 
+// group makes cmd one that only holds others: alone it prints its help.
+func group(cmd *cobra.Command) {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return unknownCommand(cmd, args[0])
+		}
+		return cmd.Help()
+	}
+}
+
 func unknownCommand(cmd *cobra.Command, name string) error {
 	// Cobra's own limit, which it fills in only when it reports the error itself.
 	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(name); len(near) > 0 {
 		return usagef("unknown command %q (did you mean %s?)", name, strings.Join(near, ", "))
 	}
-	return usagef("unknown command %q (see 'cosictl --help')", name)
+	return usagef("unknown command %q (see '%s --help')", name, cmd.CommandPath())
 }
 
 // arguments says how many arguments a command takes, in the words of its usage line.

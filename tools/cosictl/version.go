@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/cosi-os/cosi/tools/client"
@@ -55,6 +56,10 @@ func nodeVersion(ctx context.Context, a *app, c *client.Client) error {
 		return err
 	}
 	r, err := c.Get(ctx, k, "machine")
+	if client.Code(err) == codes.NotFound {
+		fmt.Fprintln(a.out, "Node:    does not say")
+		return nil
+	}
 	if err != nil {
 		return err
 	}

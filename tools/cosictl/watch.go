@@ -41,7 +41,6 @@ What is there comes first, as CREATED, and then BOOTSTRAPPED. --from goes on aft
 	cmd.Flags().StringVarP(&w.selector, "selector", "l", "", "`condition` on labels, as for get")
 	cmd.Flags().BoolVar(&w.onlyNew, "only-new", false, "leave out what is there already")
 	cmd.Flags().StringVar(&w.from, "from", "", "go on after a `bookmark`")
-	cmd.MarkFlagsMutuallyExclusive("only-new", "from")
 	return cmd
 }
 
@@ -51,19 +50,22 @@ func (w *watchCommand) run(ctx context.Context, c *client.Client, args []string)
 	if err != nil {
 		return err
 	}
-	k, err := c.Kind(ctx, args[0])
-	if err != nil {
-		return err
-	}
 	id := ""
 	if len(args) == 2 {
 		id = args[1]
+	}
+	if w.onlyNew && w.from != "" {
+		return usagef("--only-new and --from exclude each other")
 	}
 	options := &resourcepb.WatchOptions{LabelQuery: queries, BootstrapContents: id == "" && !w.onlyNew && w.from == ""}
 	if w.from != "" {
 		if options.StartFromBookmark, err = base64.StdEncoding.DecodeString(w.from); err != nil {
 			return usagef("--from %s: is not a bookmark", w.from)
 		}
+	}
+	k, err := c.Kind(ctx, args[0])
+	if err != nil {
+		return err
 	}
 	first := id != "" && w.onlyNew // the state of one resource always comes first
 	err = c.Watch(ctx, k, id, options, func(e *resourcepb.Event) error {

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestCommandLinesThatMakeNoSense(t *testing.T) {
+	p := newPerson(t, "unix:///nowhere")
+	var said strings.Builder
+	for _, args := range [][]string{
+		{"gett"}, {"frobnicate"}, {"get", "--wrong"}, {"get", "a", "b", "c"}, {"get", "mounts", "-o", "xml"}, {"get", "mounts", "-l", "a b"}, {"get", "mount", "a", "-l", "x"},
+		{"apply"}, {"apply", "x"}, {"apply", "-f", "x", "--wait", "--dry-run"}, {"describe", "mount"}, {"logs"}, {"logs", "x", "--tail", "-1"}, {"watch", "mounts", "--from", "?"},
+		{"gen", "client", "me", "--role", "root"}, {"context", "add", "x"}, {"context", "frobnicate"}, {"validate"},
+	} {
+		said.WriteString("$ cosictl " + strings.Join(args, " ") + "\n")
+		if args[0] == "context" && args[1] == "add" {
+			p.endpoint = ""
+		}
+		said.WriteString(p.want(exitUsage, args...))
+		p.endpoint = "unix:///nowhere"
+	}
+	golden(t, "usage", said.String())
+}
+
+func TestErrorsWithoutANode(t *testing.T) {
+	p := newPerson(t, "unix:///nowhere")
+	if text := p.want(exitError, "get", "mounts"); !strings.HasPrefix(text, "cosictl: the node cannot be reached: ") {
+		t.Errorf("said %q", text)
+	}
+	p.endpoint = ""
+	if text := p.want(exitError, "get", "mounts"); !strings.Contains(text, "no context is chosen") {
+		t.Errorf("said %q", text)
+	}
+	if text := p.want(exitError, "apply", "-f", "/no/such/file"); !strings.Contains(text, "no such file") && !strings.Contains(text, "no context") {
+		t.Errorf("said %q", text)
+	}
+	p.want(exitOK, "explain", "mount", "--offline")
+	p.want(exitOK, "version", "--client")
+}
+
+func TestHelp(t *testing.T) {
+	p := newPerson(t, "")
+	var said strings.Builder
+	for _, args := range [][]string{{}, {"get", "--help"}, {"apply", "--help"}, {"gen", "--help"}, {"context", "add", "--help"}} {
+		said.WriteString("$ cosictl " + strings.Join(args, " ") + "\n" + p.want(exitOK, args...) + "\n")
+	}
+	golden(t, "help", said.String())
+}
