@@ -79,9 +79,8 @@ func (w *wire) types() []dhcpv4.MessageType {
 type running struct {
 	*wire
 	carrier chan bool
-	last    Status
-	changes int
 	stop    func()
+	last    Status // guarded by mu
 }
 
 func start(t *testing.T, answer func(*dhcpv4.DHCPv4) *dhcpv4.DHCPv4, previous netip.Addr) *running {
@@ -91,7 +90,7 @@ func start(t *testing.T, answer func(*dhcpv4.DHCPv4) *dhcpv4.DHCPv4, previous ne
 		MAC:      testMAC,
 		Carrier:  r.carrier,
 		Previous: previous,
-		Changed:  func(s Status) { r.last = s; r.changes++ },
+		Changed:  func(s Status) { r.mu.Lock(); defer r.mu.Unlock(); r.last = s },
 		Open: func() (Conn, error) {
 			return &wireConn{wire: r.wire, start: begin, closed: make(chan struct{}), in: make(chan []byte, 4)}, nil
 		},
@@ -140,6 +139,13 @@ func (r *running) use(answer func(*dhcpv4.DHCPv4) *dhcpv4.DHCPv4) {
 	r.answer, r.sent = answer, nil
 }
 
+// now returns the last status.
+func (r *running) now() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last
+}
+
 const (
 	discover = dhcpv4.MessageTypeDiscover
 	request  = dhcpv4.MessageTypeRequest
@@ -161,8 +167,8 @@ func TestFirstDiscoverLeavesWithTheCarrier(t *testing.T) {
 		r.carrier <- true
 		synctest.Wait() // no time passes
 		wantTypes(t, r, discover, request)
-		if r.last.Lease == nil || r.last.Lease.Address != netip.MustParsePrefix("192.0.2.10/24") {
-			t.Errorf("status = %+v; want a lease of 192.0.2.10/24", r.last)
+		if r.now().Lease == nil || r.now().Lease.Address != netip.MustParsePrefix("192.0.2.10/24") {
+			t.Errorf("status = %+v; want a lease of 192.0.2.10/24", r.now())
 		}
 	})
 }
@@ -184,7 +190,7 @@ func TestSilenceIsAskedLessAndLess(t *testing.T) {
 				t.Errorf("wait %d = %v; want %v, a quarter more or less", i, wait, nominal)
 			}
 		}
-		if r.last.Message == "" {
+		if r.now().Message == "" {
 			t.Error("no message; want what was tried")
 		}
 	})
@@ -196,7 +202,7 @@ func TestLeaseIsRenewedAtT1WithItsServer(t *testing.T) {
 		defer r.stop()
 		r.carrier <- true
 		synctest.Wait()
-		first := r.last.Lease
+		first := r.now().Lease
 		r.use(grants(time.Hour))
 		time.Sleep(30*time.Minute - time.Second)
 		synctest.Wait()
@@ -211,7 +217,7 @@ func TestLeaseIsRenewedAtT1WithItsServer(t *testing.T) {
 		if !got.message.ClientIPAddr.Equal(net.IPv4(192, 0, 2, 10)) || got.message.ServerIdentifier() != nil || got.message.RequestedIPAddress() != nil {
 			t.Errorf("renewal %v; want ciaddr alone (RFC 2131, table 4)", got.message.Summary())
 		}
-		if !r.last.Lease.Expires.After(first.Expires) {
+		if !r.now().Lease.Expires.After(first.Expires) {
 			t.Error("the lease was not extended")
 		}
 	})
@@ -226,7 +232,7 @@ func TestSilentServerEndsInRebindingAndExpiry(t *testing.T) {
 		r.use(silent)
 		time.Sleep(time.Hour - time.Second)
 		synctest.Wait()
-		if r.last.Lease == nil {
+		if r.now().Lease == nil {
 			t.Fatal("lost before its end")
 		}
 		var unicast, broadcast int
@@ -242,7 +248,7 @@ func TestSilentServerEndsInRebindingAndExpiry(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if r.last.Lease != nil {
+		if r.now().Lease != nil {
 			t.Error("the lease lives on after its end")
 		}
 		if types := r.types(); types[len(types)-1] != discover {
@@ -265,8 +271,8 @@ func TestRebindingTakesAnyServer(t *testing.T) {
 		})
 		time.Sleep(59 * time.Minute)
 		synctest.Wait()
-		if r.last.Lease == nil || time.Until(r.last.Lease.Expires) < 30*time.Minute {
-			t.Errorf("lease = %+v; want it extended", r.last.Lease)
+		if r.now().Lease == nil || time.Until(r.now().Lease.Expires) < 30*time.Minute {
+			t.Errorf("lease = %+v; want it extended", r.now().Lease)
 		}
 	})
 }
@@ -280,7 +286,7 @@ func TestRefusalLosesTheLeaseAndBacksOff(t *testing.T) {
 		r.use(refuses)
 		time.Sleep(31 * time.Minute)
 		synctest.Wait()
-		if r.last.Lease != nil {
+		if r.now().Lease != nil {
 			t.Error("the lease lives on after a NAK")
 		}
 		if n := len(r.sent); n > 30 {
@@ -312,8 +318,8 @@ func TestPreviousAddressIsAskedForFirst(t *testing.T) {
 				if first.MessageType() != request || !first.RequestedIPAddress().Equal(previous.AsSlice()) || first.ServerIdentifier() != nil {
 					t.Errorf("first message %v; want a REQUEST of %v to all servers", first.Summary(), previous)
 				}
-				if r.last.Keep != test.keep || (r.last.Lease != nil) != test.lease {
-					t.Errorf("status = %+v; want keep %v, lease %v", r.last, test.keep, test.lease)
+				if r.now().Keep != test.keep || (r.now().Lease != nil) != test.lease {
+					t.Errorf("status = %+v; want keep %v, lease %v", r.now(), test.keep, test.lease)
 				}
 			})
 		})
@@ -328,7 +334,7 @@ func TestCarrierThatComesBackAsksAgainAtOnce(t *testing.T) {
 		synctest.Wait()
 		r.carrier <- false
 		synctest.Wait()
-		if r.last.Lease == nil {
+		if r.now().Lease == nil {
 			t.Error("the lease went with the carrier")
 		}
 		time.Sleep(time.Minute)
@@ -340,7 +346,7 @@ func TestCarrierThatComesBackAsksAgainAtOnce(t *testing.T) {
 		r.carrier <- false
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
-		if r.last.Lease != nil {
+		if r.now().Lease != nil {
 			t.Error("the lease outlived its end while the carrier was away")
 		}
 	})
@@ -371,16 +377,16 @@ func TestBrokenLinkIsTriedAgain(t *testing.T) {
 		r.mu.Unlock()
 		r.carrier <- true
 		synctest.Wait()
-		if r.last.Lease != nil || r.last.Message == "" {
-			t.Errorf("status = %+v; want the reason", r.last)
+		if r.now().Lease != nil || r.now().Message == "" {
+			t.Errorf("status = %+v; want the reason", r.now())
 		}
 		r.mu.Lock()
 		r.wire.sendOn = nil
 		r.mu.Unlock()
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if r.last.Lease == nil {
-			t.Errorf("status = %+v; want a lease", r.last)
+		if r.now().Lease == nil {
+			t.Errorf("status = %+v; want a lease", r.now())
 		}
 	})
 }
