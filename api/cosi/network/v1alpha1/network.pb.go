@@ -208,11 +208,12 @@ func (x *Link) GetVlan() *Link_VLAN {
 	return nil
 }
 
-// LinkStatus is a link of the node. The id is the kernel's name for it.
+// LinkStatus is a link of the node. The id is the kernel's name for it, or that of a Link.
 type LinkStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// observed_version to message answer to the Link whose id this status carries; for a link that no Link names they
-	// are empty and ready is true.
+	// observed_version to message answer to the Link whose id this status carries; for a link that no Link names they are empty and
+	// ready is true, but message may tell of kernel arguments (ip=, vlan=) that cannot be used. A Link whose id is no link's name
+	// has a status of its own, about the link that it selects.
 	ObservedVersion string `protobuf:"bytes,1,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
 	Ready           bool   `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
 	Reason          string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -398,7 +399,7 @@ func (x *Address) GetAddress() string {
 	return ""
 }
 
-// AddressStatus is an address of the node.
+// AddressStatus is an address of the node. The id is that of the Address, or LINK-ADDRESS ("eth0-10.0.2.15").
 type AddressStatus struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	ObservedVersion string                 `protobuf:"bytes,1,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
@@ -563,7 +564,7 @@ func (x *Route) GetMetric() uint32 {
 	return 0
 }
 
-// RouteStatus is a route of the node's main table.
+// RouteStatus is a route of the node's main table. The id is that of the Route, or LINK-DESTINATION-METRIC ("eth0-default-1026").
 type RouteStatus struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	ObservedVersion string                 `protobuf:"bytes,1,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
@@ -739,7 +740,8 @@ func (x *DHCPClient) GetIgnoreResolvers() bool {
 type DHCPClientStatus struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	ObservedVersion string                 `protobuf:"bytes,1,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
-	// Every selected link with a carrier has a lease, and there is at least one.
+	// Every selected link that has a carrier and is not configured otherwise has a lease, and there is at least one; or every selected
+	// link is configured otherwise (reason LeftAlone).
 	Ready  bool   `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// While there is no lease: what was tried, and when the next try is.
