@@ -145,31 +145,34 @@ func (c *cache) remove(m *resourcepb.Metadata) change {
 }
 
 // updated takes in what an update of our own returned, so that the next Reconcile sees it even when the watch is behind.
-func (c *cache) updated(r *resourcepb.Resource) {
+func (c *cache) updated(r *resourcepb.Resource) change {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// Without an entry the watch was ahead: the resource is gone again, and would stay here for ever.
-	if _, ok := c.items[r.GetMetadata().GetId()]; ok && c.staged == nil {
-		c.put(r)
+	if _, ok := c.items[r.GetMetadata().GetId()]; !ok || c.staged != nil {
+		return unchanged
 	}
+	return c.put(r)
 }
 
 // created takes in what a create of our own returned.
-func (c *cache) created(r *resourcepb.Resource) {
+func (c *cache) created(r *resourcepb.Resource) change {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.staged == nil {
-		c.put(r)
+	if c.staged != nil {
+		return unchanged
 	}
+	return c.put(r)
 }
 
 // destroyed takes in that a write of our own destroyed id.
-func (c *cache) destroyed(id string) {
+func (c *cache) destroyed(id string) change {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.staged == nil {
-		delete(c.items, id)
+	if c.staged != nil {
+		return unchanged
 	}
+	return c.remove(&resourcepb.Metadata{Id: id})
 }
 
 func (c *cache) get(id string) (entry, bool) {

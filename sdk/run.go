@@ -108,7 +108,7 @@ func (r *runner) newLoop(c Controller, kinds map[string]kind) (*loop, error) {
 	}
 	l := &loop{
 		Controller: c, runner: r, bell: make(chan struct{}, 1),
-		state: &State{plugin: r.name, caches: map[string]*cache{}, inputs: c.Inputs, outputs: c.Outputs},
+		state: &State{plugin: r.name, caches: map[string]*cache{}, ring: r.ring, inputs: c.Inputs, outputs: c.Outputs},
 	}
 	for _, typ := range slices.Concat(c.Inputs, c.Outputs) {
 		if !r.declaration.Reads(typ) && slices.Contains(c.Inputs, typ) {

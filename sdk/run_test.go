@@ -288,6 +288,42 @@ func TestDrainedPluginEnds(t *testing.T) {
 	}
 }
 
+// TestOneControllerReadsWhatAnotherWrites: the answer to the write may be in memory before its event.
+func TestOneControllerReadsWhatAnotherWrites(t *testing.T) {
+	declared := []byte(`{"name": "copy", "description": "two controllers",
+		"inputs": [{"type": "` + points + `"}, {"type": "` + statuses + `"}], "outputs": ["` + statuses + `"]}`)
+	r := plugintest.Start(t, declared)
+	seen := make(chan string, 1000)
+	run(t, r, sdk.Plugin{Declaration: declared, Controllers: []sdk.Controller{
+		{Name: "reader", Inputs: []string{statuses}, Reconcile: func(_ context.Context, s *sdk.State) error {
+			for _, st := range sdk.List[*storagepb.MountPointStatus](s, statuses) {
+				seen <- st.Spec.GetTarget()
+			}
+			return nil
+		}},
+		{Name: "writer", Inputs: []string{points}, Outputs: []string{statuses}, Reconcile: func(ctx context.Context, s *sdk.State) error {
+			for _, p := range sdk.List[*storagepb.MountPoint](s, points) {
+				if err := s.Write(ctx, statuses, "it", &storagepb.MountPointStatus{Target: p.Spec.GetTarget()}, nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+	}})
+	for n := range 50 {
+		target := fmt.Sprintf("/var/%d", n)
+		r.Apply("data", mountPoint(target))
+		r.Wait("the reader has seen "+target, func() bool {
+			select {
+			case got := <-seen:
+				return got == target
+			default:
+				return false
+			}
+		})
+	}
+}
+
 func TestClientIsHeldToTheDeclaration(t *testing.T) {
 	r := plugintest.Start(t, declared)
 	c := &copier{}

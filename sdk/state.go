@@ -18,6 +18,7 @@ type State struct {
 	plugin  string
 	client  resourcepb.StateClient
 	caches  map[string]*cache // of the controller's inputs and outputs
+	ring    func(typ string, c change)
 	inputs  []string
 	outputs []string
 }
@@ -71,6 +72,13 @@ func (s *State) synced() bool {
 	return true
 }
 
+// wrote wakes the controllers that read what a write of our own has changed: its event will be no news to the cache.
+func (s *State) wrote(c *cache, seen change) {
+	if seen != unchanged {
+		s.ring(c.typ, content)
+	}
+}
+
 // Client is the connection itself, for what the other methods do not cover.
 func (s *State) Client() resourcepb.StateClient { return s.client }
 
@@ -118,7 +126,7 @@ func (s *State) finalizer(ctx context.Context, m *resourcepb.Metadata, verb stri
 		unchanged := resource.GetMetadata().GetVersion() == m.GetVersion()
 		resource, err = s.update(ctx, resource, func(r *resourcepb.Resource) { r.Metadata.Finalizers = names })
 		if err == nil {
-			c.updated(resource)
+			s.wrote(c, c.updated(resource))
 			m.Finalizers = names
 			if unchanged {
 				m.Version, m.Updated = resource.GetMetadata().GetVersion(), resource.GetMetadata().GetUpdated()

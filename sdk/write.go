@@ -56,14 +56,14 @@ func (s *State) write(ctx context.Context, c *cache, old *resourcepb.Resource, e
 				n.Metadata.Annotations = merge(n.Metadata.Annotations, r.Metadata.Annotations)
 			})
 			if err == nil {
-				c.updated(old)
+				s.wrote(c, c.updated(old))
 				return nil
 			}
 		} else {
 			var response *resourcepb.CreateResponse
 			response, err = s.client.Create(ctx, &resourcepb.CreateRequest{Resource: r, Options: &resourcepb.CreateOptions{Owner: s.plugin}})
 			if err == nil {
-				c.created(response.GetResource())
+				s.wrote(c, c.created(response.GetResource()))
 				return nil
 			}
 		}
@@ -95,7 +95,7 @@ func (s *State) Delete(ctx context.Context, typ, id string) error {
 	})
 	switch status.Code(err) {
 	case codes.OK, codes.NotFound:
-		c.destroyed(id)
+		s.wrote(c, c.destroyed(id))
 		return nil
 	case codes.FailedPrecondition:
 		_, err = s.client.Teardown(ctx, &resourcepb.TeardownRequest{
