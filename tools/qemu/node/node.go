@@ -44,6 +44,7 @@ type Options struct {
 type Node struct {
 	*qemu.VM
 	Context client.Context
+	attempt time.Duration
 }
 
 // Start starts a node. It runs until it powers off, PowerDown or Kill.
@@ -77,7 +78,8 @@ func Start(ctx context.Context, h *qemu.Host, o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{VM: vm, Context: o.Identity.Context(net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))}, nil
+	endpoint := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	return &Node{VM: vm, Context: o.Identity.Context(endpoint), attempt: attempt * h.Slower()}, nil
 }
 
 // Dial returns a client with the admin's rights.
@@ -96,8 +98,9 @@ func (n *Node) while(ctx context.Context) (context.Context, context.CancelFunc) 
 	return ctx, func() { cancel(nil) }
 }
 
-// attempt is how long a connection is waited for. QEMU's user-mode network accepts it before the
-// guest listens and then says nothing.
+// attempt is how long a connection is waited for, on hardware. QEMU's user-mode network accepts it
+// before the guest listens, and may then say nothing for seconds. Under emulation a handshake itself may
+// take a second, and one that is given up costs the guest another.
 const attempt = time.Second
 
 // WaitTLS waits for the first TLS answer on the node's port. The error is qemu.ErrEnded if the VM
@@ -107,7 +110,7 @@ func (n *Node) WaitTLS(ctx context.Context) error {
 	defer cancel()
 	var last error
 	for ctx.Err() == nil {
-		try, done := context.WithTimeout(ctx, attempt)
+		try, done := context.WithTimeout(ctx, n.attempt)
 		_, err := client.ServingCertificate(try, n.Context.Endpoint)
 		done()
 		if err == nil {

@@ -105,7 +105,7 @@ func serve(t *testing.T, id *Identity, s resourcepb.StateServer) (endpoint strin
 
 func TestWaitReadyFollowsTheMachine(t *testing.T) {
 	id := identity(t)
-	n := &Node{VM: still(t), Context: id.Context(serve(t, id, &machineServer{}))}
+	n := &Node{VM: still(t), Context: id.Context(serve(t, id, &machineServer{})), attempt: attempt}
 	if err := n.WaitTLS(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestWaitReadySaysWhatIsMissing(t *testing.T) {
 
 func TestWaitTLSEndsWithTheVM(t *testing.T) {
 	vm := still(t)
-	n := &Node{VM: vm, Context: identity(t).Context("127.0.0.1:1")}
+	n := &Node{VM: vm, Context: identity(t).Context("127.0.0.1:1"), attempt: attempt}
 	time.AfterFunc(50*time.Millisecond, vm.Kill)
 	if err := n.WaitTLS(t.Context()); !errors.Is(err, qemu.ErrEnded) {
 		t.Errorf("WaitTLS = %v; want %v", err, qemu.ErrEnded)

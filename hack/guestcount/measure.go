@@ -1,0 +1,123 @@
+package guestcount
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cosi-os/cosi/tools/qemu"
+	"github.com/cosi-os/cosi/tools/qemu/node"
+)
+
+// Mark is a moment that the console shows.
+type Mark struct {
+	Name    string
+	Pattern *regexp.Regexp
+}
+
+// Names of the two moments that every Measurement has.
+const (
+	TLS   = "tls"   // the first TLS answer on the node's port
+	Ready = "ready" // the first authenticated Get that returns MachineStatuses with ready = true
+)
+
+// Marks splits the boot of our images.
+func Marks() []Mark {
+	return []Mark{
+		{"firmware", regexp.MustCompile(`EFI stub:`)},
+		{"engine", regexp.MustCompile(`(?m)^engine: COSI`)},
+	}
+}
+
+// Event is a moment with what it took from power-on.
+type Event struct {
+	Name         string
+	Wall         time.Duration
+	Instructions uint64
+}
+
+// Measure boots o's image with the counter until it is ready, and returns the events in their
+// order. A mark that the console does not show is left out. cache is where the plugin is kept.
+func Measure(ctx context.Context, h *qemu.Host, cache string, o node.Options, marks []Mark) ([]Event, error) {
+	plugin, err := build(ctx, cache)
+	if err != nil {
+		return nil, err
+	}
+	c, err := newCounter()
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	o.Plugin = plugin + ",socket=" + c.socket()
+	n, err := node.Start(ctx, h, o)
+	if err != nil {
+		return nil, err
+	}
+	defer n.Kill()
+	if err := c.accept(); err != nil {
+		return nil, err
+	}
+	events, err := watch(ctx, n, c, marks)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w\nthe console's last lines:\n%s", o.Image, err, n.Console.Tail(20))
+	}
+	return events, nil
+}
+
+// watch records the events of n until it is ready.
+func watch(ctx context.Context, n *node.Node, c *counter, marks []Mark) ([]Event, error) {
+	seen := make(chan Event, len(marks)+2)
+	record := func(name string) error {
+		count, err := c.read()
+		if err == nil {
+			seen <- Event{name, time.Since(n.Started), count}
+		}
+		return err
+	}
+	booting, ready := context.WithCancel(ctx)
+	defer ready()
+	var g errgroup.Group
+	for _, m := range marks {
+		g.Go(func() error {
+			if _, err := n.Console.Wait(booting, 0, m.Pattern); err != nil {
+				return nil // it was not shown; WaitReady tells why the boot failed
+			}
+			return record(m.Name)
+		})
+	}
+	g.Go(func() error {
+		defer ready()
+		return boot(ctx, n, record)
+	})
+	err := g.Wait()
+	close(seen)
+	var events []Event
+	for e := range seen {
+		events = append(events, e)
+	}
+	slices.SortStableFunc(events, func(a, b Event) int { return cmp.Compare(a.Instructions, b.Instructions) })
+	return events, err
+}
+
+func boot(ctx context.Context, n *node.Node, record func(string) error) error {
+	if err := n.WaitTLS(ctx); err != nil {
+		return err
+	}
+	if err := record(TLS); err != nil {
+		return err
+	}
+	client, err := n.Dial()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if _, err := n.WaitReady(ctx, client); err != nil {
+		return err
+	}
+	return record(Ready)
+}
