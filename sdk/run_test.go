@@ -18,6 +18,7 @@ import (
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/plugintest"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/memory"
 	"github.com/cosi-os/cosi/sdk"
 )
 
@@ -226,17 +227,7 @@ func TestOrphanOfAnEarlierRunIsDeleted(t *testing.T) {
 	if err := stop(); !errors.Is(err, context.Canceled) {
 		t.Errorf("Run = %v, want the context's error", err)
 	}
-	// An admin takes the finalizer off while the plugin is away.
-	p, err := r.Store.Get(t.Context(), state.Pointer{Kind: state.Kind{Namespace: "config", Type: points}, ID: "data"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p = proto.CloneOf(p)
-	p.Metadata.Finalizers = nil
-	if _, err := r.Store.Update(t.Context(), p, state.WriteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	r.Delete("data", &storagepb.MountPoint{})
+	forget(t, r, "data") // while the plugin is away
 	run(t, r, (&copier{}).plugin())
 	r.Wait("the orphan is gone", func() bool { return r.Get("data", &storagepb.MountPointStatus{}) == nil })
 }
@@ -376,4 +367,56 @@ func TestRunEndsWhenTheRuntimeRefusesTheRegistration(t *testing.T) {
 	if err := sdk.Run(t.Context(), (&copier{}).plugin()); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("Run = %v, want PERMISSION_DENIED", err)
 	}
+}
+
+// small is a store that remembers few events, so that watchers fall behind and bookmarks expire.
+func small(t *testing.T) *plugintest.Runtime {
+	r := plugintest.Start(t, declared)
+	r.Stop()
+	r.Store = memory.New(memory.Options{Limits: func(state.Kind) memory.Limits { return memory.Limits{Events: 4} }})
+	r.Resume(false)
+	return r
+}
+
+func TestExpiredBookmarkIsFollowedByTheWholeContents(t *testing.T) {
+	r := small(t)
+	run(t, r, (&copier{}).plugin())
+	r.Apply("kept", mountPoint("/var/kept"))
+	r.Apply("gone", mountPoint("/var/gone"))
+	r.Wait("both are copied", func() bool { return converged(r, "kept", "/var/kept")() && converged(r, "gone", "/var/gone")() })
+	r.Stop()
+	forget(t, r, "gone")
+	for n := range 20 {
+		r.Apply("new", mountPoint(fmt.Sprintf("/var/new%d", n)))
+	}
+	r.Resume(false)
+	r.Wait("new is copied", converged(r, "new", "/var/new19"))
+	r.Wait("the status of what went is gone", func() bool { return r.Get("gone", &storagepb.MountPointStatus{}) == nil })
+}
+
+func TestSlowWatcherMissesNothing(t *testing.T) {
+	r := small(t)
+	run(t, r, (&copier{}).plugin())
+	for n := range 300 {
+		r.Apply(fmt.Sprintf("p%d", n%10), mountPoint(fmt.Sprintf("/var/%d", n)))
+	}
+	for n := range 10 {
+		r.Wait("the last write is copied", converged(r, fmt.Sprintf("p%d", n), fmt.Sprintf("/var/%d", 290+n)))
+	}
+}
+
+// forget destroys a MountPoint that still carries the plugin's finalizer, as an admin may.
+func forget(t *testing.T, r *plugintest.Runtime, id string) {
+	t.Helper()
+	pointer := state.Pointer{Kind: state.Kind{Namespace: "config", Type: points}, ID: id}
+	p, err := r.Store.Get(t.Context(), pointer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p = proto.CloneOf(p)
+	p.Metadata.Finalizers = nil
+	if _, err := r.Store.Update(t.Context(), p, state.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.Delete(id, &storagepb.MountPoint{})
 }
