@@ -16,6 +16,14 @@ import (
 	"github.com/cosi-os/cosi/engine/wire"
 )
 
+const (
+	// inOrder is the end of a process that ended by itself and has nothing to complain about.
+	inOrder = "exit 0"
+	// settle is how long such a process waits at least: while a node goes down, its plugins are drained and end so one by one, and
+	// are not to be started again before the node stops them all.
+	settle = 2 * time.Second
+)
+
 // command asks a process to start or stop; done is closed when it has.
 type command struct {
 	start bool
@@ -67,6 +75,9 @@ func (p *process) run(ctx context.Context) {
 		}
 		var wait time.Duration
 		p.step, wait = p.s.Backoff.next(p.step, time.Since(started))
+		if end == inOrder {
+			wait = max(wait, settle)
+		}
 		p.report(pid, end, time.Now().Add(wait))
 		wanted = p.wait(ctx, wait)
 		p.restarts++
