@@ -33,7 +33,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// runtimeUID is the runtime's user on a machine. As another user it runs under an engine --root that does not change users.
+// runtimeUID is the runtime's user on a machine. Under engine --root it is root, and then plugins have users of their own all the same,
+// or it is the user who started the engine, whom everything runs as then.
 const runtimeUID = 900
 
 // serveNode serves a node until ctx is done, or until the engine goes away.
@@ -158,8 +159,8 @@ func (r *nodeRuntime) start(ctx context.Context, group *errgroup.Group) error {
 
 func (r *nodeRuntime) servePlugin(ctx context.Context, listener net.Listener, d *declaration.Declaration) error {
 	uid := d.UID
-	if !r.hello.PID1 && os.Getuid() != runtimeUID {
-		uid = uint32(os.Getuid())
+	if own := os.Getuid(); own != runtimeUID && own != 0 {
+		uid = uint32(own)
 	}
 	err := plugins.Serve(ctx, listener, d, uid, plugins.Config{
 		Table: r.table, State: r.top, Options: server.Options(),
