@@ -39,7 +39,7 @@ func allowances(d *declaration.Declaration) []allowance {
 		{d.Argv[0], unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE},
 		{"/etc", toRead},
 		{"/usr/lib/os-release", toRead}, // /etc/os-release points there
-		{"/run/cosi/network", toRead}, // /etc/resolv.conf points there
+		{"/run/cosi/network", toRead},   // /etc/resolv.conf points there
 		{"/proc/self", toRead},
 		{"/dev/null", toUseDevice},
 		{"/dev/zero", toUseDevice},
