@@ -128,10 +128,24 @@ func session(t *testing.T, command ...string) {
 			t.Errorf("%q: /proc/PID/status has no %q", command, want)
 		}
 	}
+	if dirty, ok := privateDirty(cmd.Process.Pid); ok {
+		t.Logf("%q: Private_Dirty %s", command, dirty)
+	}
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%q after SIGINT: %v: %s", command, err, &stderr)
 	}
+}
+
+// privateDirty is the memory that a process does not share.
+func privateDirty(pid int) (kB string, ok bool) {
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
+	if err != nil {
+		return "", false
+	}
+	_, after, ok := strings.Cut(string(data), "Private_Dirty:")
+	line, _, _ := strings.Cut(after, "\n")
+	return strings.TrimSpace(line), ok
 }
