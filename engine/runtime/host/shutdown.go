@@ -60,8 +60,11 @@ func shutdownOrder(view *observe.View, powerful func(string) bool) *wire.Shutdow
 	return nil
 }
 
-// goDown gives the order though plugins may be late: PID 1 stops what is left.
+// goDown gives the order though plugins may be late: PID 1 stops what is left. A plugin that has let go is stopped at once, or it would be
+// started again and take hold again.
 func (h *Host) goDown(ctx context.Context, order *wire.Shutdown) error {
-	h.table.Drain(ctx, order.Reason, time.Now().Add(drainTime))
+	h.table.Drain(ctx, order.Reason, time.Now().Add(drainTime), func(name string) {
+		_ = h.conn.Send(wire.Down{Stop: &wire.Process{Name: name}}) // The order that follows fails the same way.
+	})
 	return h.conn.Send(wire.Down{Shutdown: order})
 }

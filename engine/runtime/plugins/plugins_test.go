@@ -247,7 +247,11 @@ func TestDrainGoesBackwardsAndIsBounded(t *testing.T) {
 		}()
 	}
 	begun := time.Now()
-	late := w.table.Drain(ctx, "power key", begun.Add(2*time.Second))
+	var stopped []string
+	late := w.table.Drain(ctx, "power key", begun.Add(2*time.Second), func(name string) { stopped = append(stopped, name) })
+	if !slices.Equal(stopped, []string{"c", "a", "b"}) {
+		t.Errorf("stopped %v; want c a b", stopped)
+	}
 	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("it took %v", took)
 	}

@@ -156,7 +156,8 @@ func (s *service) receive(stream grpc.BidiStreamingServer[pluginpb.SessionReques
 
 // Drain asks every plugin to let go of what it holds, those that were started last first, one after the other. It returns when all
 // have drained or ended, or at the deadline, with the names of those that had not. None may use more than half of the time that is left.
-func (t *Table) Drain(ctx context.Context, reason string, deadline time.Time) (late []string) {
+// Each is reported to stopped when its turn is over, so that it is not started again.
+func (t *Table) Drain(ctx context.Context, reason string, deadline time.Time, stopped func(name string)) (late []string) {
 	for _, lease := range t.sessions() {
 		until := time.Now().Add(time.Until(deadline) / 2)
 		_ = t.change(ctx, lease.name, func(*entry) { lease.draining = reason }) // A status that is not written stops no shutdown.
@@ -171,6 +172,7 @@ func (t *Table) Drain(ctx context.Context, reason string, deadline time.Time) (l
 		case <-ctx.Done():
 			return append(late, lease.name)
 		}
+		stopped(lease.name)
 	}
 	return late
 }
