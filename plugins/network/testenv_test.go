@@ -204,11 +204,7 @@ func newNode(t *testing.T, cmdline string) (*node, func()) {
 
 func startNode(t *testing.T, cmdline, dir string) (*node, func()) {
 	t.Helper()
-	n := &node{network: newNetwork(), t: t, wake: make(chan bool, 1)}
-	n.cmdline, n.resolvConf = filepath.Join(dir, "cmdline"), filepath.Join(dir, "resolv.conf")
-	must(t, os.WriteFile(n.cmdline, []byte(cmdline), 0o644))
-	must(t, n.open())
-	n.kernel.cables = map[string]bool{"veth": true}
+	n := openNode(t, cmdline, dir)
 	ctx, cancel := context.WithCancel(context.Background())
 	var watching sync.WaitGroup
 	watching.Go(func() {
@@ -216,9 +212,21 @@ func startNode(t *testing.T, cmdline, dir string) (*node, func()) {
 			t.Error(err)
 		}
 	})
-	stop := sync.OnceFunc(func() { cancel(); watching.Wait(); n.kernel.close() })
+	stop := sync.OnceFunc(func() { cancel(); watching.Wait() })
 	t.Cleanup(stop)
 	return n, stop
+}
+
+// openNode makes a node that nothing wakes yet.
+func openNode(t *testing.T, cmdline, dir string) *node {
+	t.Helper()
+	n := &node{network: newNetwork(), t: t, wake: make(chan bool, 1)}
+	n.cmdline, n.resolvConf = filepath.Join(dir, "cmdline"), filepath.Join(dir, "resolv.conf")
+	must(t, os.WriteFile(n.cmdline, []byte(cmdline), 0o644))
+	must(t, n.open())
+	t.Cleanup(n.kernel.close)
+	n.kernel.cables = map[string]bool{"veth": true}
+	return n
 }
 
 func (n *node) ring() {
