@@ -196,7 +196,6 @@ func (w *writer) bootImage() (closeAll func(), err error) {
 	}
 	closeAll = func() { initrd.Close(); linux.Close() }
 	w.boot, err = uki.New(w.parts.stub, uki.Spec{
-		OSRelease:   string(osRelease(w.plan, w.in, w.parts.unpinned())),
 		CommandLine: w.plan.CommandLine,
 		Uname:       w.parts.kernel.Release,
 		Initrd:      initrd,

@@ -19,7 +19,10 @@ import (
 
 // Spec is what is put behind the stub.
 type Spec struct {
-	OSRelease   string // os-release(5): boot loaders take the menu's title and version from it
+	// OSRelease is os-release(5): boot loaders take the menu's title and version from it. Empty, there is no such section, and the stub
+	// hands the kernel the initrd as it is. Otherwise it makes a copy with a second archive behind (/.extra/os-release), which costs the
+	// initrd's size in memory, and which the kernel's lz4 decoder takes for damage.
+	OSRelease   string
 	CommandLine string
 	Uname       string // the kernel's release, as uname -r prints it
 	Initrd      content.Content
@@ -47,13 +50,16 @@ type section struct {
 }
 
 func (s Spec) sections() []section {
-	return []section{
-		{OSRelease, content.String(s.OSRelease)},
+	var all []section
+	if s.OSRelease != "" {
+		all = append(all, section{OSRelease, content.String(s.OSRelease)})
+	}
+	return append(all, []section{
 		{CommandLine, content.String(s.CommandLine)},
 		{Uname, content.String(s.Uname)},
 		{Initrd, s.Initrd},
 		{Linux, s.Linux},
-	}
+	}...)
 }
 
 // Characteristics of an appended section, from the PE specification.
