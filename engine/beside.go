@@ -42,6 +42,7 @@ func beside(root string, port int) error {
 	if err != nil {
 		log.Printf("%v", err)
 	}
+	log.Printf("COSI %s in %s, the API for this user at unix://%s", image.Version, root, filepath.Join(root, "run/cosi/runtime.sock"))
 	_, err = node.New(node.Config{Root: root, Port: port, Engine: self, Image: image}, log).Run(ctx)
 	return err
 }

@@ -37,6 +37,8 @@ func Declaration(root, name string) (*declaration.Declaration, error) {
 	return d, nil
 }
 
+var errNoPlugins = errors.New("there is no plugin")
+
 func readDeclaration(file string) (*declaration.Declaration, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -152,5 +154,3 @@ func (n *Node) launch(name string, keep int, groups []uint32) []string {
 	}
 	return append(argv, name)
 }
-
-var errNoPlugins = errors.New("there is no plugin")
