@@ -128,6 +128,7 @@ func plainUnavailable(message string) string {
 		{"bad certificate", "the node refuses the client certificate: it is of another CA or revoked"},
 		{"unknown certificate authority", "the node refuses the client certificate: it is of another CA"},
 		{"expired certificate", "the node refuses the client certificate: it has expired (cosictl gen renew)"},
+		{"write unix", "the socket serves only the user who started the node"},
 		{"certificate has expired", "the certificate has expired (cosictl gen renew)"},
 	} {
 		if strings.Contains(message, hint.part) {

@@ -27,6 +27,8 @@ func TestExplainSpeaksPlainly(t *testing.T) {
 		{status.Error(codes.Internal, "boom"), "the node failed: boom (Internal)"},
 		{status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`),
 			"the node cannot be reached: dial tcp 127.0.0.1:1: connect: connection refused"},
+		{status.Error(codes.Unavailable, `connection error: desc = "transport: failed to write client preface: write unix @->/s: write: broken pipe"`),
+			"the node cannot be reached: the socket serves only the user who started the node: failed to write client preface: write unix @->/s: write: broken pipe"},
 		{errors.New("plain"), "plain"},
 	} {
 		got := Explain(test.err)

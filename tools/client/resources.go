@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"strings"
@@ -56,11 +57,17 @@ const (
 	Unchanged Outcome = "unchanged"
 )
 
+// ErrTearingDown says that a resource is on its way out and takes no changes.
+var ErrTearingDown = errors.New("is being deleted")
+
+// phaseTearingDown is the phase of such a resource.
+const phaseTearingDown = "tearingDown"
+
 // attempts is how often Apply tries again when somebody else wrote in between.
 const attempts = 5
 
 // Apply makes the node's resource what r says: labels, annotations (those of the node's own are kept) and content. It returns the
-// resource as it is then.
+// resource as it is then. A resource that is being deleted is left alone: ErrTearingDown.
 func (c *Client) Apply(ctx context.Context, k *kinds.Kind, r *resourcepb.Resource) (Outcome, *resourcepb.Resource, error) {
 	var err error
 	for range attempts {
@@ -86,6 +93,9 @@ func (c *Client) applyOnce(ctx context.Context, k *kinds.Kind, r *resourcepb.Res
 	}
 	if err != nil {
 		return "", nil, err
+	}
+	if m := old.GetMetadata(); m.GetPhase() == phaseTearingDown {
+		return "", nil, fmt.Errorf("%w and held by %s: apply it again once it is gone", ErrTearingDown, strings.Join(m.GetFinalizers(), ", "))
 	}
 	fresh := merge(old, r)
 	if same(k, old, fresh) {

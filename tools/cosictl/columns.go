@@ -61,6 +61,8 @@ func shortDuration(d time.Duration) string {
 	return itoa(int64(d/(24*time.Hour))) + "d"
 }
 
+var fraction = regexp.MustCompile(`^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z$`)
+
 var pathStep = regexp.MustCompile(`^\.([A-Za-z0-9_-]+)(\[\*\])?`)
 
 // cell is what a column shows: the fields that a path like {.spec.leases[*].address} leads to, separated by commas.
@@ -128,7 +130,8 @@ func compact(m protoreflect.Message) string {
 		return "?"
 	}
 	if n.Kind != yaml.MappingNode {
-		return oneLine(n.Value)
+		// To the second: who wants more asks for -o yaml.
+		return fraction.ReplaceAllString(oneLine(n.Value), "${1}Z")
 	}
 	var parts []string
 	for i := 0; i+1 < len(n.Content); i += 2 {

@@ -12,6 +12,7 @@ import (
 
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	servicepb "github.com/cosi-os/cosi/api/cosi/service/v1alpha1"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
 )
@@ -116,6 +117,7 @@ func TestCellsOfAKindFromTheNetwork(t *testing.T) {
 		{message, "", "?"},
 		{message, "{.metadata.id}", "x"},
 		{link, "{.spec.link}", "first_with_carrier"},
+		{&servicepb.LogLine{Time: timestamppb.New(noon.Add(1500 * time.Millisecond))}, "{.spec.time}", "2026-01-02T12:00:01Z"},
 		{link, "{.spec.link.name}", ""},
 		{&networkpb.DHCPClient{}, "{.spec.link}", ""},
 	} {

@@ -7,9 +7,11 @@ import (
 	"testing"
 	"time"
 
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/tools/client"
 )
 
 const mountYAML = `metadata:
@@ -127,8 +129,40 @@ func deletes(t *testing.T, p *person) {
 		t.Errorf("said %q", text)
 	}
 	p.want(exitOK, "delete", "mountpoint/gone", "--ignore-missing")
+	// Somebody holds on to it.
+	p.in = strings.ReplaceAll(mountYAML, "data\n", "held\n")
+	p.want(exitOK, "apply", "-f", "-")
+	hold(t, p.endpoint, "held")
+	if text := p.want(exitTimeout, "delete", "mount", "held", "--timeout", "300ms"); text != "cosictl: mountpoint/held is still tearing down: held by mount\n" {
+		t.Errorf("said %q", text)
+	}
+	if text := p.want(exitError, "apply", "-f", "-"); text != "cosictl: mountpoint/held: is being deleted and held by mount: apply it again once it is gone\n" {
+		t.Errorf("said %q", text)
+	}
 	p.want(exitUsage, "delete", "mount")
 	p.want(exitUsage, "delete", "mount", "a", "-f", file)
+}
+
+// hold puts a finalizer on a mount point, as a plugin does.
+func hold(t *testing.T, endpoint, id string) {
+	t.Helper()
+	c, err := client.Dial(client.Context{Endpoint: endpoint})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	k, err := c.Kind(t.Context(), "mount")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Get(t.Context(), k, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Metadata.Finalizers = []string{"mount"}
+	if _, err := c.State.Update(t.Context(), &resourcepb.UpdateRequest{NewResource: r}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func watches(t *testing.T, p *person) {
