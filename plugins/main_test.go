@@ -128,8 +128,8 @@ func session(t *testing.T, command ...string) {
 			t.Errorf("%q: /proc/PID/status has no %q", command, want)
 		}
 	}
-	if dirty, ok := privateDirty(cmd.Process.Pid); ok {
-		t.Logf("%q: Private_Dirty %s", command, dirty)
+	if own, ok := ownMemory(cmd.Process.Pid); ok {
+		t.Logf("%q: %s of memory of its own", command, own)
 	}
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
@@ -139,13 +139,13 @@ func session(t *testing.T, command ...string) {
 	}
 }
 
-// privateDirty is the memory that a process does not share.
-func privateDirty(pid int) (kB string, ok bool) {
+// ownMemory is the memory of a process that no file backs: pages of a program that was just linked are dirty, but not its own.
+func ownMemory(pid int) (kB string, ok bool) {
 	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
 	if err != nil {
 		return "", false
 	}
-	_, after, ok := strings.Cut(string(data), "Private_Dirty:")
+	_, after, ok := strings.Cut(string(data), "Anonymous:")
 	line, _, _ := strings.Cut(after, "\n")
 	return strings.TrimSpace(line), ok
 }

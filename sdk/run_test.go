@@ -268,7 +268,7 @@ func TestDrainedPluginEnds(t *testing.T) {
 	result := make(chan error, 1)
 	go func() { result <- sdk.Run(t.Context(), c.plugin()) }()
 	r.WaitReady()
-	if late := r.Table.Drain(t.Context(), "power-off", time.Now().Add(10*time.Second)); len(late) > 0 {
+	if late := r.Table.Drain(t.Context(), "power-off", time.Now().Add(10*time.Second), func(string) {}); len(late) > 0 {
 		t.Errorf("late = %q, want none", late)
 	}
 	if err := <-result; err != nil {

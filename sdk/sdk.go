@@ -1,15 +1,3 @@
-// Package sdk is what a plugin is written with: controllers that read resources from memory, make the world what they say, and
-// write what they found.
-//
-// A plugin's main calls Main with a Plugin. The SDK connects to the runtime, registers, watches every input, and calls each
-// controller's Reconcile when something may have to be done. It promises:
-//
-//   - Reconcile is first called when all inputs and outputs of its controller are in memory, and never twice at a time.
-//   - A change is never lost: what changes while Reconcile runs leads to one more call. Changes may be taken together.
-//   - When the runtime restarts, the plugin connects again; when the runtime lost its memory store, all inputs are read again
-//     and every controller reconciles, so that all outputs are written again.
-//
-// A controller may not assume that it is called once for each change, nor that it sees every version.
 package sdk
 
 import (
