@@ -13,6 +13,9 @@ import (
 // ErrStop is what a callback of Watch returns to end the watch without an error.
 var ErrStop = errors.New("stop watching")
 
+// ErrEnded says that the node ended a watch: it goes down, or the watcher was too slow.
+var ErrEnded = errors.New("the node ended the watch")
+
 // apiVersion makes the server send BOOTSTRAPPED and ERRORED.
 const apiVersion = 1
 
@@ -32,14 +35,14 @@ func (c *Client) Watch(ctx context.Context, k *kinds.Kind, id string, o *resourc
 	for {
 		response, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return errors.New("the node ended the watch")
+			return ErrEnded
 		}
 		if err != nil {
 			return Explain(err)
 		}
 		for _, event := range response.GetEvent() {
 			if event.GetEventType() == resourcepb.EventType_ERRORED {
-				return fmt.Errorf("the node ended the watch: %s", event.GetError())
+				return fmt.Errorf("%w: %s", ErrEnded, event.GetError())
 			}
 			if err := f(event); errors.Is(err, ErrStop) {
 				return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -26,6 +27,9 @@ type logsCommand struct {
 	format string
 	follow bool
 	tail   int32
+
+	now  *resourcepb.Resource // the last line when the command began: where the past ends
+	last time.Time            // of the last line that was printed
 }
 
 func newLogs(a *app) *cobra.Command {
@@ -55,8 +59,8 @@ func (l *logsCommand) run(ctx context.Context, c *client.Client, args []string) 
 	if err != nil {
 		return err
 	}
-	// Every line is a version of the resource: the present one is where the past ends.
-	now, err := c.Get(ctx, k, args[0])
+	// Every line is a version of the resource.
+	l.now, err = c.Get(ctx, k, args[0])
 	if client.Code(err) == codes.NotFound && !l.follow {
 		return fmt.Errorf("%s has printed nothing, or there is no such process ('cosictl get logs' lists them)", args[0])
 	}
@@ -66,25 +70,55 @@ func (l *logsCommand) run(ctx context.Context, c *client.Client, args []string) 
 	if l.tail == 0 && !l.follow {
 		return nil
 	}
-	err = c.Watch(ctx, k, args[0], &resourcepb.WatchOptions{TailEvents: l.tail, Aggregated: true}, func(e *resourcepb.Event) error {
-		return l.event(k, now, e)
-	})
-	return interrupted(ctx, err)
+	for {
+		err = c.Watch(ctx, k, args[0], &resourcepb.WatchOptions{TailEvents: l.tail, Aggregated: true}, func(e *resourcepb.Event) error {
+			return l.event(k, e)
+		})
+		if !l.follow || !lost(err) || ctx.Err() != nil {
+			return interrupted(ctx, err)
+		}
+		l.again(ctx, err)
+	}
 }
 
-func (l *logsCommand) event(k *kinds.Kind, now *resourcepb.Resource, e *resourcepb.Event) error {
+// lost reports whether a watch ended for a reason that passes: the runtime restarts, the node reboots, too much was printed at once.
+func lost(err error) bool {
+	switch client.Code(err) {
+	case codes.Unavailable, codes.ResourceExhausted, codes.NotFound:
+		return true
+	}
+	return errors.Is(err, client.ErrEnded)
+}
+
+// catchUp is how many lines are looked at again after the connection was lost. Those that were printed are left out by their time:
+// numbers and versions begin anew when the node does.
+const catchUp = 1000
+
+// again prepares the next try. It says only once that the connection is lost.
+func (l *logsCommand) again(ctx context.Context, err error) {
+	if l.now != nil || l.tail != catchUp {
+		fmt.Fprintf(l.err, "cosictl: %v: trying again\n", err)
+	}
+	l.now, l.tail = nil, catchUp
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Second):
+	}
+}
+
+func (l *logsCommand) event(k *kinds.Kind, e *resourcepb.Event) error {
 	switch e.GetEventType() {
 	case resourcepb.EventType_CREATED, resourcepb.EventType_UPDATED:
 	default:
 		return nil
 	}
-	past := version(e.GetResource()) <= version(now)
+	past := version(e.GetResource()) <= version(l.now)
 	if l.tail > 0 || !past {
 		if err := l.print(k, e.GetResource()); err != nil {
 			return err
 		}
 	}
-	if !l.follow && version(e.GetResource()) >= version(now) {
+	if !l.follow && version(e.GetResource()) >= version(l.now) {
 		return client.ErrStop
 	}
 	return nil
@@ -95,6 +129,11 @@ func (l *logsCommand) print(k *kinds.Kind, r *resourcepb.Resource) error {
 	if err != nil {
 		return err
 	}
+	at := timeOf(m)
+	if l.now == nil && !at.IsZero() && !at.After(l.last) {
+		return nil // printed before the connection was lost
+	}
+	l.last = at
 	if l.format == formatJSON {
 		n, err := kinds.EncodeNode(m)
 		if err != nil {
@@ -109,6 +148,23 @@ func (l *logsCommand) print(k *kinds.Kind, r *resourcepb.Resource) error {
 	}
 	_, err = fmt.Fprintln(l.out, m.Get(field).String())
 	return err
+}
+
+// timeOf is the time of a line; zero without one.
+func timeOf(m protoreflect.Message) time.Time {
+	field := m.Descriptor().Fields().ByName("time")
+	if field == nil || field.Message() == nil || !m.Has(field) {
+		return time.Time{}
+	}
+	n, err := kinds.EncodeNode(m.Get(field).Message())
+	if err != nil {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339Nano, n.Value)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
 }
 
 // version is a resource's version as a number; 0 without one.

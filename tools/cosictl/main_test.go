@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -154,31 +155,41 @@ var buildRuntime = sync.OnceValues(func() (string, error) {
 // startRuntime serves the State of a real runtime alone on a socket, until the test ends.
 func startRuntime(t *testing.T) (socket string) {
 	t.Helper()
-	binary, err := buildRuntime()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir, err := os.MkdirTemp("", "c") // short: a socket's path has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	socket = filepath.Join(dir, "s")
+	stop := startAt(t, socket)
+	t.Cleanup(stop)
+	return socket
+}
+
+// startAt starts a runtime on a socket and returns what ends it; ending it twice is harmless.
+func startAt(t *testing.T, socket string) (stop func()) {
+	t.Helper()
+	binary, err := buildRuntime()
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command(binary, "--listen", "unix://"+socket)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = func() {
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
-	})
+	}
 	for range 200 {
-		if _, err := os.Stat(socket); err == nil {
-			return socket
+		if conn, err := net.Dial("unix", socket); err == nil {
+			conn.Close()
+			return stop
 		}
 		time.Sleep(25 * time.Millisecond)
 	}
+	stop()
 	t.Fatal("the runtime does not listen")
-	return ""
+	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -201,10 +202,7 @@ func (p *person) eventually(true func() bool) {
 }
 
 func logs(t *testing.T, p *person) {
-	print := func(n string) {
-		p.in = "metadata: {type: log, id: engine}\nspec: {stream: stdout, sequence: " + n + ", line: 'line " + n + "', fields: {n: " + n + "}}\n"
-		p.want(exitOK, "apply", "-f", "-")
-	}
+	print := func(n string) { p.prints("2026-01-01T00:00:0"+n+"Z", n) }
 	if text := p.want(exitError, "logs", "engine"); !strings.Contains(text, "has printed nothing") {
 		t.Errorf("said %q", text)
 	}
@@ -216,7 +214,7 @@ func logs(t *testing.T, p *person) {
 			t.Errorf("--tail %s: %q; want %q", tail, text, want)
 		}
 	}
-	if text := p.want(exitOK, "logs", "engine", "--tail", "1", "-o", "json"); text != `{"stream":"stdout","sequence":3,"line":"line 3","fields":{"n":3}}`+"\n" {
+	if text := p.want(exitOK, "logs", "engine", "--tail", "1", "-o", "json"); text != `{"time":"2026-01-01T00:00:03Z","stream":"stdout","sequence":3,"line":"line 3","fields":{"n":3}}`+"\n" {
 		t.Errorf("said %q", text)
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -261,6 +259,39 @@ func foreignKind(t *testing.T, p *person) {
 	p.want(exitOK, "get", "widgets")
 	if text := p.want(exitOK, "get"); !strings.Contains(text, "Widgets.example.com") {
 		t.Errorf("the new kind is not among the kinds:\n%s", text)
+	}
+}
+
+// prints writes a line of the process engine, as the runtime does.
+func (p *person) prints(at, n string) {
+	p.t.Helper()
+	p.in = "metadata: {type: log, id: engine}\nspec: {time: " + at + ", stream: stdout, sequence: " + n + ", line: 'line " + n + "', fields: {n: " + n + "}}\n"
+	p.want(exitOK, "apply", "-f", "-")
+}
+
+func TestLogsGoOnAfterARestart(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	stop := startAt(t, socket)
+	p := newPerson(t, "unix://"+socket)
+	p.prints("2026-01-01T00:00:01Z", "1")
+	p.prints("2026-01-01T00:00:02Z", "2")
+	ctx, interrupt := context.WithCancel(t.Context())
+	follower := newPerson(t, p.endpoint)
+	done := make(chan int)
+	go func() { done <- follower.runFor(ctx, "logs", "engine", "-f", "--tail", "1") }()
+	p.eventually(func() bool { return follower.out.String() == "line 2\n" })
+	stop()
+	t.Cleanup(startAt(t, socket))
+	// PID 1 hands the old lines to a runtime that starts again.
+	p.prints("2026-01-01T00:00:02Z", "2")
+	p.prints("2026-01-01T00:00:03Z", "3")
+	p.eventually(func() bool { return follower.out.String() == "line 2\nline 3\n" })
+	interrupt()
+	if code := <-done; code != exitOK {
+		t.Errorf("exit code %d after an interrupt", code)
+	}
+	if text := follower.err.String(); !strings.Contains(text, "trying again") {
+		t.Errorf("said %q", text)
 	}
 }
 
