@@ -148,8 +148,9 @@ func (c *cache) remove(m *resourcepb.Metadata) change {
 func (c *cache) updated(r *resourcepb.Resource) change {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// Without an entry the watch was ahead: the resource is gone again, and would stay here for ever.
-	if _, ok := c.items[r.GetMetadata().GetId()]; !ok || c.staged != nil {
+	// Without an entry, or with one of another life, the watch was ahead: what was updated is gone, and would stay here for ever.
+	e, ok := c.items[r.GetMetadata().GetId()]
+	if !ok || !sameLife(e.resource.GetMetadata(), r.GetMetadata()) || c.staged != nil {
 		return unchanged
 	}
 	return c.put(r)
@@ -204,10 +205,13 @@ func (c *cache) isSynced() bool {
 
 // newer reports whether b is a later state than a of the resource with one id: a higher version, or another life of it.
 func newer(a, b *resourcepb.Metadata) bool {
-	if !proto.Equal(a.GetCreated(), b.GetCreated()) {
+	if !sameLife(a, b) {
 		return true
 	}
 	va, errA := strconv.ParseUint(a.GetVersion(), 10, 64)
 	vb, errB := strconv.ParseUint(b.GetVersion(), 10, 64)
 	return errA != nil || errB != nil || vb > va
 }
+
+// sameLife reports whether there was no destruction and creation between two states of a resource.
+func sameLife(a, b *resourcepb.Metadata) bool { return proto.Equal(a.GetCreated(), b.GetCreated()) }

@@ -112,6 +112,12 @@ func TestCacheTakesOwnWritesIn(t *testing.T) {
 	if got := c.apply(event(updated, "2", 1)); got != unchanged {
 		t.Error("the event of an own write looks like somebody else's")
 	}
+	c.apply(event(destroyed, "2", 1))
+	c.apply(event(created, "1", 2))
+	c.updated(event(updated, "3", 1).Resource)
+	if version(c) != "1" {
+		t.Error("the answer to an update of an earlier life took the place of the present one")
+	}
 	c.destroyed("data")
 	if version(c) != "" {
 		t.Error("destroyed and still there")
