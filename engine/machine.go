@@ -52,7 +52,7 @@ func machine() {
 
 // down unmounts and ends the machine. If that hangs, the deadline that began with the node's stop ends it.
 func down(n *node.Node, log *output.Log, consoles []*output.Console, restart bool) {
-	n.Disarm() // nobody feeds it any more, and slow disks are no reason for a reset
+	n.Disarm()                  // nobody feeds it any more, and slow disks are no reason for a reset
 	unix.Kill(-1, unix.SIGKILL) // whatever escaped its control group
 	complain(log, boot.Unmount()...)
 	unix.Sync()

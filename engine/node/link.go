@@ -13,6 +13,9 @@ import (
 	"github.com/cosi-os/cosi/engine/wire"
 )
 
+// stageReady is the runtime's word for: plugins registered, user data applied, the network has an address.
+const stageReady = "ready"
+
 // link is the conversation with one run of the runtime.
 type link struct {
 	f    *os.File
@@ -132,6 +135,9 @@ func (n *Node) obey(ctx context.Context, down *wire.Down) {
 	case down.Stage != nil:
 		n.record.publish(wire.Up{Stage: down.Stage})
 		n.log.Printf("stage %s after %d ms", down.Stage.Name, down.Stage.Milliseconds)
+		if down.Stage.Name == stageReady {
+			n.gotReady()
+		}
 	case down.Shutdown != nil:
 		n.shutdown(*down.Shutdown)
 	case down.Start != nil:

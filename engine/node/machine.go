@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -73,11 +74,6 @@ func (n *Node) machine(ctx context.Context) {
 	ready := make(chan struct{})
 	n.watch(func() error { return device.Watch(ctx, ready, func(e device.Event) { n.plugged(ctx, e) }) })
 	<-ready
-	for _, d := range n.declarations {
-		for _, name := range d.Modules {
-			n.load(name)
-		}
-	}
 	if n.modules != nil {
 		n.complain(n.modules.ColdPlug()...)
 	}
@@ -87,6 +83,12 @@ func (n *Node) machine(ctx context.Context) {
 		n.readKey(ctx, file)
 	}
 	n.Stage("cold-plugged", boot.SinceBoot())
+	n.settle(ctx)
+	for _, d := range n.declarations {
+		for _, name := range d.Modules {
+			n.load(name)
+		}
+	}
 	n.watch(func() error { return n.log.KernelMessages(ctx) })
 	if n.watchdog == nil {
 		n.openWatchdog()
@@ -94,6 +96,18 @@ func (n *Node) machine(ctx context.Context) {
 	if n.watchdog != nil {
 		n.log.Printf("feeding %s", n.watchdog.Name())
 		n.watchdog.Run(ctx)
+	}
+}
+
+// settle waits until the runtime says that the node is ready: what follows would take the processor away from that. A node that does not
+// get there may need just the modules that follow (a VLAN), so the wait ends: after four times as long as it took until here, because
+// machines differ by a factor of a hundred, but at least one second and at most ten.
+func (n *Node) settle(ctx context.Context) {
+	patience := min(max(4*time.Since(n.began), time.Second), 10*time.Second)
+	select {
+	case <-n.ready:
+	case <-time.After(patience):
+	case <-ctx.Done():
 	}
 }
 

@@ -60,13 +60,17 @@ type Node struct {
 	modules      *module.Loader // nil off a machine
 	watchdog     *watchdog.Watchdog
 	down         chan wire.Shutdown
+	began        time.Time
+	ready        chan struct{} // closed by gotReady
+	gotReady     func()        // after the runtime's stage "ready"; more than once is harmless
 
 	background sync.WaitGroup
 }
 
 // New returns a node that shows its output on the log's consoles.
 func New(c Config, log *output.Log) *Node {
-	n := &Node{Config: c, log: log, record: newRecord(), down: make(chan wire.Shutdown, 1)}
+	n := &Node{Config: c, log: log, record: newRecord(), down: make(chan wire.Shutdown, 1), began: time.Now(), ready: make(chan struct{})}
+	n.gotReady = sync.OnceFunc(func() { close(n.ready) })
 	n.supervisor = &supervisor.Supervisor{Log: log, Report: n.record.publish, Backoff: supervisor.DefaultBackoff, Grace: grace}
 	return n
 }

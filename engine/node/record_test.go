@@ -3,6 +3,7 @@ package node
 import (
 	"testing"
 
+	"github.com/cosi-os/cosi/engine/output"
 	"github.com/cosi-os/cosi/engine/wire"
 )
 
@@ -49,5 +50,22 @@ func TestTheQueueBeginsWhereTheReplayEnds(t *testing.T) {
 	r.publish(wire.Up{Stopping: &wire.Stopping{Reason: "asked"}})
 	if all := r.connect(); len(all) != 4 || all[3].Stopping == nil {
 		t.Errorf("replay %+v; want three processes and Stopping", all)
+	}
+}
+
+func TestTheRuntimesReadyIsHeardOnceAndMore(t *testing.T) {
+	n := New(Config{}, output.NewLog())
+	n.obey(t.Context(), &wire.Down{Stage: &wire.Stage{Name: "api", Milliseconds: 1}})
+	select {
+	case <-n.ready:
+		t.Fatal("ready after another stage")
+	default:
+	}
+	for range 2 { // a runtime that was restarted says it again
+		n.obey(t.Context(), &wire.Down{Stage: &wire.Stage{Name: stageReady, Milliseconds: 2}})
+	}
+	<-n.ready
+	if all := n.record.connect(); len(all) != 3 {
+		t.Errorf("replay %+v; want the three stages", all)
 	}
 }
