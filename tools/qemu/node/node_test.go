@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,11 +55,11 @@ func identity(t *testing.T) *Identity {
 // is watched.
 type machineServer struct {
 	resourcepb.UnimplementedStateServer
-	ready bool
+	ready atomic.Bool
 }
 
 func (s *machineServer) resource() *resourcepb.Resource {
-	spec, err := proto.Marshal(&machinepb.MachineStatus{Ready: s.ready, Name: "cosi", Reason: "PluginsStarting", Message: "mount is not there yet"})
+	spec, err := proto.Marshal(&machinepb.MachineStatus{Ready: s.ready.Load(), Name: "cosi", Reason: "PluginsStarting", Message: "mount is not there yet"})
 	if err != nil {
 		panic(err)
 	}
@@ -74,7 +75,7 @@ func (s *machineServer) Watch(_ *resourcepb.WatchRequest, stream grpc.ServerStre
 		if err := stream.Send(&resourcepb.WatchResponse{Event: []*resourcepb.Event{{Resource: s.resource()}}}); err != nil {
 			return err
 		}
-		s.ready = true
+		s.ready.Store(true)
 	}
 	<-stream.Context().Done()
 	return nil

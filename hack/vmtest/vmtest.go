@@ -1,0 +1,219 @@
+// Package vmtest runs tests on a node in a VM. A test starts a node, drives it through the client
+// library and over QMP, and reads its serial console; a test that fails shows the console's tail.
+//
+// A boot is expensive: tests start one node and run their checks on it one after the other, each as a
+// subtest. What they wait for has a deadline that grows where everything is emulated.
+package vmtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/qemu"
+	"github.com/cosi-os/cosi/tools/qemu/node"
+)
+
+// Options say which node is started. Definition and Format name a file of make image; the rest is as
+// in node.Options.
+type Options struct {
+	Definition   string // "" is "base"
+	Format       string // "raw", "qcow2", "iso"; "" is "raw"
+	Boot         node.Boot
+	CommandLine  string
+	Memory       int
+	Disks        []qemu.Disk
+	HotplugPorts int
+	USB          bool
+	NoReboot     bool
+	Extra        []string
+
+	// Documents are handed in as user data, behind those that let the test in.
+	Documents string
+	// NoUserData hands in nothing: nobody can talk to the node then.
+	NoUserData bool
+}
+
+// Node is a node under test.
+type Node struct {
+	*node.Node
+	Identity *node.Identity
+
+	// Client has the admin's rights. It is nil until Ready has returned.
+	Client *client.Client
+
+	host *qemu.Host
+}
+
+// Image returns a file of make image: cosi-DEFINITION-amd64.FORMAT. A missing one skips the test,
+// except where CI is set.
+func Image(t testing.TB, definition, format string) string {
+	t.Helper()
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join(root, "build", fmt.Sprintf("cosi-%s-amd64.%s", definition, format))
+	if _, err := os.Stat(image); err != nil {
+		missing(t, "%v (make image DEFINITION=%s)", err, definition)
+	}
+	return image
+}
+
+// Host returns what this machine runs VMs with. Without a usable QEMU the test is skipped, except
+// where CI is set.
+func Host(t testing.TB) *qemu.Host {
+	t.Helper()
+	h, err := qemu.Find(t.Context())
+	if errors.Is(err, qemu.ErrNoQEMU) {
+		missing(t, "%v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func missing(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
+// Start starts a node, which ends with the test. It does not wait: see Ready and Expect.
+func Start(t testing.TB, o Options) *Node {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots a VM")
+	}
+	if o.Definition == "" {
+		o.Definition = "base"
+	}
+	if o.Format == "" {
+		o.Format = "raw"
+	}
+	n := &Node{host: Host(t)}
+	image, dir := Image(t, o.Definition, o.Format), t.TempDir()
+	var err error
+	if n.Identity, err = node.LoadIdentity(dir, "cosi", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	n.Node, err = node.Start(t.Context(), n.host, node.Options{
+		Image: image, Boot: o.Boot, Identity: n.Identity, UserData: n.userData(t, dir, o), CommandLine: o.CommandLine,
+		Memory: o.Memory, Disks: o.Disks, HotplugPorts: o.HotplugPorts, USB: o.USB, NoReboot: o.NoReboot, Extra: o.Extra,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.end(t) })
+	return n
+}
+
+// userData writes the node's user data into dir, and returns the file.
+func (n *Node) userData(t testing.TB, dir string, o Options) string {
+	t.Helper()
+	if o.NoUserData {
+		return ""
+	}
+	data, err := n.Identity.UserData()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Documents != "" {
+		data = append(append(data, "---\n"...), o.Documents...)
+	}
+	file := filepath.Join(dir, "user-data.yaml")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func (n *Node) end(t testing.TB) {
+	if n.Client != nil {
+		n.Client.Close()
+	}
+	n.Kill()
+	if t.Failed() {
+		t.Logf("the console's last lines:\n%s", n.Console.Tail(60))
+	}
+}
+
+// Patience returns a context that ends when something that takes d on hardware takes too long here.
+func (n *Node) Patience(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d*n.host.Slower())
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// boot is how long a node may take to be ready, on hardware.
+const boot = time.Minute
+
+// Ready waits until the node is ready and connects Client to it.
+func (n *Node) Ready(t testing.TB) {
+	t.Helper()
+	ctx := n.Patience(t, boot)
+	if err := n.WaitTLS(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c, err := n.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.WaitReady(ctx, c); err != nil {
+		c.Close()
+		t.Fatal(err)
+	}
+	if n.Client != nil { // the node was restarted
+		n.Client.Close()
+	}
+	n.Client = c
+}
+
+// Expect waits until the console, from a position on, shows what matches pattern, and returns the
+// match and its groups.
+func (n *Node) Expect(t testing.TB, from int, pattern string) []string {
+	t.Helper()
+	m, err := n.Console.Wait(n.Patience(t, boot), from, regexp.MustCompile(pattern))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// PressPower presses the power button and waits until the node has powered off. It returns how long
+// that took.
+func (n *Node) PressPower(t testing.TB) time.Duration {
+	t.Helper()
+	began := time.Now()
+	if err := n.PowerDown(n.Patience(t, 30*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return time.Since(began)
+}
+
+// moduleRoot is the directory above the working directory that holds go.mod.
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return "", errors.New("no go.mod above the working directory")
+		}
+		dir = up
+	}
+}
