@@ -82,6 +82,9 @@ func scalarSample(field protoreflect.FieldDescriptor) protoreflect.Value {
 func TestTheTableOfEveryKind(t *testing.T) {
 	var said strings.Builder
 	for _, k := range builtin.Set().All() {
+		if strings.HasSuffix(k.Type(), ".test.cosi.dev") {
+			continue // what tests bring is not for people
+		}
 		full := sample(t, k)
 		empty := &resourcepb.Resource{Metadata: &resourcepb.Metadata{Type: k.Type(), Id: "empty", Phase: "tearingDown"}}
 		var rows [][]string

@@ -65,7 +65,7 @@ func getShows(t *testing.T, p *person) {
 	for _, args := range [][]string{
 		{"get", "mounts"}, {"get", "mountpoint/data"}, {"get", "mounts", "-l", "tier=db"}, {"get", "mounts", "-l", "tier!=db"},
 		{"get", "mount", "data", "-o", "yaml"}, {"get", "mount", "data", "-o", "json"}, {"describe", "mount", "data"}, {"explain", "mount"}, {"explain", "links"},
-		{"version"}, {"get"},
+		{"version"},
 	} {
 		said.WriteString("$ cosictl " + strings.Join(args, " ") + "\n" + p.want(exitOK, args...))
 	}
@@ -75,6 +75,12 @@ func getShows(t *testing.T, p *person) {
 	text = clientLine.ReplaceAllString(text, "Client:  VERSION")
 	text = described.ReplaceAllString(text, "Version:     N, running")
 	golden(t, "get", updated.ReplaceAllString(text, ""))
+	kindsShown := p.want(exitOK, "get")
+	for _, k := range builtin.Set().All() {
+		if !strings.Contains(kindsShown, k.Type()) || !strings.Contains(kindsShown, k.Definition.GetDescription()) {
+			t.Errorf("%s is not among the kinds:\n%s", k.Type(), kindsShown)
+		}
+	}
 }
 
 func nothingIsWritten(t *testing.T, p *person) {
