@@ -83,7 +83,9 @@ func (n *Node) machine(ctx context.Context) {
 		n.readKey(ctx, file)
 	}
 	n.Stage("cold-plugged", boot.SinceBoot())
-	n.settle(ctx)
+	if n.settle(ctx); ctx.Err() != nil {
+		return // the node goes down already
+	}
 	for _, d := range n.declarations {
 		for _, name := range d.Modules {
 			n.load(name)
