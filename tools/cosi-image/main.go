@@ -118,6 +118,9 @@ func rootCommand() *cobra.Command {
 		Long:  "Writes what a node runs, compiled for this machine and without kernel modules, into a directory: engine --root DIR runs it.",
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.Output == "" {
+				return usageError{errors.New("say where, with --output DIR")}
+			}
 			progress := newProgress(cmd.ErrOrStderr())
 			defer progress.stop()
 			o, err := complete(o, args[0], progress)
@@ -129,9 +132,6 @@ func rootCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&o.Output, "output", "o", "", "directory to write into")
-	if err := cmd.MarkFlagRequired("output"); err != nil {
-		panic(err) // the flag is three lines above
-	}
 	return cmd
 }
 

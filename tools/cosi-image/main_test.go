@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func cosiImage(t *testing.T, arguments ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	code = run(context.Background(), arguments, &out, &err)
+	return code, out.String(), err.String()
+}
+
+func TestPlanOfTheBaseImageIsPrinted(t *testing.T) {
+	code, stdout, stderr := cosiImage(t, "plan", "../../images/base.yaml")
+	if code != 0 || stderr != "" {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	for _, want := range []string{"cosi-base-amd64, from ../../images/base.yaml", "-cloud-amd64 6.12.", "./engine/runtime", "cosi-base-amd64.qcow2", "cosi-base-amd64.manifest.json"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in the plan:\n%s", want, stdout)
+		}
+	}
+}
+
+func TestExitCodesTellMistakesOfUsageFromFailures(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "image.yaml")
+	if err := os.WriteFile(outside, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("COSI_CACHE", t.TempDir())
+	for name, test := range map[string]struct {
+		arguments []string
+		code      int
+		says      string
+	}{
+		"help":                      {nil, 0, ""},
+		"version":                   {[]string{"version"}, 0, ""},
+		"an unknown command":        {[]string{"bild"}, 2, "bild"},
+		"an unknown flag":           {[]string{"build", "--fast", "x.yaml"}, 2, "--fast"},
+		"no definition":             {[]string{"build"}, 2, "arg"},
+		"two definitions":           {[]string{"plan", "a", "b"}, 2, "arg"},
+		"no directory for the root": {[]string{"root", "x.yaml"}, 2, "output"},
+		"a definition of nowhere":   {[]string{"build", "gone.yaml"}, 1, "gone.yaml: no such file"},
+		"a definition in no module": {[]string{"plan", outside}, 1, "in no Go module"},
+		"a wrong definition":        {[]string{"plan", "../../images/definition/testdata/wrong.yaml"}, 1, "wrong.yaml:6: kernel.flavour"},
+		"no manifest":               {[]string{"inspect", "../../images/base.yaml"}, 1, "base.yaml"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, _, stderr := cosiImage(t, test.arguments...)
+			if code != test.code || !strings.Contains(stderr, test.says) {
+				t.Errorf("exit %d, %q; want %d and %q", code, stderr, test.code, test.says)
+			}
+		})
+	}
+}
