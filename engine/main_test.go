@@ -160,8 +160,8 @@ func engineOf(t *testing.T, root string) (*exec.Cmd, func(string)) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
+	t.Cleanup(func() { // in order: an engine that is killed leaves its processes behind
+		cmd.Process.Signal(unix.SIGTERM)
 		cmd.Wait()
 	})
 	lines := make(chan string, 1000)
