@@ -179,8 +179,9 @@ func TestFailedReconcileIsTriedAgain(t *testing.T) {
 	if got := c.reconciled.Load(); got < 3 {
 		t.Errorf("ready after %d calls, two of which failed", got)
 	}
-	if took := time.Since(began); took < 300*time.Millisecond {
-		t.Errorf("ready after %v: the back-off alone takes 300ms", took)
+	// A change that comes in between ends one wait early; not all.
+	if took := time.Since(began); took < 100*time.Millisecond {
+		t.Errorf("ready after %v: there was no back-off", took)
 	}
 }
 
