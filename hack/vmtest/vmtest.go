@@ -25,6 +25,7 @@ import (
 type Options struct {
 	Definition   string // "" is "base"
 	Format       string // "raw", "qcow2", "iso"; "" is "raw"
+	File         string // an image by its path, instead of Definition and Format
 	Boot         node.Boot
 	CommandLine  string
 	Memory       int
@@ -32,12 +33,15 @@ type Options struct {
 	HotplugPorts int
 	USB          bool
 	NoReboot     bool
+	Backend      string
 	Extra        []string
 
 	// Documents are handed in as user data, behind those that let the test in.
 	Documents string
-	// NoUserData hands in nothing: nobody can talk to the node then.
+	// NoUserData hands in nothing: nobody can talk to the node then, unless it finds Identity's user data elsewhere.
 	NoUserData bool
+	// Identity is the node's; nil makes one.
+	Identity *node.Identity
 }
 
 // Node is a node under test.
@@ -101,20 +105,34 @@ func Start(t testing.TB, o Options) *Node {
 		o.Format = "raw"
 	}
 	n := &Node{host: Host(t)}
-	image, dir := Image(t, o.Definition, o.Format), t.TempDir()
-	var err error
-	if n.Identity, err = node.LoadIdentity(dir, "cosi", time.Now()); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	if o.File == "" {
+		o.File = Image(t, o.Definition, o.Format)
 	}
+	if n.Identity = o.Identity; n.Identity == nil {
+		n.Identity = Identity(t)
+	}
+	var err error
 	n.Node, err = node.Start(t.Context(), n.host, node.Options{
-		Image: image, Boot: o.Boot, Identity: n.Identity, UserData: n.userData(t, dir, o), CommandLine: o.CommandLine,
-		Memory: o.Memory, Disks: o.Disks, HotplugPorts: o.HotplugPorts, USB: o.USB, NoReboot: o.NoReboot, Extra: o.Extra,
+		Image: o.File, Boot: o.Boot, Identity: n.Identity, UserData: n.userData(t, dir, o), CommandLine: o.CommandLine,
+		Memory: o.Memory, Disks: o.Disks, HotplugPorts: o.HotplugPorts, USB: o.USB, NoReboot: o.NoReboot,
+		Backend: o.Backend, Extra: o.Extra,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.end(t) })
 	return n
+}
+
+// Identity returns fresh keys for a node called "cosi".
+func Identity(t testing.TB) *node.Identity {
+	t.Helper()
+	id, err := node.LoadIdentity(t.TempDir(), "cosi", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }
 
 // userData writes the node's user data into dir, and returns the file.

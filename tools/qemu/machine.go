@@ -21,6 +21,7 @@ type Machine struct {
 	// Network gives it one NIC ("net0") behind QEMU's user-mode network, which has a DHCP server.
 	Network bool
 	Forward []Forward
+	Backend string // connects the NIC to another netdev, which Extra brings; "" is "net0"
 
 	UserData string // a file, handed in as fw_cfg UserDataFile
 
@@ -111,7 +112,7 @@ func (a *args) devices(m Machine) {
 		for _, f := range m.Forward {
 			net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
 		}
-		a.add("-netdev", net, "-device", "virtio-net-pci,id=nic0,netdev=net0,romfile=")
+		a.add("-netdev", net, "-device", fmt.Sprintf("virtio-net-pci,id=nic0,netdev=%s,romfile=", or(m.Backend, "net0")))
 	}
 	if m.UserData != "" {
 		a.add("-fw_cfg", "name="+UserDataFile+",file="+comma(m.UserData))
@@ -127,9 +128,10 @@ func (a *args) devices(m Machine) {
 // comma escapes a value in QEMU's option lists.
 func comma(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
-func or(n, fallback int) int {
-	if n == 0 {
+func or[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
 		return fallback
 	}
-	return n
+	return value
 }

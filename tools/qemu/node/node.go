@@ -34,6 +34,7 @@ type Options struct {
 	CommandLine  string // more kernel arguments; with Boot Kernel only
 	HotplugPorts int
 	USB          bool
+	Backend      string // as in qemu.Machine
 	NoReboot     bool
 	Plugin       string // of TCG
 	Extra        []string
@@ -72,7 +73,7 @@ func Start(ctx context.Context, h *qemu.Host, o Options) (*Node, error) {
 	}
 	m.Memory, m.UserData, m.Plugin, m.NoReboot, m.Extra = o.Memory, o.UserData, o.Plugin, o.NoReboot, o.Extra
 	m.Network, m.Forward = true, []qemu.Forward{{Host: port, Guest: guest}}
-	m.HotplugPorts, m.USB = o.HotplugPorts, o.USB
+	m.HotplugPorts, m.USB, m.Backend = o.HotplugPorts, o.USB, o.Backend
 	m.Disks = append(m.Disks, o.Disks...)
 	vm, err := qemu.Start(ctx, h, m, o.Console)
 	if err != nil {
