@@ -1,5 +1,5 @@
 // Package probe is a plugin for tests: it tries once, one after the other, what its declaration gives it no right to, and writes a
-// ProbeResult for each. A node is as it should be when all say that they were refused.
+// ProbeResult for each. A node is as it should be when all say that they were refused. It also prints which sockets wait for packets.
 //
 // Every attempt is chosen so that it does no harm if it succeeds.
 package probe
@@ -14,14 +14,18 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	_ "github.com/cosi-os/cosi/api/cosi/service/v1alpha1" // PluginStatuses, the input
+	_ "github.com/cosi-os/cosi/api/cosi/service/v1alpha1" // the messages of an input
 	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
 	"github.com/cosi-os/cosi/sdk"
 )
 
-// Types of the plugin's input and output.
+// Types of the plugin's inputs and outputs.
 const (
-	pluginType = "PluginStatuses.service.cosi.dev"
-	resultType = "ProbeResults.test.cosi.dev"
+	pluginType  = "PluginStatuses.service.cosi.dev"
+	resultType  = "ProbeResults.test.cosi.dev"
+	requestType = "ProbeRequests.test.cosi.dev"
+	statusType  = "ProbeRequestStatuses.test.cosi.dev"
 )
 
 // Version is the plugin's version.
@@ -31,15 +35,17 @@ const Version = "0.1.0"
 var declared []byte
 
 // Plugin returns the plugin.
-func Plugin() sdk.Plugin { return plugin(systemAttempts()) }
+func Plugin() sdk.Plugin { return plugin(systemAttempts(), end) }
 
-func plugin(system []attempt) sdk.Plugin {
-	p := &prober{system: system}
+func plugin(system []attempt, end func(testpb.ProbeRequest_Action)) sdk.Plugin {
+	p, listeners := &prober{system: system}, &sockets{directory: "/proc/self/net"}
 	return sdk.Plugin{
 		Declaration: declared,
 		Version:     Version,
 		Controllers: []sdk.Controller{{
 			Name: "probes", Inputs: []string{pluginType}, Outputs: []string{resultType}, Reconcile: p.reconcile,
+		}, {
+			Name: "sockets", Reconcile: listeners.reconcile, Watch: listeners.watch,
 		}},
 	}
 }

@@ -39,7 +39,7 @@ func TestEverythingBeyondTheDeclarationIsRefused(t *testing.T) {
 	t.Setenv(sdk.EnvEndpoint, r.Endpoint)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = sdk.Run(ctx, plugin(nil)) }()
+	go func() { defer close(done); _ = sdk.Run(ctx, plugin(nil, nil)) }()
 	defer func() { cancel(); <-done }()
 	r.WaitReady()
 	attempts := apiAttempts(ctx, &sdk.State{})
@@ -76,7 +76,7 @@ func TestUserWithoutRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{
-		"ptrace", "signal", "file-outside", "root-read-only", "mount", "remount-root",
+		"ptrace", "signal", "signal-others", "file-outside", "root-read-only", "mount", "remount-root",
 		"unmount", "reboot", "raw-socket", "packet-socket", "namespace", "clock",
 	} {
 		if r := results[name]; r == nil || !r.GetRefused() {
