@@ -106,8 +106,14 @@ func (l *Loader) LoadFor(modalias string) error {
 	return first
 }
 
-// ColdPlug loads modules for the devices that are there: those on a bus, and input devices. It returns the errors, one a module.
-func (l *Loader) ColdPlug() []error {
+// Network reports whether a modalias is that of a network card: PCI class 02, or virtio device 1.
+func Network(modalias string) bool {
+	return strings.HasPrefix(modalias, "virtio:d00000001v") || strings.HasPrefix(modalias, "pci:") && strings.Contains(modalias, "bc02sc")
+}
+
+// ColdPlug loads modules for the devices that are there and that wanted holds for: those on a bus, and input devices. nil wants all of
+// them. It returns the errors, one a module.
+func (l *Loader) ColdPlug(wanted func(modalias string) bool) []error {
 	if _, err := os.Stat(filepath.Join(l.dir, "modules.alias")); err != nil {
 		return nil
 	}
@@ -120,7 +126,13 @@ func (l *Loader) ColdPlug() []error {
 			if err != nil || seen[string(text)] {
 				continue // the device is gone, or one like it was done
 			}
+			if _, err := os.Lstat(filepath.Join(filepath.Dir(file), "driver")); err == nil {
+				continue // it has what it needs
+			}
 			seen[string(text)] = true
+			if wanted != nil && !wanted(string(text)) {
+				continue
+			}
 			if err := l.LoadFor(string(text)); err != nil {
 				problems = append(problems, err)
 			}

@@ -114,3 +114,18 @@ func FuzzParseAlias(f *testing.F) {
 		}
 	})
 }
+
+func TestNetwork(t *testing.T) {
+	for modalias, want := range map[string]bool{
+		"virtio:d00000001v00001AF4":                                 true,
+		"virtio:d00000002v00001AF4":                                 false,
+		"virtio:d00000010v00001AF4":                                 false,
+		"pci:v00008086d000010D3sv00008086sd0000A01Fbc02sc00i00":     true,
+		"pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01":     false,
+		"usb:v0BDAp8153d3000dc00dsc00dp00icFFiscFFip00in00bc02sc00": false,
+	} {
+		if got := Network(modalias); got != want {
+			t.Errorf("Network(%q) = %v; want %v", modalias, got, want)
+		}
+	}
+}

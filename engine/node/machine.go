@@ -74,18 +74,16 @@ func (n *Node) machine(ctx context.Context) {
 	ready := make(chan struct{})
 	n.watch(func() error { return device.Watch(ctx, ready, func(e device.Event) { n.plugged(ctx, e) }) })
 	<-ready
-	if n.modules != nil {
-		n.complain(n.modules.ColdPlug()...)
+	n.coldPlug(module.Network) // an address may wait for it
+	if n.settle(ctx); ctx.Err() != nil {
+		return // the node goes down already
 	}
-	n.complain(n.access.GrantAll()...)
+	n.coldPlug(nil)
 	keys, _ := filepath.Glob("/dev/input/event*")
 	for _, file := range keys {
 		n.readKey(ctx, file)
 	}
 	n.Stage("cold-plugged", boot.SinceBoot())
-	if n.settle(ctx); ctx.Err() != nil {
-		return // the node goes down already
-	}
 	for _, d := range n.declarations {
 		for _, name := range d.Modules {
 			n.load(name)
@@ -101,8 +99,16 @@ func (n *Node) machine(ctx context.Context) {
 	}
 }
 
+// coldPlug loads the modules of devices that are there, and gives their nodes to the plugins.
+func (n *Node) coldPlug(wanted func(modalias string) bool) {
+	if n.modules != nil {
+		n.complain(n.modules.ColdPlug(wanted)...)
+	}
+	n.complain(n.access.GrantAll()...)
+}
+
 // settle waits until the runtime says that the node is ready: what follows would take the processor away from that. A node that does not
-// get there may need just the modules that follow (a VLAN), so the wait ends: after four times as long as it took until here, because
+// get there may need just the modules that follow (a disk, a VLAN), so the wait ends: after four times as long as it took until here, because
 // machines differ by a factor of a hundred, but at least one second and at most ten.
 func (n *Node) settle(ctx context.Context) {
 	patience := min(max(4*time.Since(n.began), time.Second), 10*time.Second)

@@ -143,7 +143,7 @@ func (n *Node) environment() []string {
 	if n.Machine {
 		return []string{"PATH=/usr/bin", "HOME=/"}
 	}
-	return os.Environ()
+	return append(os.Environ(), wire.EnvRoot+"="+n.Root)
 }
 
 // launch is the command line that confines a process and executes it.

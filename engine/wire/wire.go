@@ -39,6 +39,8 @@ const (
 	EnvEndpoint = "COSI_ENDPOINT"
 	// EnvName is the plugin's name.
 	EnvName = "COSI_PLUGIN"
+	// EnvRoot is the directory of engine --root. On a machine it is not set.
+	EnvRoot = "COSI_ROOT"
 )
 
 // Up is what PID 1 tells the runtime.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 )
@@ -20,7 +19,7 @@ const argument = "cosi.userdata="
 
 // cmdline returns the value of the last cosi.userdata argument, "" without one.
 func cmdline(root string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(root, "proc/cmdline"))
+	data, err := readFile(filepath.Join(root, "proc/cmdline"))
 	if err != nil {
 		return "", err
 	}

@@ -7,6 +7,7 @@
 package userdata
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -36,9 +37,10 @@ const (
 )
 
 // Plugin returns the plugin.
-func Plugin() sdk.Plugin { return plugin("/") }
+func Plugin() sdk.Plugin { return plugin(cmp.Or(os.Getenv("COSI_ROOT"), "/")) }
 
-// plugin returns the plugin for a node whose files are below root.
+// plugin returns the plugin for a node whose files are below root, which "engine --root" names in COSI_ROOT: the machine's own disks and
+// kernel arguments are then none of its business.
 func plugin(root string) sdk.Plugin {
 	c := &controller{root: root, retry: retry{first: 2 * time.Second, most: time.Minute}, now: time.Now}
 	return sdk.Plugin{
