@@ -1,5 +1,6 @@
 // Package probe is a plugin for tests: it tries once, one after the other, what its declaration gives it no right to, and writes a
-// ProbeResult for each. A node is as it should be when all say that they were refused. It also prints which sockets wait for packets.
+// ProbeResult for each. A node is as it should be when all say that they were refused. It also prints which sockets wait for packets,
+// and ends when a ProbeRequest asks for it.
 //
 // Every attempt is chosen so that it does no harm if it succeeds.
 package probe
@@ -9,13 +10,13 @@ import (
 	_ "embed"
 	"errors"
 	"io/fs"
+	"os"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	_ "github.com/cosi-os/cosi/api/cosi/service/v1alpha1" // PluginStatuses, the input
-	_ "github.com/cosi-os/cosi/api/cosi/service/v1alpha1" // the messages of an input
 	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
 	"github.com/cosi-os/cosi/sdk"
 )
@@ -35,9 +36,9 @@ const Version = "0.1.0"
 var declared []byte
 
 // Plugin returns the plugin.
-func Plugin() sdk.Plugin { return plugin(systemAttempts(), end) }
+func Plugin() sdk.Plugin { return plugin(systemAttempts(), ender{uint32(os.Getpid()), end}) }
 
-func plugin(system []attempt, end func(testpb.ProbeRequest_Action)) sdk.Plugin {
+func plugin(system []attempt, e ender) sdk.Plugin {
 	p, listeners := &prober{system: system}, &sockets{directory: "/proc/self/net"}
 	return sdk.Plugin{
 		Declaration: declared,
@@ -46,6 +47,8 @@ func plugin(system []attempt, end func(testpb.ProbeRequest_Action)) sdk.Plugin {
 			Name: "probes", Inputs: []string{pluginType}, Outputs: []string{resultType}, Reconcile: p.reconcile,
 		}, {
 			Name: "sockets", Reconcile: listeners.reconcile, Watch: listeners.watch,
+		}, {
+			Name: "requests", Inputs: []string{requestType}, Outputs: []string{statusType}, Reconcile: e.reconcile,
 		}},
 	}
 }

@@ -39,7 +39,7 @@ func TestEverythingBeyondTheDeclarationIsRefused(t *testing.T) {
 	t.Setenv(sdk.EnvEndpoint, r.Endpoint)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = sdk.Run(ctx, plugin(nil, nil)) }()
+	go func() { defer close(done); _ = sdk.Run(ctx, plugin(nil, ender{})) }()
 	defer func() { cancel(); <-done }()
 	r.WaitReady()
 	attempts := apiAttempts(ctx, &sdk.State{})

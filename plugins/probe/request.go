@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -22,24 +21,31 @@ func end(action testpb.ProbeRequest_Action) {
 	select {}
 }
 
-// ender reconciles ProbeRequests by calling itself.
-type ender func(testpb.ProbeRequest_Action)
+// ender reconciles ProbeRequests by ending the process pid.
+type ender struct {
+	pid uint32
+	end func(testpb.ProbeRequest_Action)
+}
 
-// reconcile ends the plugin once for each version of a request. What it does then is told by the status that the runtime keeps while
-// the plugin is dead.
-func (end ender) reconcile(ctx context.Context, s *sdk.State) error {
+// reconcile ends the plugin once for each version of a request. That it has done so is told by the status, which the runtime keeps
+// while the plugin is dead.
+func (e ender) reconcile(ctx context.Context, s *sdk.State) error {
 	var errs []error
 	for _, r := range sdk.List[*testpb.ProbeRequest](s, requestType) {
 		st, ok := sdk.Get[*testpb.ProbeRequestStatus](s, statusType, r.GetId())
-		if !ok || st.Spec.GetObservedVersion() != r.GetVersion() {
-			if err := s.Write(ctx, statusType, r.GetId(), ending(r), r.Metadata); err != nil {
+		switch {
+		case !ok || st.Spec.GetObservedVersion() != r.GetVersion():
+			ending := &testpb.ProbeRequestStatus{ObservedVersion: r.GetVersion(), Reason: "Ending", Pid: e.pid}
+			if err := s.Write(ctx, statusType, r.GetId(), ending, r.Metadata); err != nil {
 				return err
 			}
-			end(r.Spec.GetAction())
-			continue
-		}
-		if pid := st.Spec.GetPid(); !st.Spec.GetReady() && pid != uint32(os.Getpid()) {
-			errs = append(errs, s.Write(ctx, statusType, r.GetId(), back(st.Spec), r.Metadata))
+			e.end(r.Spec.GetAction())
+		case !st.Spec.GetReady() && st.Spec.GetPid() != e.pid:
+			back := &testpb.ProbeRequestStatus{
+				ObservedVersion: r.GetVersion(), Ready: true, Reason: "Back", Pid: st.Spec.GetPid(),
+				Message: fmt.Sprintf("process %d goes on where %d ended", e.pid, st.Spec.GetPid()),
+			}
+			errs = append(errs, s.Write(ctx, statusType, r.GetId(), back, r.Metadata))
 		}
 	}
 	for _, id := range s.Outputs(statusType) {
@@ -48,16 +54,4 @@ func (end ender) reconcile(ctx context.Context, s *sdk.State) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func ending(r sdk.Resource[*testpb.ProbeRequest]) *testpb.ProbeRequestStatus {
-	return &testpb.ProbeRequestStatus{ObservedVersion: r.GetVersion(), Reason: "Ending", Pid: uint32(os.Getpid())}
-}
-
-// back is the status that a later process writes.
-func back(last *testpb.ProbeRequestStatus) *testpb.ProbeRequestStatus {
-	return &testpb.ProbeRequestStatus{
-		ObservedVersion: last.GetObservedVersion(), Ready: true, Reason: "Back", Pid: last.GetPid(),
-		Message: fmt.Sprintf("process %d goes on where %d ended", os.Getpid(), last.GetPid()),
-	}
 }

@@ -9,6 +9,7 @@
 package testpb
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	_ "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -23,6 +24,57 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+type ProbeRequest_Action int32
+
+const (
+	ProbeRequest_ACTION_UNSPECIFIED ProbeRequest_Action = 0
+	// It panics.
+	ProbeRequest_CRASH ProbeRequest_Action = 1
+	// It kills itself with SIGKILL.
+	ProbeRequest_KILL ProbeRequest_Action = 2
+)
+
+// Enum value maps for ProbeRequest_Action.
+var (
+	ProbeRequest_Action_name = map[int32]string{
+		0: "ACTION_UNSPECIFIED",
+		1: "CRASH",
+		2: "KILL",
+	}
+	ProbeRequest_Action_value = map[string]int32{
+		"ACTION_UNSPECIFIED": 0,
+		"CRASH":              1,
+		"KILL":               2,
+	}
+)
+
+func (x ProbeRequest_Action) Enum() *ProbeRequest_Action {
+	p := new(ProbeRequest_Action)
+	*p = x
+	return p
+}
+
+func (x ProbeRequest_Action) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProbeRequest_Action) Descriptor() protoreflect.EnumDescriptor {
+	return file_cosi_test_v1alpha1_probe_proto_enumTypes[0].Descriptor()
+}
+
+func (ProbeRequest_Action) Type() protoreflect.EnumType {
+	return &file_cosi_test_v1alpha1_probe_proto_enumTypes[0]
+}
+
+func (x ProbeRequest_Action) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProbeRequest_Action.Descriptor instead.
+func (ProbeRequest_Action) EnumDescriptor() ([]byte, []int) {
+	return file_cosi_test_v1alpha1_probe_proto_rawDescGZIP(), []int{1, 0}
+}
 
 // ProbeResult says what became of one thing that the plugin "probe" has no right to do. The id names it: "execve", "ptrace".
 type ProbeResult struct {
@@ -96,11 +148,135 @@ func (x *ProbeResult) GetError() string {
 	return ""
 }
 
+// ProbeRequest has the plugin "probe" end, to see what the node does then. It is acted on once for each version.
+type ProbeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Action        ProbeRequest_Action    `protobuf:"varint,1,opt,name=action,proto3,enum=cosi.test.v1alpha1.ProbeRequest_Action" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeRequest) Reset() {
+	*x = ProbeRequest{}
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeRequest) ProtoMessage() {}
+
+func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
+func (*ProbeRequest) Descriptor() ([]byte, []int) {
+	return file_cosi_test_v1alpha1_probe_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ProbeRequest) GetAction() ProbeRequest_Action {
+	if x != nil {
+		return x.Action
+	}
+	return ProbeRequest_ACTION_UNSPECIFIED
+}
+
+// ProbeRequestStatus says how far a ProbeRequest has come. It is ready when the plugin is back.
+type ProbeRequestStatus struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ObservedVersion string                 `protobuf:"bytes,1,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
+	Ready           bool                   `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Ending, Back.
+	Reason  string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// Of the process that acted.
+	Pid           uint32 `protobuf:"varint,5,opt,name=pid,proto3" json:"pid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeRequestStatus) Reset() {
+	*x = ProbeRequestStatus{}
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeRequestStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeRequestStatus) ProtoMessage() {}
+
+func (x *ProbeRequestStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeRequestStatus.ProtoReflect.Descriptor instead.
+func (*ProbeRequestStatus) Descriptor() ([]byte, []int) {
+	return file_cosi_test_v1alpha1_probe_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ProbeRequestStatus) GetObservedVersion() string {
+	if x != nil {
+		return x.ObservedVersion
+	}
+	return ""
+}
+
+func (x *ProbeRequestStatus) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *ProbeRequestStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ProbeRequestStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ProbeRequestStatus) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
 var File_cosi_test_v1alpha1_probe_proto protoreflect.FileDescriptor
 
 const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\n" +
-	"\x1ecosi/test/v1alpha1/probe.proto\x12\x12cosi.test.v1alpha1\x1a\x1dcosi/resource/meta/meta.proto\"\xc7\x02\n" +
+	"\x1ecosi/test/v1alpha1/probe.proto\x12\x12cosi.test.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcosi/resource/meta/meta.proto\"\xc7\x02\n" +
 	"\vProbeResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tattempted\x18\x02 \x01(\tR\tattempted\x12\x18\n" +
@@ -109,7 +285,25 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x1aProbeResults.test.cosi.dev\x12\vProbeResult\x1a\x06status\"\x05probe\"\x06probes2\x1a\n" +
 	"\aREFUSED\x12\x0f{.spec.refused}2\x1e\n" +
 	"\tATTEMPTED\x12\x11{.spec.attempted}2\x16\n" +
-	"\x05ERROR\x12\r{.spec.error}\xba\x069What became of something that a plugin has no right to doB7Z5github.com/cosi-os/cosi/api/cosi/test/v1alpha1;testpbb\x06proto3"
+	"\x05ERROR\x12\r{.spec.error}\xba\x069What became of something that a plugin has no right to do\"\xa9\x02\n" +
+	"\fProbeRequest\x12K\n" +
+	"\x06action\x18\x01 \x01(\x0e2'.cosi.test.v1alpha1.ProbeRequest.ActionB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06action\"5\n" +
+	"\x06Action\x12\x16\n" +
+	"\x12ACTION_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05CRASH\x10\x01\x12\b\n" +
+	"\x04KILL\x10\x02:\x94\x01\x82\xfb\x18\x8f\x01\n" +
+	"\x1bProbeRequests.test.cosi.dev\x12\fProbeRequest\x1a\brequests2\x18\n" +
+	"\x06ACTION\x12\x0e{.spec.action}\xb2\x06\"ProbeRequestStatuses.test.cosi.dev\xba\x06\x18Has the plugin probe end\"\xb5\x02\n" +
+	"\x12ProbeRequestStatus\x12)\n" +
+	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
+	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x10\n" +
+	"\x03pid\x18\x05 \x01(\rR\x03pid:\x99\x01\x82\xfb\x18\x94\x01\n" +
+	"\"ProbeRequestStatuses.test.cosi.dev\x12\x12ProbeRequestStatus\x1a\x06status2\x16\n" +
+	"\x05READY\x12\r{.spec.ready}2\x18\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has comeB7Z5github.com/cosi-os/cosi/api/cosi/test/v1alpha1;testpbb\x06proto3"
 
 var (
 	file_cosi_test_v1alpha1_probe_proto_rawDescOnce sync.Once
@@ -123,16 +317,21 @@ func file_cosi_test_v1alpha1_probe_proto_rawDescGZIP() []byte {
 	return file_cosi_test_v1alpha1_probe_proto_rawDescData
 }
 
-var file_cosi_test_v1alpha1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_cosi_test_v1alpha1_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_cosi_test_v1alpha1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_cosi_test_v1alpha1_probe_proto_goTypes = []any{
-	(*ProbeResult)(nil), // 0: cosi.test.v1alpha1.ProbeResult
+	(ProbeRequest_Action)(0),   // 0: cosi.test.v1alpha1.ProbeRequest.Action
+	(*ProbeResult)(nil),        // 1: cosi.test.v1alpha1.ProbeResult
+	(*ProbeRequest)(nil),       // 2: cosi.test.v1alpha1.ProbeRequest
+	(*ProbeRequestStatus)(nil), // 3: cosi.test.v1alpha1.ProbeRequestStatus
 }
 var file_cosi_test_v1alpha1_probe_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	0, // 0: cosi.test.v1alpha1.ProbeRequest.action:type_name -> cosi.test.v1alpha1.ProbeRequest.Action
+	1, // [1:1] is the sub-list for method output_type
+	1, // [1:1] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_cosi_test_v1alpha1_probe_proto_init() }
@@ -145,13 +344,14 @@ func file_cosi_test_v1alpha1_probe_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cosi_test_v1alpha1_probe_proto_rawDesc), len(file_cosi_test_v1alpha1_probe_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   1,
+			NumEnums:      1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_cosi_test_v1alpha1_probe_proto_goTypes,
 		DependencyIndexes: file_cosi_test_v1alpha1_probe_proto_depIdxs,
+		EnumInfos:         file_cosi_test_v1alpha1_probe_proto_enumTypes,
 		MessageInfos:      file_cosi_test_v1alpha1_probe_proto_msgTypes,
 	}.Build()
 	File_cosi_test_v1alpha1_probe_proto = out.File
