@@ -107,21 +107,28 @@ func (vm *VM) Wait() error {
 	return vm.err
 }
 
-// PowerDown presses the power button and waits until the guest has powered off. If ctx ends before,
-// the VM is killed and ctx's error returned.
+// PowerDown presses the power button and waits until the guest has powered off. It presses again
+// every few seconds: a guest that has not loaded the button's driver yet does not see it. If ctx ends
+// before, the VM is killed and ctx's error returned.
 func (vm *VM) PowerDown(ctx context.Context) error {
-	if err := vm.Monitor.Execute(ctx, "system_powerdown", nil, nil); err != nil && !errors.Is(err, ErrClosed) {
-		vm.Kill()
-		return err
-	}
-	select {
-	case <-vm.done:
-		return vm.Wait()
-	case <-ctx.Done():
-		vm.Kill()
-		return fmt.Errorf("power down: %w", ctx.Err())
+	for {
+		if err := vm.Monitor.Execute(ctx, "system_powerdown", nil, nil); err != nil && !errors.Is(err, ErrClosed) {
+			vm.Kill()
+			return err
+		}
+		select {
+		case <-vm.done:
+			return vm.Wait()
+		case <-ctx.Done():
+			vm.Kill()
+			return fmt.Errorf("power down: %w", ctx.Err())
+		case <-time.After(pressAgain):
+		}
 	}
 }
+
+// pressAgain is long enough for a guest that has seen the button to be off by then.
+const pressAgain = 8 * time.Second
 
 // Kill ends the VM at once, as a power cut would, and waits until it has ended.
 func (vm *VM) Kill() {
