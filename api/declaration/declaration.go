@@ -7,7 +7,9 @@ package declaration
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -55,8 +57,9 @@ type Declaration struct {
 	// Power lets the plugin ask PID 1 to power off or reboot, by writing ShutdownStatuses with the reason Draining.
 	Power bool `json:"power,omitempty"`
 
-	// Definitions is a google.protobuf.FileDescriptorSet with the messages of the plugin's kinds. The image builder fills it in.
-	Definitions []byte `json:"definitions,omitempty"`
+	// Definitions is a google.protobuf.FileDescriptorSet with the messages of the plugin's kinds. It is a file of its own,
+	// NAME.binpb beside NAME.json, because the runtime alone reads it: see LoadDefinitions. The image builder writes it.
+	Definitions []byte `json:"-"`
 }
 
 // Input is a type that a plugin may read.
@@ -129,8 +132,8 @@ func (d *Declaration) validate() error {
 		}
 	}
 	for i, dev := range d.Devices {
-		if !strings.HasPrefix(dev.Path, "/dev/") {
-			return fmt.Errorf("devices[%d]: %q is not below /dev", i, dev.Path)
+		if !strings.HasPrefix(dev.Path, "/dev/") || filepath.Clean(dev.Path) != dev.Path {
+			return fmt.Errorf("devices[%d]: %q is not a clean path below /dev", i, dev.Path)
 		}
 	}
 	return nil
@@ -148,6 +151,19 @@ func (d *Declaration) Finalizes(typ string) bool {
 
 // Writes reports whether typ is an output.
 func (d *Declaration) Writes(typ string) bool { return slices.Contains(d.Outputs, typ) }
+
+// DefinitionsFile is the name of the file with the definitions of a plugin's kinds.
+func DefinitionsFile(plugin string) string { return plugin + ".binpb" }
+
+// LoadDefinitions reads the definitions of d from dir. A plugin may bring none.
+func (d *Declaration) LoadDefinitions(dir string) error {
+	data, err := os.ReadFile(filepath.Join(dir, DefinitionsFile(d.Name)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	d.Definitions = data
+	return nil
+}
 
 // Load reads every *.json of dir in the order of their names. The error names the file.
 func Load(dir string) ([]*Declaration, error) {

@@ -44,6 +44,27 @@ func NewAccess(all []*declaration.Declaration) *Access {
 	return a
 }
 
+// MakeDirectories makes the directories that the patterns look into. A plugin's sandbox is put on when it starts: a directory that comes
+// later, as /dev/input does with the first device, would stay closed to it.
+func (a *Access) MakeDirectories() []error {
+	var problems []error
+	for _, pattern := range a.patterns {
+		if err := os.MkdirAll(Directory(pattern), 0o755); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return problems
+}
+
+// Directory is the part of a pattern that is one directory: "/dev/input" of "/dev/input/event*".
+func Directory(pattern string) string {
+	dir := filepath.Dir(pattern)
+	for strings.ContainsAny(dir, `*?[\`) {
+		dir = filepath.Dir(dir)
+	}
+	return dir
+}
+
 // Groups are the supplementary groups of a plugin.
 func (a *Access) Groups(plugin string) []uint32 { return a.members[plugin] }
 

@@ -109,3 +109,12 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+func TestDirectory(t *testing.T) {
+	for pattern, want := range map[string]string{
+		"/dev/vd*": "/dev", "/dev/input/event*": "/dev/input", "/dev/kmsg": "/dev", "/dev/dri/*/x": "/dev/dri",
+	} {
+		if got := Directory(pattern); got != want {
+			t.Errorf("Directory(%q) = %q; want %q", pattern, got, want)
+		}
+	}
+}

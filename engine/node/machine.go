@@ -35,6 +35,7 @@ func (n *Node) prepareMachine() {
 		n.complain(err)
 	}
 	n.access = device.NewAccess(n.declarations)
+	n.complain(n.access.MakeDirectories()...)
 	n.complain(n.access.GrantAll()...)
 	n.openWatchdog()
 }

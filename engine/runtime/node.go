@@ -90,7 +90,7 @@ func newRuntime(fds descriptors, conn *wire.Conn) (*nodeRuntime, error) {
 	}
 	r := &nodeRuntime{fds: fds, hello: *first.Hello, server: server.New(peer.State)}
 	var err error
-	if r.declarations, err = declaration.Load(filepath.Join(r.hello.Root, declaration.Dir)); err != nil {
+	if r.declarations, err = readDeclarations(filepath.Join(r.hello.Root, declaration.Dir)); err != nil {
 		return nil, err
 	}
 	if r.version, err = imageVersion(r.hello.Root); err != nil {
@@ -107,6 +107,20 @@ func newRuntime(fds descriptors, conn *wire.Conn) (*nodeRuntime, error) {
 	r.output, r.stored = output.New(r.top), output.New(routed)
 	r.controllers(conn)
 	return r, nil
+}
+
+// readDeclarations reads those of dir, with the definitions of their kinds.
+func readDeclarations(dir string) ([]*declaration.Declaration, error) {
+	all, err := declaration.Load(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range all {
+		if err := d.LoadDefinitions(dir); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 // controllers makes the parts that write the runtime's own statuses.

@@ -172,6 +172,9 @@ func TestRootHoldsWhatTheEngineExpects(t *testing.T) {
 	if separate := declared[0]; strings.Join(separate.Argv, " ") != "/usr/lib/cosi/bin/marker" || separate.UID != 901 {
 		t.Errorf("declaration of a plugin of its own: %q as %d", separate.Argv, separate.UID)
 	}
+	if err := d.LoadDefinitions(filepath.Join(o.Output, "usr/lib/cosi/plugins")); err != nil {
+		t.Fatal(err)
+	}
 	found, err := kinds.FromDescriptorSet(d.Definitions)
 	if err != nil {
 		t.Fatal(err)

@@ -52,7 +52,9 @@ func userland(p *plan.Plan, in *Inputs, c contents, programs map[string]string, 
 		if err != nil {
 			return nil, err
 		}
-		entries = append(entries, file(plan.Declarations+"/"+d.Name+".json", data))
+		entries = append(entries,
+			file(plan.Declarations+"/"+d.Name+".json", data),
+			file(plan.Declarations+"/"+declaration.DefinitionsFile(d.Name), d.Definitions))
 	}
 	identity, err := imageJSON(p, in, unpinned)
 	if err != nil {
