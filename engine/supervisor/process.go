@@ -1,11 +1,14 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,6 +25,8 @@ const (
 	// settle is how long such a process waits at least: while a node goes down, its plugins are drained and end so one by one, and
 	// are not to be started again before the node stops them all.
 	settle = 2 * time.Second
+	// again is when the confinement is read a second time; the third and last is at four times that, for a slow machine.
+	again = 5 * time.Second
 )
 
 // command asks a process to start or stop; done is closed when it has.
@@ -120,8 +125,15 @@ func (p *process) once(ctx context.Context) (pid int, end string, stop chan stru
 	done := ctx.Done()
 	commands := p.commands
 	var grace <-chan time.Time
+	looks, later := 0, time.NewTimer(cmp.Or(p.s.Again, again))
+	defer later.Stop()
 	for {
 		select {
+		case <-later.C:
+			child.confinedFurther(p)
+			if looks++; looks == 1 {
+				later.Reset(3 * cmp.Or(p.s.Again, again))
+			}
 		case status := <-child.exited:
 			p.kill(child.pid) // what it started must not outlive it
 			child.finish()
@@ -169,6 +181,7 @@ type child struct {
 	stdout, stderr, launch *os.File
 	read                   chan struct{} // closed when all three have been read
 	refusal                string        // what the launcher could not do; valid after finish
+	enforced               atomic.Pointer[wire.Confined]
 }
 
 // start makes the pipes and the child.
@@ -264,7 +277,25 @@ func (c *child) confined(p *process) {
 		return // it has ended already
 	}
 	confined.Name, confined.Landlock = p.spec.Name, landlock
+	c.enforced.Store(confined)
 	p.s.Report(wire.Up{Confined: confined})
+}
+
+// confinedFurther reports what the kernel enforces on the process if it has confined itself further.
+func (c *child) confinedFurther(p *process) {
+	before := c.enforced.Load()
+	if before == nil {
+		return // without a launcher, or it has not come so far
+	}
+	now, err := readConfinement(c.pid)
+	if err != nil {
+		return // it has ended already
+	}
+	now.Name, now.Landlock = before.Name, before.Landlock
+	if !reflect.DeepEqual(now, before) {
+		c.enforced.Store(now)
+		p.s.Report(wire.Up{Confined: now})
+	}
 }
 
 // finish waits for the last output of a child that has ended.

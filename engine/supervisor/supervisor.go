@@ -45,6 +45,9 @@ type Supervisor struct {
 	Backoff Backoff
 	// Grace is how long a process has to end after SIGTERM before its control group is killed.
 	Grace time.Duration
+	// Again is how long after its start a process's confinement is read a second time: a plugin has put on its own filter by then, and
+	// the boot is over. 0 is 5 s.
+	Again time.Duration
 
 	// forking is held over each start, so that a child is known before it can be reaped. It guards pids.
 	forking sync.Mutex

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -56,6 +57,15 @@ func act(kind string) {
 	case "launched":
 		os.NewFile(3, "status").WriteString("landlock 6\n")
 		unix.CloseOnExec(3)
+		syscall.Exec("/proc/self/exe", []string{"x", "process", "sleep"}, nil)
+	case "launched-restricted":
+		os.NewFile(3, "status").WriteString("landlock 6\n")
+		unix.CloseOnExec(3)
+		syscall.Exec("/proc/self/exe", []string{"x", "process", "restricted"}, nil)
+	case "restricted":
+		time.Sleep(100 * time.Millisecond)
+		runtime.LockOSThread() // the thread that executes is the process then
+		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		syscall.Exec("/proc/self/exe", []string{"x", "process", "sleep"}, nil)
 	}
 }
@@ -275,6 +285,17 @@ func TestConfinementIsReadAfterTheProgramWasExecuted(t *testing.T) {
 		t.Errorf("confined: %+v", c)
 	}
 	b.line("hello")
+}
+
+func TestWhatAProgramForbidsItselfIsReportedToo(t *testing.T) {
+	b := newBench(t)
+	b.Again = 500 * time.Millisecond
+	b.addSpec(Spec{Name: "restricted", Launched: true, Argv: []string{"/proc/self/exe", "process", "launched-restricted"}})
+	b.wait("confinement", func(up wire.Up) bool { return up.Confined != nil })
+	c := b.wait("more of it", func(up wire.Up) bool { return up.Confined != nil && up.Confined.NoNewPrivs }).Confined
+	if !c.Landlock || c.Name != "restricted" {
+		t.Errorf("confined: %+v", c)
+	}
 }
 
 func TestRunEndsWhenAllAreGone(t *testing.T) {
