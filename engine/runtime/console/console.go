@@ -96,7 +96,8 @@ func userData(s *node.Snapshot) []string {
 		if u.Spec.GetUnauthenticated() {
 			line += ", unauthenticated"
 		}
-		if m := u.Spec.GetMessage(); m != "" {
+		// Of documents, their number and the problems say it all.
+		if m := u.Spec.GetMessage(); m != "" && u.Spec.GetDocuments() == 0 {
 			line += ": " + m
 		}
 		if problems := u.Spec.GetProblems(); len(problems) > 0 {

@@ -191,7 +191,8 @@ func (t *trust) clock(now time.Time) string {
 	default:
 		return ""
 	}
-	return fmt.Sprintf("the clock says %s, that is %s: clients will refuse this node", now.UTC().Format(time.RFC3339), say)
+	// To the day: the console shows each change of the sentence.
+	return fmt.Sprintf("the clock says %s, that is %s: clients will refuse this node", now.UTC().Format(time.DateOnly), say)
 }
 
 // fingerprint is the SHA-256 of the certificate in hex.
