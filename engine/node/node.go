@@ -75,8 +75,11 @@ func New(c Config, log *output.Log) *Node {
 	return n
 }
 
-// Stage records a moment of the boot.
+// Stage records a moment of the boot. The kernel argument cosi.debug shows each on the console.
 func (n *Node) Stage(name string, at time.Duration) {
+	if n.Machine && boot.KernelArgument("cosi.debug") {
+		n.log.Printf("stage %s after %d ms", name, at.Milliseconds())
+	}
 	n.record.publish(wire.Up{Stage: &wire.Stage{Name: name, Milliseconds: uint64(at.Milliseconds())}})
 }
 

@@ -80,7 +80,7 @@ func (r *report) how(config, endpoint, console string) {
 Talk to the node from another terminal:
 
   build/bin/cosictl --config %[1]s get machine
-  build/bin/cosictl --config %[1]s get disks
+  build/bin/cosictl --config %[1]s get plugins
   build/bin/cosictl --config %[1]s logs engine -f
 
 Its API is at %[2]s, its console in %[3]s, its data disk is /dev/vdb.
