@@ -104,7 +104,15 @@ func watch(ctx context.Context, n *node.Node, c *counter, marks []Mark) ([]Event
 	return events, err
 }
 
+// listening is what a node prints when its API listens.
+var listening = regexp.MustCompile(`stage api after`)
+
+// boot asks for the API once the console says that it listens: connections made before that would be answered all at once, and the
+// node's work for them be counted.
 func boot(ctx context.Context, n *node.Node, record func(string) error) error {
+	if _, err := n.Console.Wait(ctx, 0, listening); err != nil {
+		return err
+	}
 	if err := n.WaitTLS(ctx); err != nil {
 		return err
 	}

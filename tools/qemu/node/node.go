@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -104,25 +105,44 @@ func (n *Node) while(ctx context.Context) (context.Context, context.CancelFunc) 
 // take a second, and one that is given up costs the guest another.
 const attempt = time.Second
 
+// between is the time from one attempt to the next. They overlap: one that was made before the node
+// had its address is only tried again by QEMU a second later, in which a node does a lot.
+const between = 100 * time.Millisecond
+
 // WaitTLS waits for the first TLS answer on the node's port. The error is qemu.ErrEnded if the VM
 // ends before, and that of the last attempt beside ctx's if ctx does.
 func (n *Node) WaitTLS(ctx context.Context) error {
 	ctx, cancel := n.while(ctx)
+	var attempts sync.WaitGroup
+	defer attempts.Wait()
 	defer cancel()
+	answers := make(chan error)
 	var last error
-	for ctx.Err() == nil {
-		try, done := context.WithTimeout(ctx, n.attempt)
-		_, err := client.ServingCertificate(try, n.Context.Endpoint)
-		done()
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() == nil {
+	for next := time.NewTimer(0); ; {
+		select {
+		case <-next.C:
+			attempts.Go(func() { n.handshake(ctx, answers) })
+			next.Reset(between)
+		case err := <-answers:
+			if err == nil {
+				return nil
+			}
 			last = err
+		case <-ctx.Done():
+			return fmt.Errorf("%s: no TLS answer: %w", n.Context.Endpoint, errors.Join(context.Cause(ctx), last))
 		}
-		pause(ctx, 20*time.Millisecond)
 	}
-	return fmt.Errorf("%s: no TLS answer: %w", n.Context.Endpoint, errors.Join(context.Cause(ctx), last))
+}
+
+// handshake makes one attempt and says what came of it, unless nobody listens any more.
+func (n *Node) handshake(ctx context.Context, answers chan<- error) {
+	try, done := context.WithTimeout(ctx, n.attempt)
+	defer done()
+	_, err := client.ServingCertificate(try, n.Context.Endpoint)
+	select {
+	case answers <- err:
+	case <-ctx.Done():
+	}
 }
 
 // WaitReady waits until an authenticated Get returns MachineStatuses with ready = true, and returns
