@@ -29,6 +29,9 @@ import (
 var declaration []byte
 
 const (
+	// Version is shown in PluginStatuses.
+	Version = "0.1.0"
+
 	kindSource = "UserDataSources.machine.cosi.dev"
 	// summaryID is the UserDataSource that says whether all sources have been looked at.
 	summaryID = "userdata"
@@ -45,6 +48,7 @@ func plugin(root string) sdk.Plugin {
 	c := &controller{root: root, retry: retry{first: 2 * time.Second, most: time.Minute}, now: time.Now}
 	return sdk.Plugin{
 		Declaration: declaration,
+		Version:     Version,
 		Controllers: []sdk.Controller{{
 			Name:      "userdata",
 			Outputs:   []string{kindSource},
