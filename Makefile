@@ -37,7 +37,8 @@ test: ## Run all tests, those in a VM included
 	@$(MAKE) --no-print-directory image
 	@$(MAKE) --no-print-directory image DEFINITION=test
 	@$(GO) vet ./...
-	@$(GO) test -race -timeout 20m ./...
+	@$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /hack/vmtest)
+	@$(GO) test -timeout 20m ./hack/vmtest/...
 
 bench: ## Measure the figures that the README states
 	@hack/setup test
@@ -47,7 +48,8 @@ bench: ## Measure the figures that the README states
 lint: ## Check formatting, vet, import rules, generated code
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	@$(GO) vet ./...
-	@$(GO) test ./hack/deps
+	@$(GO) test -count=1 ./hack/deps
+	@$(GO) run ./hack/generate && git diff --exit-code --stat -- api
 
 generate: ## Generate Go code from api/**/*.proto
 	@$(GO) run ./hack/generate
