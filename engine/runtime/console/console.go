@@ -44,6 +44,10 @@ func links(s *node.Snapshot) []string {
 		if l.Spec.GetKind() == "loopback" {
 			continue
 		}
+		if l.Spec.GetName() == "" { // asked for, and not there yet
+			out = append(out, fmt.Sprintf("link %s  %s", l.GetId(), l.Spec.GetMessage()))
+			continue
+		}
 		carrier := "no carrier"
 		if l.Spec.GetCarrier() {
 			carrier = "carrier"
@@ -66,7 +70,7 @@ func addresses(s *node.Snapshot, link string) string {
 	var out []string
 	for _, a := range s.Addresses {
 		p, err := netip.ParsePrefix(a.Spec.GetAddress())
-		if a.Spec.GetLinkName() == link && err == nil && !p.Addr().IsLinkLocalUnicast() {
+		if a.Spec.GetReady() && a.Spec.GetLinkName() == link && err == nil && !p.Addr().IsLinkLocalUnicast() {
 			out = append(out, fmt.Sprintf("%s (%s)", p, a.Spec.GetSource()))
 		}
 	}

@@ -41,9 +41,9 @@ func good() *node.Snapshot {
 			item("lo", &networkpb.LinkStatus{Name: "lo", Kind: "loopback", Up: true, Carrier: true}),
 		},
 		Addresses: []observe.Item[networkpb.AddressStatus]{
-			item("eth0-0", &networkpb.AddressStatus{Address: "10.0.2.15/24", LinkName: "eth0", Source: "dhcp"}),
-			item("eth0-1", &networkpb.AddressStatus{Address: "fe80::1/64", LinkName: "eth0", Source: "kernel"}),
-			item("lo-0", &networkpb.AddressStatus{Address: "127.0.0.1/8", LinkName: "lo", Source: "kernel"}),
+			item("eth0-0", &networkpb.AddressStatus{Ready: true, Address: "10.0.2.15/24", LinkName: "eth0", Source: "dhcp"}),
+			item("eth0-1", &networkpb.AddressStatus{Ready: true, Address: "fe80::1/64", LinkName: "eth0", Source: "kernel"}),
+			item("lo-0", &networkpb.AddressStatus{Ready: true, Address: "127.0.0.1/8", LinkName: "lo", Source: "kernel"}),
 		},
 		UserData: []observe.Item[machinepb.UserDataSource]{
 			item("cmdline", &machinepb.UserDataSource{State: "Absent"}),

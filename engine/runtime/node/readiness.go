@@ -62,7 +62,7 @@ func address(s *Snapshot) (Readiness, bool) {
 	if !slices.Contains(s.Outputs, addressStatuses.Type) {
 		return Readiness{}, false
 	}
-	if slices.ContainsFunc(s.Addresses, func(a addressItem) bool { return reachable(a.Spec.GetAddress()) }) {
+	if slices.ContainsFunc(s.Addresses, func(a addressItem) bool { return a.Spec.GetReady() && reachable(a.Spec.GetAddress()) }) {
 		return Readiness{}, false
 	}
 	r := Readiness{Reason: "NoAddress", Message: "no link has an address"}

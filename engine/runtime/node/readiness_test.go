@@ -24,7 +24,7 @@ func ready() *Snapshot {
 		Hello:        wire.Hello{PID1: true, Hostname: "cosi"},
 		Outputs:      []string{addressStatuses.Type, userDataSources.Type},
 		Links:        []linkItem{item("eth0", &networkpb.LinkStatus{Kind: "physical", Carrier: true})},
-		Addresses:    []addressItem{item("a", &networkpb.AddressStatus{Address: "192.0.2.1/24"})},
+		Addresses:    []addressItem{item("a", &networkpb.AddressStatus{Ready: true, Address: "192.0.2.1/24"})},
 		UserData:     []observe.Item[machinepb.UserDataSource]{item(UserDataSum, &machinepb.UserDataSource{Complete: true})},
 		Plugins:      []observe.Item[servicepb.PluginStatus]{item("mount", &servicepb.PluginStatus{Ready: true})},
 		Certificates: &machinepb.CertificatesStatus{Ready: true, Names: []string{"n1"}},
