@@ -82,7 +82,17 @@ func readFrom(files filesystem.FileSystem, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	return readAll(file)
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxSize {
+		return nil, errTooBig
+	}
+	// All at once: a second read of go-diskfs (1.9.4) from the middle of a FAT cluster goes on behind the end of the file.
+	data := make([]byte, info.Size())
+	_, err = io.ReadFull(file, data)
+	return data, err
 }
 
 // volume is a FAT or ISO 9660 file system on a block device.

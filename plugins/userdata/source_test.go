@@ -139,6 +139,7 @@ func makeDevice(t *testing.T, root, name string, size int64, spec disk.Filesyste
 
 func TestDisks(t *testing.T) {
 	const mib = 1 << 20
+	long := document1 + strings.Repeat("# it ends within a cluster\n", 200)
 	for _, c := range []struct {
 		name   string
 		size   int64
@@ -149,6 +150,8 @@ func TestDisks(t *testing.T) {
 	}{
 		{"CIDATA on ISO 9660", 10 * mib, disk.FilesystemSpec{FSType: filesystem.TypeISO9660, VolumeLabel: "cidata"}, map[string]string{"user-data": document1}, sourceCIDATA, document1},
 		{"CIDATA on FAT32", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "CIDATA"}, map[string]string{"user-data": document1}, sourceCIDATA, document1},
+		{"a long document on FAT32", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "CIDATA"}, map[string]string{"user-data": long}, sourceCIDATA, long},
+		{"a long document on FAT16", 20 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat16, VolumeLabel: "CIDATA"}, map[string]string{"user-data": long}, sourceCIDATA, long},
 		{"CIDATA on FAT16", 20 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat16, VolumeLabel: "CIDATA"}, map[string]string{"user-data": document1}, sourceCIDATA, document1},
 		{"CIDATA on FAT12", 2 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat12, VolumeLabel: "CIDATA"}, map[string]string{"user-data": document1}, sourceCIDATA, document1},
 		{"CIDATA without a file", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "CIDATA"}, nil, sourceCIDATA, ""},
