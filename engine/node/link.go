@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +16,9 @@ import (
 
 // stageReady is the runtime's word for: plugins registered, user data applied, the network has an address.
 const stageReady = "ready"
+
+// stageAPI is its word for: the port listens. With all it needs, a node is ready a moment later.
+const stageAPI = "api"
 
 // link is the conversation with one run of the runtime.
 type link struct {
@@ -135,8 +139,11 @@ func (n *Node) obey(ctx context.Context, down *wire.Down) {
 	case down.Stage != nil:
 		n.record.publish(wire.Up{Stage: down.Stage})
 		n.log.Printf("stage %s after %d ms", down.Stage.Name, down.Stage.Milliseconds)
-		if down.Stage.Name == stageReady {
+		switch down.Stage.Name {
+		case stageReady:
 			n.gotReady()
+		case stageAPI:
+			time.AfterFunc(max(time.Since(n.began)/4, time.Second/2), n.gotReady)
 		}
 	case down.Shutdown != nil:
 		n.shutdown(*down.Shutdown)

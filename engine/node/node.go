@@ -62,7 +62,7 @@ type Node struct {
 	down         chan wire.Shutdown
 	began        time.Time
 	ready        chan struct{} // closed by gotReady
-	gotReady     func()        // after the runtime's stage "ready"; more than once is harmless
+	gotReady     func()        // after the runtime's stage "ready", or a while after "api"; more than once is harmless
 
 	background sync.WaitGroup
 }
