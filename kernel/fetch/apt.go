@@ -25,7 +25,7 @@ type apt struct {
 
 // apt prepares the private state. It fails with ErrNoSource if there is no apt or no Debian entry, and says what to do instead.
 func (f *Fetcher) apt() (source, error) {
-	const advice = "name a mirror, as in COSI_MIRROR=https://deb.debian.org/debian (its files are checked by their pinned SHA-256)"
+	const advice = "name a mirror, as in COSI_MIRROR=https://mirror.example/debian (its files are checked by their pinned SHA-256)"
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return nil, fmt.Errorf("apt-get is not here: %w; %s", ErrNoSource, advice)
 	}

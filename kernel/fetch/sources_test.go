@@ -11,13 +11,13 @@ import (
 const stanzas = `# a comment
 Types: deb
 # another
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example/debian
 Suites: bookworm bookworm-updates
 Components: main contrib
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 Types: deb deb-src
-URIs: http://deb.debian.org/debian-security
+URIs: http://mirror.example/debian-security
 Suites: bookworm-security
 Components: main
 Signed-By:
@@ -35,19 +35,19 @@ Components: main
 func TestSourcesOfTheSuiteAreDerivedFromTheMachinesOwn(t *testing.T) {
 	for name, test := range map[string]struct{ file, content, want, uri string }{
 		"deb822": {"sources.list.d/debian.sources", stanzas, `Types: deb
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example/debian
 Suites: trixie
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 Types: deb
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example/debian
 Suites: trixie-updates
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 Types: deb
-URIs: http://deb.debian.org/debian-security
+URIs: http://mirror.example/debian-security
 Suites: trixie-security
 Components: main
 Signed-By: 
@@ -55,7 +55,7 @@ Signed-By:
  .
  -----END PGP PUBLIC KEY BLOCK-----
 
-`, "http://deb.debian.org/debian"},
+`, "http://mirror.example/debian"},
 		"one line": {"sources.list", "deb cdrom:[disc]/ bookworm contrib\ndeb-src http://a bookworm main\ndeb [arch=amd64 signed-by=/k.gpg] http://b/debian bookworm main # mine\n", `Types: deb
 URIs: http://b/debian
 Suites: trixie

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/plugins/internal/donefd"
 )
 
 // Event is one uevent: "add@/devices/pci0000:00/…" and its variables.
@@ -38,12 +40,12 @@ func Watch(ctx context.Context, f func(Event)) error {
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
 		return fmt.Errorf("uevent socket bind: %w", err)
 	}
-	stop, err := stopPipe(ctx)
+	done, err := donefd.New(ctx)
 	if err != nil {
 		return err
 	}
-	defer stop.close()
-	return receive(fd, stop.reader, f)
+	defer done.Close()
+	return receive(fd, done.Number(), f)
 }
 
 func receive(fd, stop int, f func(Event)) error {
@@ -91,33 +93,4 @@ func parse(message []byte) (Event, bool) {
 		}
 	}
 	return event, true
-}
-
-// stopper ends a poll when a context does.
-type stopper struct {
-	reader, writer int
-	cancel         func() bool
-	closed         chan struct{}
-}
-
-func stopPipe(ctx context.Context) (*stopper, error) {
-	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("pipe: %w", err)
-	}
-	s := &stopper{reader: fds[0], writer: fds[1], closed: make(chan struct{})}
-	s.cancel = context.AfterFunc(ctx, func() {
-		defer close(s.closed)
-		unix.Close(s.writer)
-	})
-	return s, nil
-}
-
-func (s *stopper) close() {
-	if s.cancel() {
-		unix.Close(s.writer)
-	} else {
-		<-s.closed
-	}
-	unix.Close(s.reader)
 }
