@@ -2,6 +2,7 @@ package vmtest_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -113,20 +114,26 @@ var (
 	api      = regexp.MustCompile(`^tcp6? (\[::\]|0\.0\.0\.0):50000 uid \d+$`)
 )
 
-// sockets are those that may wait for packets from outside, beside the API's.
-var sockets = map[string]*regexp.Regexp{}
+// clients are sockets that wait for answers from outside, by the plugin whose they are; %d is its uid.
+var clients = map[string]string{
+	"network": `^packet protocol 0800 uid %d$`, // DHCP, while it asks
+}
 
 // checkSockets: nothing but the API listens, and the sockets of clients are known by name.
 func checkSockets(t *testing.T, n *vmtest.Node) {
 	n.Expect(t, 0, `sockets: [^\r\n]*:50000 uid `)
+	var allowed []*regexp.Regexp
+	for name, pattern := range clients {
+		status := &servicepb.PluginStatus{}
+		n.Get(t, "plugins", name, status)
+		allowed = append(allowed, regexp.MustCompile(fmt.Sprintf(pattern, status.GetConfinement().GetUid())))
+	}
 	all := told.FindAllStringSubmatch(n.Console.Tail(1<<20), -1)
 	open := false
 	for _, line := range all {
 		for socket := range strings.SplitSeq(line[1], ", ") {
-			known := socket == "" || loopback.MatchString(socket)
-			for _, re := range sockets {
-				known = known || re.MatchString(socket)
-			}
+			known := socket == "" || loopback.MatchString(socket) ||
+				slices.ContainsFunc(allowed, func(re *regexp.Regexp) bool { return re.MatchString(socket) })
 			switch {
 			case api.MatchString(socket):
 				open = true
