@@ -32,7 +32,22 @@ func mountAt(p *storagepb.MountPoint) error {
 		return fmt.Errorf("target %w", err)
 	}
 	defer unix.Close(dir)
-	return explain(p, unix.Mount(p.GetSource(), descriptorPath(dir), p.GetFstype(), bits, p.GetData()))
+	return explain(p, unix.Mount(p.GetSource(), descriptorPath(dir), p.GetFstype(), bits, rootOwned(p)))
+}
+
+// rootOwned returns the data of p. A tmpfs belongs to whoever mounts it, which here is the plugin's user: without a word of p it is
+// root's, as everywhere else.
+func rootOwned(p *storagepb.MountPoint) string {
+	data := p.GetData()
+	if p.GetFstype() != "tmpfs" {
+		return data
+	}
+	for _, id := range []string{"uid=", "gid="} {
+		if !strings.HasPrefix(data, id) && !strings.Contains(data, ","+id) {
+			data = strings.TrimPrefix(data+","+id+"0", ",")
+		}
+	}
+	return data
 }
 
 // remountAt gives what is mounted at the target the flags and the data of p.

@@ -275,8 +275,17 @@ func observed(target string) *storagepb.MountPointStatus {
 func statusOf(now mounted) *storagepb.MountPointStatus {
 	return &storagepb.MountPointStatus{
 		Ready: true, Reason: reasonMounted, Message: fmt.Sprintf("%s (%s) on %s", now.source, now.fstype, now.target),
-		Source: now.source, Target: now.target, Fstype: now.fstype, Flags: now.flags, Data: strings.TrimPrefix(now.options, "rw,"),
+		Source: now.source, Target: now.target, Fstype: now.fstype, Flags: now.flags, Data: dataOf(now),
 	}
+}
+
+// dataOf returns the file system's options without the word that is in flags already.
+func dataOf(now mounted) string {
+	first, rest, _ := strings.Cut(now.options, ",")
+	if first == "rw" || first == "ro" {
+		return rest
+	}
+	return now.options
 }
 
 // failed is the status of something that is not mounted.
