@@ -131,6 +131,9 @@ func (n *Node) loop(ctx context.Context) error {
 				console.Reset(debounce)
 			}
 		case <-status.C:
+			if !n.view.Synced() {
+				continue // nothing seen yet must not pass for nothing missing; a change follows
+			}
 			s := n.snapshot()
 			if err := n.config.Output.Put(ctx, state.Pointer{Kind: machineStatuses, ID: Machine}, s.Status()); err != nil {
 				return err

@@ -19,13 +19,14 @@ type View struct {
 	kinds   []state.Kind
 	changed func()
 
-	mu        sync.Mutex // guards resources
+	mu        sync.Mutex // guards the fields below
 	resources map[state.Kind]map[string]*resourcepb.Resource
+	synced    map[state.Kind]bool // the contents of the kind have been seen
 }
 
 // New returns a View of kinds, empty until Run. It calls changed after each change, from several goroutines.
 func New(s state.State, changed func(), kinds ...state.Kind) *View {
-	v := &View{state: s, kinds: kinds, changed: changed, resources: map[state.Kind]map[string]*resourcepb.Resource{}}
+	v := &View{state: s, kinds: kinds, changed: changed, resources: map[state.Kind]map[string]*resourcepb.Resource{}, synced: map[state.Kind]bool{}}
 	for _, k := range kinds {
 		v.resources[k] = map[string]*resourcepb.Resource{}
 	}
@@ -85,10 +86,19 @@ func (v *View) apply(k state.Kind, events []*state.Event) {
 			v.resources[k][id] = e.GetResource()
 		case resourcepb.EventType_DESTROYED:
 			delete(v.resources[k], id)
+		case resourcepb.EventType_BOOTSTRAPPED:
+			v.synced[k] = true
 		}
 	}
 	v.mu.Unlock()
 	v.changed()
+}
+
+// Synced reports whether the contents of every kind have been seen. Until then an empty kind means nothing.
+func (v *View) Synced() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.synced) == len(v.kinds)
 }
 
 // Resources returns the resources of k in the order of their ids.
