@@ -65,6 +65,13 @@ func (c *wireConn) Receive() ([]byte, net.HardwareAddr, error) {
 
 func (c *wireConn) Close() error { close(c.closed); return nil }
 
+// all returns what was sent so far.
+func (w *wire) all() []sent {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.sent)
+}
+
 func (w *wire) types() []dhcpv4.MessageType {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -180,11 +187,12 @@ func TestSilenceIsAskedLessAndLess(t *testing.T) {
 		r.carrier <- true
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if n := len(r.sent); n < 50 || n > 80 { // about one in 64 s
+		if n := len(r.all()); n < 50 || n > 80 { // about one in 64 s
 			t.Errorf("%d tries in an hour; want 50 to 80", n)
 		}
-		for i := 1; i < len(r.sent); i++ {
-			wait := r.sent[i].at - r.sent[i-1].at
+		all := r.all()
+		for i := 1; i < len(all); i++ {
+			wait := all[i].at - all[i-1].at
 			nominal := min(time.Second<<min(i-1, 6), 64*time.Second)
 			if wait < nominal*3/4 || wait > nominal*5/4 {
 				t.Errorf("wait %d = %v; want %v, a quarter more or less", i, wait, nominal)
@@ -210,7 +218,7 @@ func TestLeaseIsRenewedAtT1WithItsServer(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		wantTypes(t, r, request)
-		got := r.sent[0]
+		got := r.all()[0]
 		if got.to.Address != netip.MustParseAddr("192.0.2.1") || len(got.to.Hop) != 6 {
 			t.Errorf("renewed with %v; want the server", got.to)
 		}
@@ -236,14 +244,14 @@ func TestSilentServerEndsInRebindingAndExpiry(t *testing.T) {
 			t.Fatal("lost before its end")
 		}
 		var unicast, broadcast int
-		for _, s := range r.sent {
+		for _, s := range r.all() {
 			if s.to.Hop != nil {
 				unicast++
 			} else {
 				broadcast++
 			}
 		}
-		if unicast < 3 || broadcast < 2 || len(r.sent) > 20 {
+		if unicast < 3 || broadcast < 2 || len(r.all()) > 20 {
 			t.Errorf("%d to the server, %d to all; want at least 3 and 2, at most 20 in all", unicast, broadcast)
 		}
 		time.Sleep(2 * time.Second)
@@ -289,7 +297,7 @@ func TestRefusalLosesTheLeaseAndBacksOff(t *testing.T) {
 		if r.now().Lease != nil {
 			t.Error("the lease lives on after a NAK")
 		}
-		if n := len(r.sent); n > 30 {
+		if n := len(r.all()); n > 30 {
 			t.Errorf("%d messages within a minute; want a back-off", n)
 		}
 	})
@@ -314,7 +322,7 @@ func TestPreviousAddressIsAskedForFirst(t *testing.T) {
 				r.carrier <- true
 				time.Sleep(10 * time.Second)
 				synctest.Wait()
-				first := r.sent[0].message
+				first := r.all()[0].message
 				if first.MessageType() != request || !first.RequestedIPAddress().Equal(previous.AsSlice()) || first.ServerIdentifier() != nil {
 					t.Errorf("first message %v; want a REQUEST of %v to all servers", first.Summary(), previous)
 				}
