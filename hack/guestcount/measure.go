@@ -31,6 +31,8 @@ func Marks() []Mark {
 	return []Mark{
 		{"firmware", regexp.MustCompile(`EFI stub:`)},
 		{"engine", regexp.MustCompile(`(?m)^engine: COSI`)},
+		{"user data", regexp.MustCompile(`(?m)^userdata: fw_cfg`)},
+		{"api", listening},
 	}
 }
 

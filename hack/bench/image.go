@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+const (
+	outputs    = "build"
+	image      = "cosi-base-amd64"
+	definition = "images/base.yaml"
+	runs       = 3
+)
+
+// build times the image builder, as a user calls it: the median of three runs.
+func build(ctx context.Context) ([]figure, error) {
+	if err := buildImage(ctx); err != nil {
+		return nil, err
+	}
+	unchanged, err := median(func() error { return nil }, func() error { return buildImage(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	deleted, err := median(removeOutputs, func() error { return buildImage(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	return []figure{
+		{"image, up to date", unchanged.Seconds(), "s", 1},
+		{"image, outputs deleted, caches warm", deleted.Seconds(), "s", 1.5},
+	}, nil
+}
+
+func buildImage(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, filepath.Join(outputs, "bin/cosi-image"), "build", "-o", outputs, definition).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+func removeOutputs() error {
+	files, err := filepath.Glob(filepath.Join(outputs, image+".*"))
+	for _, file := range files {
+		if err := os.Remove(file); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func median(before, measured func() error) (time.Duration, error) {
+	var all []time.Duration
+	for range runs {
+		if err := before(); err != nil {
+			return 0, err
+		}
+		start := time.Now()
+		if err := measured(); err != nil {
+			return 0, err
+		}
+		all = append(all, time.Since(start))
+	}
+	slices.Sort(all)
+	return all[runs/2], nil
+}
+
+// size looks at the image's files. The initramfs holds the root.
+func size(context.Context) ([]figure, error) {
+	var figures []figure
+	for _, f := range []figure{{name: "qcow2", target: 40}, {name: "initramfs", target: 45}} {
+		info, err := os.Stat(filepath.Join(outputs, image+"."+f.name))
+		if err != nil {
+			return nil, err
+		}
+		f.measured, f.unit = float64(info.Size())/1e6, "MB"
+		if f.name == "initramfs" {
+			f.name = "root and initramfs together"
+		}
+		figures = append(figures, f)
+	}
+	return figures, nil
+}
