@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,6 +79,11 @@ func (s *State) write(ctx context.Context, c *cache, old *resourcepb.Resource, e
 		}
 		if owner := old.GetMetadata().GetOwner(); exists && owner != s.plugin {
 			return fmt.Errorf("it is owned by %q", owner)
+		}
+		if exists && bytes.Equal(old.GetSpec().GetProtoSpec(), r.GetSpec().GetProtoSpec()) {
+			// An earlier write whose answer was lost with the runtime: it is there.
+			c.updated(old)
+			return nil
 		}
 	}
 }

@@ -100,7 +100,8 @@ func TestPluginIsBuiltOnce(t *testing.T) {
 }
 
 func TestMarksAreFoundOnAConsole(t *testing.T) {
-	console := "BdsDxe: starting Boot0001\r\nEFI stub: Loaded initrd from device path\r\nengine: COSI 0.1.0, PID 1 after 900 ms\r\n"
+	console := "BdsDxe: starting Boot0001\r\nEFI stub: Loaded initrd from device path\r\nengine: COSI 0.1.0, PID 1 after 900 ms\r\n" +
+		"userdata: fw_cfg: 1 of 1 documents applied\r\nengine: stage api after 1200 ms\r\n"
 	for _, m := range Marks() {
 		if !m.Pattern.MatchString(console) {
 			t.Errorf("%s: %q is not found", m.Name, m.Pattern)
