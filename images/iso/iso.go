@@ -6,7 +6,7 @@
 // A partition table in the system area names it too, so that the same bytes boot from a USB stick.
 //
 // The volume is written here and not by go-diskfs: that copies the boot image twice more (0.32 s for
-// 44 MB against 0.03 s) and writes the time of day into its descriptors and records.
+// 44 MB) and writes the time of day into its descriptors and records.
 package iso
 
 import (
