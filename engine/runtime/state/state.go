@@ -67,6 +67,27 @@ type WriteOptions struct {
 	Phase string
 	// DryRun does everything but commit.
 	DryRun bool
+	// Along, if set, says what else is committed with the write, all or nothing, given what it does: before is nil when the resource
+	// is created, after when it is destroyed. Not called for a dry run, nor when nothing changes. The store calls it with its lock
+	// held: it must be quick and not use the store.
+	Along func(before, after *resourcepb.Resource) []Companion
+}
+
+// Companion is a change that is committed together with a write, in the same store. Either field is set, and no
+// commit names a resource twice.
+type Companion struct {
+	// Create is a resource to create, with the owner that it names.
+	Create *resourcepb.Resource
+	// Destroy names a resource to destroy, whoever owns it. One that is not there, or that finalizers hold, is left alone.
+	Destroy Pointer
+}
+
+// Pointer names the resource that c is about.
+func (c Companion) Pointer() Pointer {
+	if c.Create != nil {
+		return PointerTo(c.Create)
+	}
+	return c.Destroy
 }
 
 // Query selects resources: those for which any of Labels holds (none: all) and whose id matches IDRegexp (empty: all).

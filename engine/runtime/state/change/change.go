@@ -119,6 +119,35 @@ func Destroy(current *resourcepb.Resource, o state.WriteOptions) (Change, error)
 	return Change{Before: current}, nil
 }
 
+// All returns c and what o wants committed along with it, in this order. lookup finds what is there before any of it; it fails when a
+// companion cannot be created, or when one resource is named twice.
+func All(c Change, o state.WriteOptions, lookup func(state.Pointer) *resourcepb.Resource, now time.Time) ([]Change, error) {
+	all := []Change{c}
+	if o.Along == nil {
+		return all, nil
+	}
+	named := map[state.Pointer]bool{c.Pointer(): true}
+	for _, companion := range o.Along(c.Before, c.After) {
+		p := companion.Pointer()
+		if named[p] {
+			return nil, fmt.Errorf("%w: along with it: %s is named twice in one commit", state.ErrInvalid, p)
+		}
+		named[p] = true
+		if companion.Create == nil {
+			if current := lookup(p); current != nil && len(current.GetMetadata().GetFinalizers()) == 0 {
+				all = append(all, Change{Before: current})
+			}
+			continue
+		}
+		along, err := Create(lookup(p), companion.Create, state.WriteOptions{Owner: companion.Create.GetMetadata().GetOwner()}, now)
+		if err != nil {
+			return nil, fmt.Errorf("along with it: %s: %w", p, err)
+		}
+		all = append(all, along)
+	}
+	return all, nil
+}
+
 func mayWrite(current *resourcepb.Resource, o state.WriteOptions) error {
 	if current == nil {
 		return state.ErrNotFound

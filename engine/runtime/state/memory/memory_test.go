@@ -21,13 +21,13 @@ import (
 var logs = state.Kind{Namespace: "logs", Type: "Logs.service.cosi.dev"}
 
 func TestStoreIsAState(t *testing.T) {
-	statetest.Run(t, func(*testing.T) state.State {
+	statetest.RunStore(t, func(*testing.T) state.State {
 		return memory.New(memory.Options{Limits: func(state.Kind) memory.Limits { return memory.Limits{Events: statetest.HistoryEvents} }})
 	})
 }
 
 func TestStoreWithATailForEachIDIsAState(t *testing.T) {
-	statetest.Run(t, func(*testing.T) state.State {
+	statetest.RunStore(t, func(*testing.T) state.State {
 		return memory.New(memory.Options{Limits: func(state.Kind) memory.Limits {
 			return memory.Limits{Events: statetest.HistoryEvents, EventsOfID: 8}
 		}})

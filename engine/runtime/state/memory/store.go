@@ -83,23 +83,33 @@ func (s *Store) Destroy(_ context.Context, p state.Pointer, o state.WriteOptions
 	return err
 }
 
-// write decides and, unless it is a dry run, commits one change.
+// write decides and, unless it is a dry run, commits one change and what goes along with it.
 func (s *Store) write(p state.Pointer, o state.WriteOptions, decide func(*resourcepb.Resource) (change.Change, error)) (*resourcepb.Resource, error) {
-	c, wake, err := s.commit(p, o, decide)
+	c, wakes, err := s.commit(p, o, decide)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p, err)
 	}
-	wake()
+	for _, wake := range wakes {
+		wake()
+	}
 	return c.After, nil
 }
 
-func (s *Store) commit(p state.Pointer, o state.WriteOptions, decide func(*resourcepb.Resource) (change.Change, error)) (change.Change, func(), error) {
+func (s *Store) commit(p state.Pointer, o state.WriteOptions, decide func(*resourcepb.Resource) (change.Change, error)) (change.Change, []func(), error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, err := decide(s.Lookup(p))
 	if err != nil || o.DryRun || c.None() {
-		return c, func() {}, err
+		return c, nil, err
 	}
-	s.sequence++
-	return c, s.Apply(s.sequence, c), nil
+	all, err := change.All(c, o, s.Lookup, s.now())
+	if err != nil {
+		return c, nil, err
+	}
+	wakes := make([]func(), 0, len(all))
+	for _, c := range all {
+		s.sequence++
+		wakes = append(wakes, s.Apply(s.sequence, c))
+	}
+	return c, wakes, nil
 }

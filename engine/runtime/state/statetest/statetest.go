@@ -35,7 +35,17 @@ type rule struct {
 // Run checks every rule against a state of its own, made by empty: one that holds nothing of the suite's kinds and keeps
 // HistoryEvents events of each.
 func Run(t *testing.T, empty func(*testing.T) state.State) {
-	for _, rules := range [][]rule{creating, updating, destroying, reading, selecting, watchingOne, watchingKinds, resuming, failing} {
+	run(t, empty, creating, updating, destroying, reading, selecting, watchingOne, watchingKinds, resuming, failing)
+}
+
+// RunStore is Run for a store, which also takes what does not go over a connection.
+func RunStore(t *testing.T, empty func(*testing.T) state.State) {
+	Run(t, empty)
+	run(t, empty, alongside)
+}
+
+func run(t *testing.T, empty func(*testing.T) state.State, all ...[]rule) {
+	for _, rules := range all {
 		for _, r := range rules {
 			t.Run(r.name, func(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
