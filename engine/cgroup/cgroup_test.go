@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,8 +12,10 @@ import (
 // TestTreeOnTheKernel runs where a cgroup2 file system can be mounted: as root.
 func TestTreeOnTheKernel(t *testing.T) {
 	mount := t.TempDir()
-	if err := unix.Mount("none", mount, "cgroup2", 0, ""); err != nil {
-		t.Skipf("mount cgroup2: %v", err)
+	if err := unix.Mount("none", mount, "cgroup2", 0, ""); errors.Is(err, unix.EPERM) {
+		t.Skip("mounting is not permitted here")
+	} else if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		for _, dir := range []string{"cosi/plugins/x", "cosi/plugins", "cosi/runtime", "cosi"} {

@@ -2,6 +2,7 @@ package device
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,7 +55,10 @@ func TestGrantChangesDeviceNodesOnly(t *testing.T) {
 	for name, mode := range map[string]uint32{"null": 0o666, "mem": 0o600} {
 		path := filepath.Join(dir, name)
 		if err := unix.Mknod(path, unix.S_IFCHR|mode, int(unix.Mkdev(1, 3))); err != nil {
-			t.Skip(err)
+			if errors.Is(err, unix.EPERM) {
+				t.Skip("making device nodes is not permitted here")
+			}
+			t.Fatal(err)
 		}
 		os.Chmod(path, os.FileMode(mode))
 	}
@@ -96,7 +100,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	<-ready
 	cancel()
 	if err := <-done; err != nil {
-		t.Skipf("no uevents here: %v", err)
+		t.Fatal(err)
 	}
 }
 

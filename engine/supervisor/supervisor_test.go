@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -318,8 +319,10 @@ func TestRunEndsWhenAllAreGone(t *testing.T) {
 // TestAControlGroupServesManyRuns: Linux 6.12 kills whatever is cloned into a group that was killed before.
 func TestAControlGroupServesManyRuns(t *testing.T) {
 	mount := t.TempDir()
-	if err := unix.Mount("none", mount, "cgroup2", 0, ""); err != nil {
-		t.Skipf("mount cgroup2: %v", err)
+	if err := unix.Mount("none", mount, "cgroup2", 0, ""); errors.Is(err, unix.EPERM) {
+		t.Skip("mounting is not permitted here")
+	} else if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount(mount, 0) })
 	group := filepath.Join(mount, "cosi-supervisor-test")

@@ -55,9 +55,6 @@ outputs: [raw, qcow2, iso, uki, direct]
 // fixture writes the small tree and returns options to build it, with a cache that holds its packages.
 func fixture(t *testing.T) Options {
 	t.Helper()
-	if _, err := exec.LookPath("go"); err != nil {
-		t.Skip("the go command is not here")
-	}
 	dir := t.TempDir()
 	o := Options{Tree: filepath.Join(dir, "tree"), Output: filepath.Join(dir, "out"), Cache: filepath.Join(dir, "cache"),
 		Phase: func(string) func(string) { return func(string) {} }, Log: t.Logf}
@@ -97,7 +94,7 @@ func (o Options) commit(t *testing.T) {
 		cmd.Dir = o.Tree
 		cmd.Env = append(os.Environ(), "GIT_AUTHOR_DATE=1700000000 +0000", "GIT_COMMITTER_DATE=1700000000 +0000")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Skipf("git: %v: %s", err, out)
+			t.Fatalf("git: %v: %s", err, out)
 		}
 	}
 }
