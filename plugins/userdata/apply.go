@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
@@ -49,8 +50,9 @@ func newApplier(ctx context.Context, client resourcepb.StateClient, offline []*f
 	return a, nil
 }
 
-// apply writes every good document of f and lists the bad ones in s. An error means that the runtime could not be reached: try again.
-func (a *applier) apply(ctx context.Context, f *found, s *machinepb.UserDataSource) error {
+// apply writes every good document of f, lists the bad ones in s and returns what f has written, as TYPE/ID. earlier is what an earlier
+// digest of f wrote. An error means that the runtime could not be reached: try again.
+func (a *applier) apply(ctx context.Context, f *found, earlier []string, s *machinepb.UserDataSource) (written []string, err error) {
 	documents, problems := document.Parse(f.name, f.data)
 	broken := map[int]bool{}
 	for _, p := range problems {
@@ -61,13 +63,14 @@ func (a *applier) apply(ctx context.Context, f *found, s *machinepb.UserDataSour
 	}
 	left := 0
 	for _, d := range documents {
-		done, err := a.document(ctx, f, d, s)
+		r, done, err := a.document(ctx, &sourceInput{found: f, earlier: earlier, written: written}, d, s)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		switch done {
 		case applied:
 			s.Applied++
+			written = append(written, resourceName(r))
 		case leftOut:
 			left++
 		}
@@ -82,8 +85,17 @@ func (a *applier) apply(ctx context.Context, f *found, s *machinepb.UserDataSour
 		s.State = stateFailed
 	}
 	s.Message = summary(s, left)
-	return nil
+	return written, nil
 }
+
+// sourceInput is user data that is being applied.
+type sourceInput struct {
+	*found
+	earlier []string // what an earlier digest wrote
+	written []string // what this one has written so far
+}
+
+func resourceName(r *resourcepb.Resource) string { return r.Metadata.Type + "/" + r.Metadata.Id }
 
 func summary(s *machinepb.UserDataSource, left int) string {
 	message := fmt.Sprintf("%d of %d documents applied", s.Applied, s.Documents)
@@ -113,32 +125,51 @@ const (
 	leftOut
 )
 
-func (a *applier) document(ctx context.Context, f *found, d *document.Document, s *machinepb.UserDataSource) (outcome, error) {
+func (a *applier) document(ctx context.Context, f *sourceInput, d *document.Document, s *machinepb.UserDataSource) (*resourcepb.Resource, outcome, error) {
 	kind, err := a.names.lookup(ctx, d.Metadata.Type)
 	if errors.Is(err, kinds.ErrUnknown) {
 		s.Problems = append(s.Problems, &machinepb.UserDataSource_Problem{
 			Document: uint32(d.Index), Line: uint32(d.FieldLine("metadata.type")), Field: "metadata.type", Message: err.Error(), Resource: d.Metadata.Type + "/" + d.Metadata.ID,
 		})
-		return failed, nil
+		return nil, failed, nil
 	}
 	if err != nil {
-		return failed, err
-	}
-	if f.source == sourceImage && a.network && strings.HasSuffix(kind.typ, groupNetwork) {
-		return leftOut, nil
+		return nil, failed, err
 	}
 	r := resource(d, kind, f.provenance())
+	if f.source == sourceImage && a.network && strings.HasSuffix(kind.typ, groupNetwork) {
+		return r, leftOut, a.leaveOut(ctx, r)
+	}
 	err = a.put(ctx, r, f)
 	switch {
 	case err == nil:
-		return applied, nil
+		return r, applied, nil
 	case errors.Is(err, errReplaced):
-		return leftOut, nil
+		return r, leftOut, nil
 	case again(err):
-		return failed, err
+		return r, failed, err
 	}
 	s.Problems = append(s.Problems, problems(d, r, err)...)
-	return failed, nil
+	return r, failed, nil
+}
+
+// leaveOut removes a default of the image that an earlier boot, with other user data, has left.
+func (a *applier) leaveOut(ctx context.Context, r *resourcepb.Resource) error {
+	m := r.Metadata
+	got, err := a.client.Get(ctx, &resourcepb.GetRequest{Namespace: m.Namespace, Type: m.Type, Id: m.Id})
+	if status.Code(err) == codes.NotFound || err == nil && got.Resource.Metadata.Annotations[annotationProvenance] != provenanceImage {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err = a.client.TeardownAndDestroy(ctx, &resourcepb.TeardownAndDestroyRequest{Namespace: m.Namespace, Type: m.Type, Id: m.Id})
+	if status.Code(err) == codes.NotFound {
+		return nil
+	}
+	return err
 }
 
 func resource(d *document.Document, k kind, provenance string) *resourcepb.Resource {
@@ -158,17 +189,27 @@ func resource(d *document.Document, k kind, provenance string) *resourcepb.Resou
 }
 
 // put creates a resource, or updates one that the same source or the image's defaults wrote last.
-func (a *applier) put(ctx context.Context, r *resourcepb.Resource, f *found) error {
-	_, err := a.client.Create(ctx, &resourcepb.CreateRequest{Resource: r})
-	if status.Code(err) != codes.AlreadyExists {
-		return err
+func (a *applier) put(ctx context.Context, r *resourcepb.Resource, f *sourceInput) error {
+	if slices.Contains(f.written, resourceName(r)) {
+		return status.Error(codes.AlreadyExists, "an earlier document of the same source describes it: left out")
 	}
 	m := r.Metadata
-	got, err := a.client.Get(ctx, &resourcepb.GetRequest{Namespace: m.Namespace, Type: m.Type, Id: m.Id})
+	get := &resourcepb.GetRequest{Namespace: m.Namespace, Type: m.Type, Id: m.Id}
+	got, err := a.client.Get(ctx, get)
+	if status.Code(err) == codes.NotFound {
+		if slices.Contains(f.earlier, resourceName(r)) {
+			return deleted(f)
+		}
+		_, err = a.client.Create(ctx, &resourcepb.CreateRequest{Resource: r})
+		return err
+	}
 	if err != nil {
 		return err
 	}
 	old := got.Resource.Metadata
+	if f.source != sourceImage && old.Annotations[annotationProvenance] == f.provenance() {
+		return nil // written before the plugin, or the node, was interrupted
+	}
 	if err := mayReplace(old.Annotations[annotationProvenance], f); err != nil {
 		return err
 	}
@@ -178,7 +219,7 @@ func (a *applier) put(ctx context.Context, r *resourcepb.Resource, f *found) err
 }
 
 // mayReplace says why what was written last, by its provenance, is not for f to replace.
-func mayReplace(last string, f *found) error {
+func mayReplace(last string, f *sourceInput) error {
 	switch {
 	case f.source == sourceImage:
 		if last == provenanceImage {
@@ -194,8 +235,19 @@ func mayReplace(last string, f *found) error {
 	}
 }
 
+// deleted is the error for a resource that an earlier digest wrote and somebody has deleted.
+func deleted(f *sourceInput) error {
+	if f.source == sourceImage {
+		return errReplaced
+	}
+	return status.Error(codes.AlreadyExists, "deleted over the API since: left so")
+}
+
 // errReplaced says that somebody has replaced a default resource of the image, which is what defaults are for.
 var errReplaced = errors.New("replaced")
+
+// patience is how long a default resource may take to go.
+const patience = 20 * time.Second
 
 // again reports whether err says nothing about the document.
 func again(err error) bool {

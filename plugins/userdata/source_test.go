@@ -182,15 +182,15 @@ func TestDisks(t *testing.T) {
 
 func TestESPIsRefusedUnderSecureBoot(t *testing.T) {
 	root := t.TempDir()
-	if err := espAllowed(root); err != nil {
+	if err := (&controller{root: root, trusted: new(bool)}).espAllowed(); err != nil {
 		t.Fatalf("without EFI variables: %v", err)
 	}
 	put(t, root, secureBootVariable, "\x06\x00\x00\x00\x01")
-	if err := espAllowed(root); !errors.Is(err, errRefused) {
+	if err := (&controller{root: root, trusted: new(bool)}).espAllowed(); !errors.Is(err, errRefused) {
 		t.Fatalf("under Secure Boot: %v; want a refusal", err)
 	}
 	put(t, root, "usr/lib/cosi/image.json", `{"esp_user_data_under_secure_boot": true}`)
-	if err := espAllowed(root); err != nil {
+	if err := (&controller{root: root, trusted: new(bool)}).espAllowed(); err != nil {
 		t.Fatalf("allowed by the image: %v", err)
 	}
 }

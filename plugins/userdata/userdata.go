@@ -2,8 +2,9 @@
 //
 // Sources are looked at in this order: QEMU's fw_cfg, the kernel argument cosi.userdata, disks with the label CIDATA, user-data.yaml on
 // the EFI system partition; then the image's default resources; then, once there is a network, a URL. Documents of a source are applied
-// once for each digest of its bytes: what people change over the API afterwards is not undone when the plugin starts again.
-// Every source and every problem in it is shown as a UserDataSource.
+// once for each digest of its bytes, which a UserDataRecord keeps: what people change over the API afterwards is undone neither by a
+// restart nor by a reboot. A new digest updates what its source wrote last and reports the rest as conflicts. Every source and every
+// problem in it is shown as a UserDataSource.
 package userdata
 
 import (
@@ -33,6 +34,7 @@ const (
 	Version = "0.1.0"
 
 	kindSource = "UserDataSources.machine.cosi.dev"
+	kindRecord = "UserDataRecords.machine.cosi.dev"
 	// summaryID is the UserDataSource that says whether all sources have been looked at.
 	summaryID = "userdata"
 	// defaultsFile holds the image's default resources.
@@ -51,7 +53,7 @@ func plugin(root string) sdk.Plugin {
 		Version:     Version,
 		Controllers: []sdk.Controller{{
 			Name:      "userdata",
-			Outputs:   []string{kindSource},
+			Outputs:   []string{kindRecord, kindSource},
 			Reconcile: c.reconcile,
 			Watch:     c.watch,
 		}},
@@ -61,6 +63,9 @@ func plugin(root string) sdk.Plugin {
 type controller struct {
 	root string
 	now  func() time.Time
+
+	// trusted says whether the node had a trust anchor before this plugin looked for user data; nil until it has been asked for.
+	trusted *bool
 
 	mu    sync.Mutex // guards the fields below: watch and reconcile run side by side
 	retry retry
@@ -99,6 +104,9 @@ func (c *controller) reconcile(ctx context.Context, s *sdk.State) error {
 	if err != nil {
 		return err
 	}
+	if err := c.askTrust(ctx, s); err != nil {
+		return err
+	}
 	offline := c.offline(value)
 	a, err := newApplier(ctx, s.Client(), offline)
 	if err != nil {
@@ -128,7 +136,7 @@ func (c *controller) offline(argument string) []*found {
 			all = append(all, f)
 			continue
 		}
-		if err := espAllowed(c.root); err != nil {
+		if err := c.espAllowed(); err != nil {
 			f.data, f.err = nil, err
 		}
 		esp = append(esp, f)
@@ -180,25 +188,36 @@ func (c *controller) unreachable(ctx context.Context, s *sdk.State, f *found) (s
 // settle brings one source to its end: applied, absent, refused.
 func (c *controller) settle(ctx context.Context, s *sdk.State, a *applier, f *found) error {
 	status := &machinepb.UserDataSource{Source: f.source, Unauthenticated: f.unauthenticated}
-	known, recorded := sdk.Get[*machinepb.UserDataSource](s, kindSource, f.id)
+	done := recorded(s, f)
 	switch {
 	case f.absent():
-		if recorded && finished(known.Spec.State) {
-			return nil // a disk that was applied and then pulled keeps its record
+		if known, ok := sdk.Get[*machinepb.UserDataSource](s, kindSource, f.id); ok && finished(known.Spec.State) {
+			return nil // a disk that was applied and then pulled is still shown
 		}
 		status.State = stateAbsent
+	case done != nil && !(a.network && describesNetwork(done)):
+		return c.write(ctx, s, f.id, done.GetOutcome())
 	case errors.Is(f.err, errRefused):
 		status.State, status.Message = stateRefused, strings.TrimPrefix(f.err.Error(), errRefused.Error()+": ")
 	case f.err != nil:
 		status.State, status.Message = stateFailed, f.err.Error()
-	case recorded && known.Spec.Digest == f.digest() && finished(known.Spec.State):
-		return nil
 	default:
-		if err := a.apply(ctx, f, status); err != nil {
-			return err
-		}
-		status.Digest, status.Time = f.digest(), timestamppb.New(c.now())
-		report(f, status)
+		return c.apply(ctx, s, a, f, status)
+	}
+	return c.write(ctx, s, f.id, status)
+}
+
+// apply applies a source and puts on record that it did.
+func (c *controller) apply(ctx context.Context, s *sdk.State, a *applier, f *found, status *machinepb.UserDataSource) error {
+	written, err := a.apply(ctx, f, earlier(s, f.id), status)
+	if err != nil {
+		return err
+	}
+	status.Digest, status.Time = f.digest(), timestamppb.New(c.now())
+	report(f, status)
+	record := &machinepb.UserDataRecord{Outcome: status, Resources: written}
+	if err := s.Write(ctx, kindRecord, f.id, record, nil); err != nil {
+		return err
 	}
 	return c.write(ctx, s, f.id, status)
 }

@@ -304,6 +304,61 @@ func (x *UserDataSource) GetComplete() bool {
 	return false
 }
 
+// UserDataRecord says what came of a source of user data, and outlives the boot: user data is applied once for each digest. The id is
+// that of the UserDataSource. The plugin userdata writes it when all documents of the source have been dealt with.
+type UserDataRecord struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Outcome *UserDataSource        `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// What the source wrote, "TYPE/ID": one of these that is gone when a new digest comes was deleted over the API.
+	Resources     []string `protobuf:"bytes,2,rep,name=resources,proto3" json:"resources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserDataRecord) Reset() {
+	*x = UserDataRecord{}
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserDataRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserDataRecord) ProtoMessage() {}
+
+func (x *UserDataRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserDataRecord.ProtoReflect.Descriptor instead.
+func (*UserDataRecord) Descriptor() ([]byte, []int) {
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *UserDataRecord) GetOutcome() *UserDataSource {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *UserDataRecord) GetResources() []string {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
 // Certificates holds what the network API is served with. The id is "node".
 type Certificates struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -321,7 +376,7 @@ type Certificates struct {
 
 func (x *Certificates) Reset() {
 	*x = Certificates{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[2]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -333,7 +388,7 @@ func (x *Certificates) String() string {
 func (*Certificates) ProtoMessage() {}
 
 func (x *Certificates) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[2]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -346,7 +401,7 @@ func (x *Certificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificates.ProtoReflect.Descriptor instead.
 func (*Certificates) Descriptor() ([]byte, []int) {
-	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{2}
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Certificates) GetClientCas() []string {
@@ -398,7 +453,7 @@ type CertificatesStatus struct {
 
 func (x *CertificatesStatus) Reset() {
 	*x = CertificatesStatus{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[3]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -410,7 +465,7 @@ func (x *CertificatesStatus) String() string {
 func (*CertificatesStatus) ProtoMessage() {}
 
 func (x *CertificatesStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[3]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -423,7 +478,7 @@ func (x *CertificatesStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificatesStatus.ProtoReflect.Descriptor instead.
 func (*CertificatesStatus) Descriptor() ([]byte, []int) {
-	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{3}
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CertificatesStatus) GetObservedVersion() string {
@@ -514,7 +569,7 @@ type MachineStatus_Stage struct {
 
 func (x *MachineStatus_Stage) Reset() {
 	*x = MachineStatus_Stage{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[4]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +581,7 @@ func (x *MachineStatus_Stage) String() string {
 func (*MachineStatus_Stage) ProtoMessage() {}
 
 func (x *MachineStatus_Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[4]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +629,7 @@ type UserDataSource_Problem struct {
 
 func (x *UserDataSource_Problem) Reset() {
 	*x = UserDataSource_Problem{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[5]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +641,7 @@ func (x *UserDataSource_Problem) String() string {
 func (*UserDataSource_Problem) ProtoMessage() {}
 
 func (x *UserDataSource_Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[5]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +704,7 @@ type CertificatesStatus_CA struct {
 
 func (x *CertificatesStatus_CA) Reset() {
 	*x = CertificatesStatus_CA{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[6]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +716,7 @@ func (x *CertificatesStatus_CA) String() string {
 func (*CertificatesStatus_CA) ProtoMessage() {}
 
 func (x *CertificatesStatus_CA) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[6]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +729,7 @@ func (x *CertificatesStatus_CA) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificatesStatus_CA.ProtoReflect.Descriptor instead.
 func (*CertificatesStatus_CA) Descriptor() ([]byte, []int) {
-	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{3, 0}
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{4, 0}
 }
 
 func (x *CertificatesStatus_CA) GetSubject() string {
@@ -750,7 +805,14 @@ const file_cosi_machine_v1alpha1_machine_proto_rawDesc = "" +
 	"\x05STATE\x12\r{.spec.state}2\x1e\n" +
 	"\tDOCUMENTS\x12\x11{.spec.documents}2\x1a\n" +
 	"\aAPPLIED\x12\x0f{.spec.applied}2\x1a\n" +
-	"\aMESSAGE\x12\x0f{.spec.message}\xba\x062Where user data was looked for and what came of it\"\xf4\x02\n" +
+	"\aMESSAGE\x12\x0f{.spec.message}\xba\x062Where user data was looked for and what came of it\"\xbe\x02\n" +
+	"\x0eUserDataRecord\x12?\n" +
+	"\aoutcome\x18\x01 \x01(\v2%.cosi.machine.v1alpha1.UserDataSourceR\aoutcome\x12\x1c\n" +
+	"\tresources\x18\x02 \x03(\tR\tresources:\xcc\x01\x82\xfb\x18\xc7\x01\n" +
+	" UserDataRecords.machine.cosi.dev\x12\x0eUserDataRecord\x1a\x06config2\x1e\n" +
+	"\x05STATE\x12\x15{.spec.outcome.state}2 \n" +
+	"\x06DIGEST\x12\x16{.spec.outcome.digest}2\x1c\n" +
+	"\x04TIME\x12\x14{.spec.outcome.time}\xba\x06*User data that has been applied, by digest\"\xf4\x02\n" +
 	"\fCertificates\x12)\n" +
 	"\n" +
 	"client_cas\x18\x01 \x03(\tB\n" +
@@ -800,33 +862,35 @@ func file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP() []byte {
 	return file_cosi_machine_v1alpha1_machine_proto_rawDescData
 }
 
-var file_cosi_machine_v1alpha1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_cosi_machine_v1alpha1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_cosi_machine_v1alpha1_machine_proto_goTypes = []any{
 	(*MachineStatus)(nil),          // 0: cosi.machine.v1alpha1.MachineStatus
 	(*UserDataSource)(nil),         // 1: cosi.machine.v1alpha1.UserDataSource
-	(*Certificates)(nil),           // 2: cosi.machine.v1alpha1.Certificates
-	(*CertificatesStatus)(nil),     // 3: cosi.machine.v1alpha1.CertificatesStatus
-	(*MachineStatus_Stage)(nil),    // 4: cosi.machine.v1alpha1.MachineStatus.Stage
-	(*UserDataSource_Problem)(nil), // 5: cosi.machine.v1alpha1.UserDataSource.Problem
-	(*CertificatesStatus_CA)(nil),  // 6: cosi.machine.v1alpha1.CertificatesStatus.CA
-	(*timestamppb.Timestamp)(nil),  // 7: google.protobuf.Timestamp
+	(*UserDataRecord)(nil),         // 2: cosi.machine.v1alpha1.UserDataRecord
+	(*Certificates)(nil),           // 3: cosi.machine.v1alpha1.Certificates
+	(*CertificatesStatus)(nil),     // 4: cosi.machine.v1alpha1.CertificatesStatus
+	(*MachineStatus_Stage)(nil),    // 5: cosi.machine.v1alpha1.MachineStatus.Stage
+	(*UserDataSource_Problem)(nil), // 6: cosi.machine.v1alpha1.UserDataSource.Problem
+	(*CertificatesStatus_CA)(nil),  // 7: cosi.machine.v1alpha1.CertificatesStatus.CA
+	(*timestamppb.Timestamp)(nil),  // 8: google.protobuf.Timestamp
 }
 var file_cosi_machine_v1alpha1_machine_proto_depIdxs = []int32{
-	7,  // 0: cosi.machine.v1alpha1.MachineStatus.booted:type_name -> google.protobuf.Timestamp
-	7,  // 1: cosi.machine.v1alpha1.MachineStatus.built:type_name -> google.protobuf.Timestamp
-	4,  // 2: cosi.machine.v1alpha1.MachineStatus.stages:type_name -> cosi.machine.v1alpha1.MachineStatus.Stage
-	5,  // 3: cosi.machine.v1alpha1.UserDataSource.problems:type_name -> cosi.machine.v1alpha1.UserDataSource.Problem
-	7,  // 4: cosi.machine.v1alpha1.UserDataSource.time:type_name -> google.protobuf.Timestamp
-	7,  // 5: cosi.machine.v1alpha1.UserDataSource.next_try:type_name -> google.protobuf.Timestamp
-	7,  // 6: cosi.machine.v1alpha1.CertificatesStatus.not_before:type_name -> google.protobuf.Timestamp
-	7,  // 7: cosi.machine.v1alpha1.CertificatesStatus.not_after:type_name -> google.protobuf.Timestamp
-	6,  // 8: cosi.machine.v1alpha1.CertificatesStatus.client_cas:type_name -> cosi.machine.v1alpha1.CertificatesStatus.CA
-	7,  // 9: cosi.machine.v1alpha1.CertificatesStatus.CA.not_after:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	8,  // 0: cosi.machine.v1alpha1.MachineStatus.booted:type_name -> google.protobuf.Timestamp
+	8,  // 1: cosi.machine.v1alpha1.MachineStatus.built:type_name -> google.protobuf.Timestamp
+	5,  // 2: cosi.machine.v1alpha1.MachineStatus.stages:type_name -> cosi.machine.v1alpha1.MachineStatus.Stage
+	6,  // 3: cosi.machine.v1alpha1.UserDataSource.problems:type_name -> cosi.machine.v1alpha1.UserDataSource.Problem
+	8,  // 4: cosi.machine.v1alpha1.UserDataSource.time:type_name -> google.protobuf.Timestamp
+	8,  // 5: cosi.machine.v1alpha1.UserDataSource.next_try:type_name -> google.protobuf.Timestamp
+	1,  // 6: cosi.machine.v1alpha1.UserDataRecord.outcome:type_name -> cosi.machine.v1alpha1.UserDataSource
+	8,  // 7: cosi.machine.v1alpha1.CertificatesStatus.not_before:type_name -> google.protobuf.Timestamp
+	8,  // 8: cosi.machine.v1alpha1.CertificatesStatus.not_after:type_name -> google.protobuf.Timestamp
+	7,  // 9: cosi.machine.v1alpha1.CertificatesStatus.client_cas:type_name -> cosi.machine.v1alpha1.CertificatesStatus.CA
+	8,  // 10: cosi.machine.v1alpha1.CertificatesStatus.CA.not_after:type_name -> google.protobuf.Timestamp
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_cosi_machine_v1alpha1_machine_proto_init() }
@@ -840,7 +904,7 @@ func file_cosi_machine_v1alpha1_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cosi_machine_v1alpha1_machine_proto_rawDesc), len(file_cosi_machine_v1alpha1_machine_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
