@@ -1,6 +1,7 @@
 package builtin
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,10 +32,13 @@ func TestNamespacesAreKnown(t *testing.T) {
 	}
 }
 
+// records lie in config because it is durable; nobody answers to them.
+var records = []string{"UserDataRecords.machine.cosi.dev"}
+
 func TestEveryDesiredKindHasAnObservedKind(t *testing.T) {
 	set := Set()
 	for _, k := range set.All() {
-		desired := k.Namespace() == "config" || k.Namespace() == "requests"
+		desired := (k.Namespace() == "config" || k.Namespace() == "requests") && !slices.Contains(records, k.Type())
 		observed := k.Definition.GetObservedType()
 		if desired != (observed != "") {
 			t.Errorf("%s in namespace %s: observed_type is %q", k.Type(), k.Namespace(), observed)
