@@ -75,6 +75,21 @@ type Hello struct {
 	ClockSet bool `json:"clockSet,omitempty"`
 	// Watchdog is the device that PID 1 feeds; empty without one.
 	Watchdog string `json:"watchdog,omitempty"`
+	// Storage is where the runtime keeps what outlives the boot; nil under engine --root.
+	Storage *Storage `json:"storage,omitempty"`
+}
+
+// Storage is the STATE partition as PID 1 has prepared it, or why there is none.
+type Storage struct {
+	// Dir is a mounted directory that belongs to the runtime's user; empty when everything must live in memory.
+	Dir string `json:"dir,omitempty"`
+	// Device is the partition, as far as one was found: "/dev/vda5".
+	Device string `json:"device,omitempty"`
+	// Reason says in one word why Dir is empty: NoBootDisk, Ambiguous (two disks claim to be it), NoSpace, ReadOnly, Damaged (there is a
+	// partition, and it is not touched until it is reset), Error.
+	Reason string `json:"reason,omitempty"`
+	// Message says it in words.
+	Message string `json:"message,omitempty"`
 }
 
 // Started says that a process runs.
@@ -142,6 +157,13 @@ type Down struct {
 	Shutdown *Shutdown `json:"shutdown,omitempty"`
 	Console  *Console  `json:"console,omitempty"`
 	Stage    *Stage    `json:"stage,omitempty"`
+	// ResetStorage gives up a STATE partition that is Damaged: it is formatted at the next boot. The runtime asks for the reboot.
+	ResetStorage *ResetStorage `json:"resetStorage,omitempty"`
+}
+
+// ResetStorage says who asked for it, for the log.
+type ResetStorage struct {
+	Reason string `json:"reason"`
 }
 
 // Process names a process that PID 1 knows.
