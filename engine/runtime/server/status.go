@@ -37,6 +37,7 @@ var answers = []answer{
 	{state.ErrBookmark, codes.FailedPrecondition, "BOOKMARK"},
 	{state.ErrSlow, codes.ResourceExhausted, "SLOW"},
 	{state.ErrLimit, codes.ResourceExhausted, "LIMIT"},
+	{state.ErrFrozen, codes.FailedPrecondition, "FROZEN"},
 	{context.Canceled, codes.Canceled, "CANCELED"},
 	{context.DeadlineExceeded, codes.DeadlineExceeded, "DEADLINE"},
 }

@@ -136,6 +136,7 @@ var (
 	ErrBookmark      = errors.New("bookmark is invalid or has expired")
 	ErrSlow          = errors.New("watcher fell behind")
 	ErrLimit         = errors.New("limit exceeded")
+	ErrFrozen        = errors.New("the state is damaged and takes no writes")
 )
 
 // FieldError is one thing wrong with one field. It wraps ErrInvalid.

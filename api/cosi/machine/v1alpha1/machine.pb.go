@@ -359,6 +359,222 @@ func (x *UserDataRecord) GetResources() []string {
 	return nil
 }
 
+// StateStatus says whether what people write outlives the node's reboot. The id is "state". The runtime writes it.
+type StateStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A write to config is acknowledged when it is on the disk. Otherwise all is in memory, and gone with the next boot.
+	Durable bool `protobuf:"varint,1,opt,name=durable,proto3" json:"durable,omitempty"`
+	// One word where it is not: NoBootDisk, Ambiguous, NoSpace, ReadOnly, Error, or StateDamaged: then the disk is left as it is, config
+	// holds what user data says and takes no writes until somebody resets the state.
+	Reason  string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// The partition.
+	Device string `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
+	// The damaged file and the place in it.
+	File          string `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"`
+	Offset        int64  `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateStatus) Reset() {
+	*x = StateStatus{}
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateStatus) ProtoMessage() {}
+
+func (x *StateStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateStatus.ProtoReflect.Descriptor instead.
+func (*StateStatus) Descriptor() ([]byte, []int) {
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *StateStatus) GetDurable() bool {
+	if x != nil {
+		return x.Durable
+	}
+	return false
+}
+
+func (x *StateStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StateStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *StateStatus) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *StateStatus) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *StateStatus) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+// StateReset asks the node to give up its state and start afresh: what it holds is moved aside, and the node reboots. It lives in memory
+// only, so that it is gone after the reboot.
+type StateReset struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the node, so that nobody resets another by mistake.
+	Confirm string `protobuf:"bytes,1,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	// For people: shown on the console and kept in the log.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateReset) Reset() {
+	*x = StateReset{}
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateReset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateReset) ProtoMessage() {}
+
+func (x *StateReset) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateReset.ProtoReflect.Descriptor instead.
+func (*StateReset) Descriptor() ([]byte, []int) {
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *StateReset) GetConfirm() string {
+	if x != nil {
+		return x.Confirm
+	}
+	return ""
+}
+
+func (x *StateReset) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// StateResetStatus says what came of a StateReset. The runtime writes it.
+type StateResetStatus struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ObservedVersion string                 `protobuf:"bytes,1,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
+	Ready           bool                   `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Accepted: the node reboots now. Refused: nothing was done.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateResetStatus) Reset() {
+	*x = StateResetStatus{}
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateResetStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateResetStatus) ProtoMessage() {}
+
+func (x *StateResetStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateResetStatus.ProtoReflect.Descriptor instead.
+func (*StateResetStatus) Descriptor() ([]byte, []int) {
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StateResetStatus) GetObservedVersion() string {
+	if x != nil {
+		return x.ObservedVersion
+	}
+	return ""
+}
+
+func (x *StateResetStatus) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *StateResetStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StateResetStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // Certificates holds what the network API is served with. The id is "node".
 type Certificates struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -376,7 +592,7 @@ type Certificates struct {
 
 func (x *Certificates) Reset() {
 	*x = Certificates{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[3]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +604,7 @@ func (x *Certificates) String() string {
 func (*Certificates) ProtoMessage() {}
 
 func (x *Certificates) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[3]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +617,7 @@ func (x *Certificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificates.ProtoReflect.Descriptor instead.
 func (*Certificates) Descriptor() ([]byte, []int) {
-	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{3}
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Certificates) GetClientCas() []string {
@@ -453,7 +669,7 @@ type CertificatesStatus struct {
 
 func (x *CertificatesStatus) Reset() {
 	*x = CertificatesStatus{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[4]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -465,7 +681,7 @@ func (x *CertificatesStatus) String() string {
 func (*CertificatesStatus) ProtoMessage() {}
 
 func (x *CertificatesStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[4]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -478,7 +694,7 @@ func (x *CertificatesStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificatesStatus.ProtoReflect.Descriptor instead.
 func (*CertificatesStatus) Descriptor() ([]byte, []int) {
-	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{4}
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CertificatesStatus) GetObservedVersion() string {
@@ -569,7 +785,7 @@ type MachineStatus_Stage struct {
 
 func (x *MachineStatus_Stage) Reset() {
 	*x = MachineStatus_Stage{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[5]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +797,7 @@ func (x *MachineStatus_Stage) String() string {
 func (*MachineStatus_Stage) ProtoMessage() {}
 
 func (x *MachineStatus_Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[5]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +845,7 @@ type UserDataSource_Problem struct {
 
 func (x *UserDataSource_Problem) Reset() {
 	*x = UserDataSource_Problem{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[6]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +857,7 @@ func (x *UserDataSource_Problem) String() string {
 func (*UserDataSource_Problem) ProtoMessage() {}
 
 func (x *UserDataSource_Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[6]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +920,7 @@ type CertificatesStatus_CA struct {
 
 func (x *CertificatesStatus_CA) Reset() {
 	*x = CertificatesStatus_CA{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[7]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +932,7 @@ func (x *CertificatesStatus_CA) String() string {
 func (*CertificatesStatus_CA) ProtoMessage() {}
 
 func (x *CertificatesStatus_CA) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[7]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +945,7 @@ func (x *CertificatesStatus_CA) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificatesStatus_CA.ProtoReflect.Descriptor instead.
 func (*CertificatesStatus_CA) Descriptor() ([]byte, []int) {
-	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{4, 0}
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{7, 0}
 }
 
 func (x *CertificatesStatus_CA) GetSubject() string {
@@ -812,7 +1028,36 @@ const file_cosi_machine_v1alpha1_machine_proto_rawDesc = "" +
 	" UserDataRecords.machine.cosi.dev\x12\x0eUserDataRecord\x1a\x06config2\x1e\n" +
 	"\x05STATE\x12\x15{.spec.outcome.state}2 \n" +
 	"\x06DIGEST\x12\x16{.spec.outcome.digest}2\x1c\n" +
-	"\x04TIME\x12\x14{.spec.outcome.time}\xba\x06*User data that has been applied, by digest\"\xf4\x02\n" +
+	"\x04TIME\x12\x14{.spec.outcome.time}\xba\x06*User data that has been applied, by digest\"\x8d\x03\n" +
+	"\vStateStatus\x12\x18\n" +
+	"\adurable\x18\x01 \x01(\bR\adurable\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x16\n" +
+	"\x06device\x18\x04 \x01(\tR\x06device\x12\x12\n" +
+	"\x04file\x18\x05 \x01(\tR\x04file\x12\x16\n" +
+	"\x06offset\x18\x06 \x01(\x03R\x06offset:\xed\x01\x82\xfb\x18\xe8\x01\n" +
+	"\x1eStateStatuses.machine.cosi.dev\x12\vStateStatus\x1a\x06status\"\x05state2\x1a\n" +
+	"\aDURABLE\x12\x0f{.spec.durable}2\x18\n" +
+	"\x06REASON\x12\x0e{.spec.reason}2\x18\n" +
+	"\x06DEVICE\x12\x0e{.spec.device}2\x1a\n" +
+	"\aMESSAGE\x12\x0f{.spec.message}\xba\x06=Where configuration is kept, and whether it outlives a reboot\"\xa6\x02\n" +
+	"\n" +
+	"StateReset\x12!\n" +
+	"\aconfirm\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\aconfirm\x12 \n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason:\xd2\x01\x82\xfb\x18\xcd\x01\n" +
+	"\x1cStateResets.machine.cosi.dev\x12\n" +
+	"StateReset\x1a\brequests\"\x05reset2\x1a\n" +
+	"\aCONFIRM\x12\x0f{.spec.confirm}2\x18\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xb2\x06#StateResetStatuses.machine.cosi.dev\xba\x063Asks the node to give up its state and start afresh\"\xb6\x02\n" +
+	"\x10StateResetStatus\x12)\n" +
+	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
+	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage:\xae\x01\x82\xfb\x18\xa9\x01\n" +
+	"#StateResetStatuses.machine.cosi.dev\x12\x10StateResetStatus\x1a\x06status2\x16\n" +
+	"\x05READY\x12\r{.spec.ready}2\x18\n" +
+	"\x06REASON\x12\x0e{.spec.reason}2\x1a\n" +
+	"\aMESSAGE\x12\x0f{.spec.message}\xba\x06\x19What came of a StateReset\"\xf4\x02\n" +
 	"\fCertificates\x12)\n" +
 	"\n" +
 	"client_cas\x18\x01 \x03(\tB\n" +
@@ -862,30 +1107,33 @@ func file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP() []byte {
 	return file_cosi_machine_v1alpha1_machine_proto_rawDescData
 }
 
-var file_cosi_machine_v1alpha1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_cosi_machine_v1alpha1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_cosi_machine_v1alpha1_machine_proto_goTypes = []any{
 	(*MachineStatus)(nil),          // 0: cosi.machine.v1alpha1.MachineStatus
 	(*UserDataSource)(nil),         // 1: cosi.machine.v1alpha1.UserDataSource
 	(*UserDataRecord)(nil),         // 2: cosi.machine.v1alpha1.UserDataRecord
-	(*Certificates)(nil),           // 3: cosi.machine.v1alpha1.Certificates
-	(*CertificatesStatus)(nil),     // 4: cosi.machine.v1alpha1.CertificatesStatus
-	(*MachineStatus_Stage)(nil),    // 5: cosi.machine.v1alpha1.MachineStatus.Stage
-	(*UserDataSource_Problem)(nil), // 6: cosi.machine.v1alpha1.UserDataSource.Problem
-	(*CertificatesStatus_CA)(nil),  // 7: cosi.machine.v1alpha1.CertificatesStatus.CA
-	(*timestamppb.Timestamp)(nil),  // 8: google.protobuf.Timestamp
+	(*StateStatus)(nil),            // 3: cosi.machine.v1alpha1.StateStatus
+	(*StateReset)(nil),             // 4: cosi.machine.v1alpha1.StateReset
+	(*StateResetStatus)(nil),       // 5: cosi.machine.v1alpha1.StateResetStatus
+	(*Certificates)(nil),           // 6: cosi.machine.v1alpha1.Certificates
+	(*CertificatesStatus)(nil),     // 7: cosi.machine.v1alpha1.CertificatesStatus
+	(*MachineStatus_Stage)(nil),    // 8: cosi.machine.v1alpha1.MachineStatus.Stage
+	(*UserDataSource_Problem)(nil), // 9: cosi.machine.v1alpha1.UserDataSource.Problem
+	(*CertificatesStatus_CA)(nil),  // 10: cosi.machine.v1alpha1.CertificatesStatus.CA
+	(*timestamppb.Timestamp)(nil),  // 11: google.protobuf.Timestamp
 }
 var file_cosi_machine_v1alpha1_machine_proto_depIdxs = []int32{
-	8,  // 0: cosi.machine.v1alpha1.MachineStatus.booted:type_name -> google.protobuf.Timestamp
-	8,  // 1: cosi.machine.v1alpha1.MachineStatus.built:type_name -> google.protobuf.Timestamp
-	5,  // 2: cosi.machine.v1alpha1.MachineStatus.stages:type_name -> cosi.machine.v1alpha1.MachineStatus.Stage
-	6,  // 3: cosi.machine.v1alpha1.UserDataSource.problems:type_name -> cosi.machine.v1alpha1.UserDataSource.Problem
-	8,  // 4: cosi.machine.v1alpha1.UserDataSource.time:type_name -> google.protobuf.Timestamp
-	8,  // 5: cosi.machine.v1alpha1.UserDataSource.next_try:type_name -> google.protobuf.Timestamp
+	11, // 0: cosi.machine.v1alpha1.MachineStatus.booted:type_name -> google.protobuf.Timestamp
+	11, // 1: cosi.machine.v1alpha1.MachineStatus.built:type_name -> google.protobuf.Timestamp
+	8,  // 2: cosi.machine.v1alpha1.MachineStatus.stages:type_name -> cosi.machine.v1alpha1.MachineStatus.Stage
+	9,  // 3: cosi.machine.v1alpha1.UserDataSource.problems:type_name -> cosi.machine.v1alpha1.UserDataSource.Problem
+	11, // 4: cosi.machine.v1alpha1.UserDataSource.time:type_name -> google.protobuf.Timestamp
+	11, // 5: cosi.machine.v1alpha1.UserDataSource.next_try:type_name -> google.protobuf.Timestamp
 	1,  // 6: cosi.machine.v1alpha1.UserDataRecord.outcome:type_name -> cosi.machine.v1alpha1.UserDataSource
-	8,  // 7: cosi.machine.v1alpha1.CertificatesStatus.not_before:type_name -> google.protobuf.Timestamp
-	8,  // 8: cosi.machine.v1alpha1.CertificatesStatus.not_after:type_name -> google.protobuf.Timestamp
-	7,  // 9: cosi.machine.v1alpha1.CertificatesStatus.client_cas:type_name -> cosi.machine.v1alpha1.CertificatesStatus.CA
-	8,  // 10: cosi.machine.v1alpha1.CertificatesStatus.CA.not_after:type_name -> google.protobuf.Timestamp
+	11, // 7: cosi.machine.v1alpha1.CertificatesStatus.not_before:type_name -> google.protobuf.Timestamp
+	11, // 8: cosi.machine.v1alpha1.CertificatesStatus.not_after:type_name -> google.protobuf.Timestamp
+	10, // 9: cosi.machine.v1alpha1.CertificatesStatus.client_cas:type_name -> cosi.machine.v1alpha1.CertificatesStatus.CA
+	11, // 10: cosi.machine.v1alpha1.CertificatesStatus.CA.not_after:type_name -> google.protobuf.Timestamp
 	11, // [11:11] is the sub-list for method output_type
 	11, // [11:11] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
@@ -904,7 +1152,7 @@ func file_cosi_machine_v1alpha1_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cosi_machine_v1alpha1_machine_proto_rawDesc), len(file_cosi_machine_v1alpha1_machine_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
