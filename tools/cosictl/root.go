@@ -36,7 +36,7 @@ What people want stands in the namespace config; what is so stands in status. "c
 	_ = root.RegisterFlagCompletionFunc("context", a.completeContexts) // fails only for an unknown flag
 	root.AddCommand(
 		newGet(a), newApply(a), newDelete(a), newWatch(a), newLogs(a), newDescribe(a), newExplain(a), newValidate(a),
-		newContext(a), newTrust(a), newGen(a), newVersion(a),
+		newReset(a), newContext(a), newTrust(a), newGen(a), newVersion(a),
 	)
 	return root
 }

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/tools/client"
+)
+
+func newReset(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "reset",
+		Short: "Give something up and start afresh",
+	}
+	group(cmd)
+	cmd.AddCommand(newResetState(a))
+	return cmd
+}
+
+type resetStateCommand struct {
+	*app
+	confirm, reason string
+	timeout         time.Duration
+}
+
+func newResetState(a *app) *cobra.Command {
+	r := &resetStateCommand{app: a}
+	cmd := &cobra.Command{
+		Use:   "state --confirm NODE",
+		Short: "Have a node give up what it keeps on its disk, and reboot",
+		Long: `Have a node give up what it keeps on its disk, and reboot.
+
+All configuration that was written over the API is gone afterwards; the node starts from its user data, as it did the first time.
+The old state is moved aside on the disk. This is also the way out for a node whose state is damaged ("cosictl get state").`,
+		Example: `  cosictl export > node.yaml               # keep what can still be read
+  cosictl reset state --confirm node-7`,
+		Args: arguments(0, 0),
+		RunE: a.withClient(r.run),
+	}
+	cmd.Flags().StringVar(&r.confirm, "confirm", "", "the `name` of the node, so that it is no other one (see \"cosictl get machine\")")
+	cmd.Flags().StringVar(&r.reason, "reason", "", "`why`, for the node's console and log")
+	cmd.Flags().DurationVar(&r.timeout, "timeout", 30*time.Second, "how long to wait for the node's answer")
+	return cmd
+}
+
+func (r *resetStateCommand) run(ctx context.Context, c *client.Client, _ []string) error {
+	if r.confirm == "" {
+		return usagef("--confirm NODE is needed: all configuration that was written over the API is lost")
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	k, err := c.Kind(ctx, "StateResets.machine.cosi.dev")
+	if err != nil {
+		return err
+	}
+	spec, err := proto.Marshal(&machinepb.StateReset{Confirm: r.confirm, Reason: r.reason})
+	if err != nil {
+		return err
+	}
+	id := "cosictl-" + time.Now().UTC().Format("20060102T150405.000")
+	request := &resourcepb.Resource{
+		Metadata: &resourcepb.Metadata{Namespace: k.Namespace(), Type: k.Type(), Id: id, Version: "1", Phase: "running"},
+		Spec:     &resourcepb.Spec{ProtoSpec: spec},
+	}
+	if _, _, err := c.Apply(ctx, k, request); err != nil {
+		return err
+	}
+	if err := r.answer(ctx, c, id); err != nil {
+		return err
+	}
+	fmt.Fprintf(r.out, "%s gives up its state and reboots\n", r.confirm)
+	return nil
+}
+
+// answer waits for what the node says to the request.
+func (r *resetStateCommand) answer(ctx context.Context, c *client.Client, id string) error {
+	k, err := c.Kind(ctx, "StateResetStatuses.machine.cosi.dev")
+	if err != nil {
+		return err
+	}
+	err = c.Watch(ctx, k, id, nil, func(event *resourcepb.Event) error {
+		if event.GetEventType() == resourcepb.EventType_DESTROYED {
+			return nil
+		}
+		answer, err := client.ReadConvergence(k, event.GetResource())
+		switch {
+		case err != nil:
+			return err
+		case answer.Ready:
+			return client.ErrStop
+		}
+		return errors.New(answer.Message)
+	})
+	if ctx.Err() != nil {
+		return fmt.Errorf("the node has not answered within %v", r.timeout)
+	}
+	return err
+}
