@@ -92,6 +92,9 @@ type Storage struct {
 	Message string `json:"message,omitempty"`
 }
 
+// StorageDamaged is the Reason of a partition that is there and cannot be used.
+const StorageDamaged = "Damaged"
+
 // Started says that a process runs.
 type Started struct {
 	Name     string    `json:"name"`
