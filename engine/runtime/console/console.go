@@ -5,10 +5,12 @@ package console
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/cosi-os/cosi/engine/runtime/node"
+	"github.com/cosi-os/cosi/engine/runtime/storage"
 )
 
 const (
@@ -21,7 +23,7 @@ const (
 // Render returns the lines. It is a pure function: the same snapshot gives the same lines.
 func Render(s *node.Snapshot) []string {
 	head := []string{strings.TrimSpace(fmt.Sprintf("COSI %s  node %s  kernel %s", or(s.Version, "unknown version"), or(s.Name(), "without a name"), s.Hello.Kernel))}
-	foot := append(api(s), ready(s))
+	foot := slices.Concat(kept(s), api(s), []string{ready(s)})
 	room := lines - len(head) - len(foot)
 	links, data := links(s), userData(s)
 	// Each gets what the other leaves, half at least.
@@ -120,6 +122,20 @@ func userData(s *node.Snapshot) []string {
 		return []string{"user data none"}
 	}
 	return out
+}
+
+// kept shows where configuration is kept.
+func kept(s *node.Snapshot) []string {
+	switch k := s.Storage; {
+	case k == nil:
+		return nil
+	case k.GetDurable():
+		return []string{"state kept on " + or(k.GetDevice(), "disk")}
+	case k.GetReason() == storage.ReasonDamaged:
+		return []string{"state damaged: " + k.GetMessage()}
+	default:
+		return []string{"state in memory: " + or(k.GetMessage(), k.GetReason())}
+	}
 }
 
 // api shows how the node can be reached and by what it is known.

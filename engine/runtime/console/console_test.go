@@ -54,6 +54,7 @@ func good() *node.Snapshot {
 			item("mount", &servicepb.PluginStatus{State: "Ready", Ready: true}),
 			item("network", &servicepb.PluginStatus{State: "Ready", Ready: true}),
 		},
+		Storage:      &machinepb.StateStatus{Durable: true, Device: "/dev/vda5"},
 		Certificates: &machinepb.CertificatesStatus{Ready: true, Reason: "Serving", Names: []string{"n1"}, Fingerprint: strings.Repeat("0123456789abcdef", 4)},
 	}
 }
@@ -95,6 +96,12 @@ func TestWhatAPersonSees(t *testing.T) {
 		"crash loop": func(s *node.Snapshot) {
 			s.Plugins[0] = item("mount", &servicepb.PluginStatus{State: "BackOff", LastExit: "exit 2", Restarts: 5, NextStart: later})
 			s.Plugins[1] = item("network", &servicepb.PluginStatus{State: "Starting"})
+		},
+		"no disk": func(s *node.Snapshot) {
+			s.Storage = &machinepb.StateStatus{Reason: "NoBootDisk", Message: "no disk of its own, what the API writes is gone with the next boot"}
+		},
+		"state damaged": func(s *node.Snapshot) {
+			s.Storage = &machinepb.StateStatus{Reason: "StateDamaged", Device: "/dev/vda5", Message: "/var/lib/cosi/state/log/00000001.log: damaged at byte 4711: the checksum does not match"}
 		},
 		"wrong clock": func(s *node.Snapshot) {
 			s.Certificates.Ready, s.Certificates.Reason = false, "ClockImplausible"

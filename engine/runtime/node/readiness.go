@@ -9,6 +9,7 @@ import (
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	servicepb "github.com/cosi-os/cosi/api/cosi/service/v1alpha1"
+	"github.com/cosi-os/cosi/engine/runtime/storage"
 )
 
 // UserDataSum is the UserDataSources resource that says whether all sources have been looked at.
@@ -24,9 +25,9 @@ type Readiness struct {
 }
 
 // Readiness is ready when every declared plugin is, the node has an address that others can reach, and user data is applied. The
-// reasons come in the order in which a person would remove them.
+// reasons come in the order in which a person would remove them. A node whose state is damaged is not ready.
 func (s *Snapshot) Readiness() Readiness {
-	for _, check := range []func(*Snapshot) (Readiness, bool){plugins, address, userData, certificates} {
+	for _, check := range []func(*Snapshot) (Readiness, bool){plugins, address, userData, certificates, damaged} {
 		if r, bad := check(s); bad {
 			return r
 		}
@@ -117,6 +118,14 @@ func certificates(s *Snapshot) (Readiness, bool) {
 		return Readiness{Reason: "NoTrustAnchor", Message: noTrustAnchor(c)}, true
 	}
 	return Readiness{}, false
+}
+
+// damaged comes last: the node does what its user data says, and waits for a person.
+func damaged(s *Snapshot) (Readiness, bool) {
+	if s.Storage.GetReason() != storage.ReasonDamaged {
+		return Readiness{}, false
+	}
+	return Readiness{Reason: storage.ReasonDamaged, Message: "the state is damaged and takes no writes: cosictl reset state --confirm " + s.Name()}, true
 }
 
 func noTrustAnchor(c *machinepb.CertificatesStatus) string {

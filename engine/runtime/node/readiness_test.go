@@ -58,6 +58,9 @@ func TestReadiness(t *testing.T) {
 		"nobody writes user data": {func(s *Snapshot) { s.UserData, s.Outputs = nil, s.Outputs[:1] }, "", ""},
 		"no trust anchor":         {func(s *Snapshot) { s.Certificates = nil }, "NoTrustAnchor", "no client CA"},
 		"off a machine":           {func(s *Snapshot) { s.Certificates, s.Hello.PID1 = nil, false }, "", ""},
+		"kept on a disk":          {func(s *Snapshot) { s.Storage = &machinepb.StateStatus{Durable: true} }, "", ""},
+		"kept in memory":          {func(s *Snapshot) { s.Storage = &machinepb.StateStatus{Reason: "NoBootDisk"} }, "", ""},
+		"damaged":                 {func(s *Snapshot) { s.Storage = &machinepb.StateStatus{Reason: "StateDamaged"} }, "StateDamaged", "cosictl reset state --confirm n1"},
 		"wrong clock": {func(s *Snapshot) {
 			s.Certificates = &machinepb.CertificatesStatus{Reason: "ClockImplausible", Message: "2099"}
 		}, "ClockImplausible", "2099"},

@@ -23,6 +23,8 @@ type Snapshot struct {
 	Stages  []wire.Stage
 	// Outputs are the types that the image's plugins write: a status that nobody writes is not waited for.
 	Outputs []string
+	// Storage says where configuration is kept.
+	Storage *machinepb.StateStatus
 
 	Links        []observe.Item[networkpb.LinkStatus]
 	Addresses    []observe.Item[networkpb.AddressStatus]

@@ -47,6 +47,8 @@ type Config struct {
 	Version string
 	Port    int
 	Outputs []string
+	// Storage says where configuration is kept. It does not change while the runtime runs.
+	Storage *machinepb.StateStatus
 	// Show sends lines to the consoles.
 	Show func([]string)
 	// Ready is called once, when the node first is.
@@ -159,7 +161,7 @@ func (n *Node) snapshot() *Snapshot {
 	n.mu.Lock()
 	s := &Snapshot{
 		Hello: n.hello, Version: n.config.Version, Port: n.config.Port, Outputs: n.config.Outputs,
-		Listening: n.listening, Refusal: n.refusal, Stages: slices.Clone(n.stages),
+		Storage: n.config.Storage, Listening: n.listening, Refusal: n.refusal, Stages: slices.Clone(n.stages),
 	}
 	n.mu.Unlock()
 	s.Links = observe.Items[networkpb.LinkStatus](n.view, linkStatuses)

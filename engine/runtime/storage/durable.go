@@ -1,0 +1,12 @@
+package storage
+
+import "slices"
+
+// Namespaces are those that outlive a reboot, on a node that has a disk for them.
+func Namespaces() []string { return []string{"audit", "config", "meta"} }
+
+// Durable reports whether a namespace is one of Namespaces.
+func Durable(namespace string) bool { return slices.Contains(Namespaces(), namespace) }
+
+// ReasonDamaged in a StateStatus: there is a state, and it cannot be trusted.
+const ReasonDamaged = "StateDamaged"
