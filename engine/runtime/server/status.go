@@ -38,6 +38,7 @@ var answers = []answer{
 	{state.ErrSlow, codes.ResourceExhausted, "SLOW"},
 	{state.ErrLimit, codes.ResourceExhausted, "LIMIT"},
 	{state.ErrFrozen, codes.FailedPrecondition, "FROZEN"},
+	{state.ErrNoSpace, codes.ResourceExhausted, "NO_SPACE"},
 	{context.Canceled, codes.Canceled, "CANCELED"},
 	{context.DeadlineExceeded, codes.DeadlineExceeded, "DEADLINE"},
 }

@@ -49,7 +49,7 @@ func (w WatchRequest) checkSingle() error {
 func Sentinels() []error {
 	return []error{
 		ErrNotFound, ErrExists, ErrOwner, ErrConflict, ErrPhase, ErrFinalizers, ErrInvalid, ErrDenied, ErrUnimplemented, ErrBookmark,
-		ErrSlow, ErrLimit, ErrFrozen,
+		ErrSlow, ErrLimit, ErrFrozen, ErrNoSpace,
 	}
 }
 

@@ -137,6 +137,7 @@ var (
 	ErrSlow          = errors.New("watcher fell behind")
 	ErrLimit         = errors.New("limit exceeded")
 	ErrFrozen        = errors.New("the state is damaged and takes no writes")
+	ErrNoSpace       = errors.New("no space left for writes")
 )
 
 // FieldError is one thing wrong with one field. It wraps ErrInvalid.

@@ -1,0 +1,249 @@
+package log
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/change"
+	"github.com/cosi-os/cosi/engine/runtime/state/memory"
+)
+
+// batch is the commits that share a record and an fdatasync. Who begins one leads it: it waits for the batch before, closes this one
+// to others and writes it.
+//
+//	forming ──(the batch before is done)──> writing ──> applied ──> done
+//	   └───────────(the batch before failed)──> failed <──┘
+type batch struct {
+	before  *batch
+	first   uint64 // sequence
+	changes []change.Change
+	record  []byte
+	done    chan struct{}
+	err     error // of all its writes; set before done is closed
+}
+
+// pending is a resource as it will be after a batch.
+type pending struct {
+	resource *resourcepb.Resource // nil: destroyed
+	batch    *batch
+}
+
+// write decides and, unless it is a dry run, commits one change and what goes along with it. An answer that depends on what is pending
+// waits until that is durable.
+func (s *Store) write(p state.Pointer, o state.WriteOptions, decide func(*resourcepb.Resource) (change.Change, error)) (*resourcepb.Resource, error) {
+	s.mu.Lock()
+	c, b, leads, err := s.join(p, o, decide)
+	s.mu.Unlock()
+	if b != nil {
+		if leads {
+			s.commit(b)
+		}
+		<-b.done
+		if b.err != nil {
+			err = b.err
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p, err)
+	}
+	return c.After, nil
+}
+
+// join decides a change and puts it into a batch. It returns the batch to wait for, if any, and whether the caller leads it. s.mu is held.
+func (s *Store) join(p state.Pointer, o state.WriteOptions, decide func(*resourcepb.Resource) (change.Change, error)) (c change.Change, b *batch, leads bool, err error) {
+	if s.closed {
+		return c, nil, false, ErrClosed
+	}
+	current, on := s.current(p)
+	c, err = decide(current)
+	if err != nil || o.DryRun || c.None() {
+		return c, on, false, err
+	}
+	all, err := change.All(c, o, func(p state.Pointer) *resourcepb.Resource {
+		r, b := s.current(p)
+		if b != nil && (on == nil || b.first > on.first) {
+			on = b
+		}
+		return r
+	}, s.options.Now())
+	if err != nil {
+		return c, on, false, err
+	}
+	record, err := appendChanges(s.forming, all)
+	if err != nil {
+		return c, on, false, err
+	}
+	if leads = s.forming == nil; leads {
+		s.forming = &batch{before: s.writing, first: s.next, done: make(chan struct{})}
+	}
+	b = s.forming
+	b.record = record
+	b.changes = append(b.changes, all...)
+	s.next += uint64(len(all))
+	for _, c := range all {
+		s.pending[c.Pointer()] = pending{c.After, b}
+	}
+	return c, b, leads, nil
+}
+
+// current returns a resource as it will be when everything pending is done, and the batch that this depends on.
+func (s *Store) current(p state.Pointer) (*resourcepb.Resource, *batch) {
+	if pending, ok := s.pending[p]; ok {
+		return pending.resource, pending.batch
+	}
+	return s.Lookup(p), nil
+}
+
+// maxRecord bounds a batch: what is larger than that alone is refused.
+const maxRecord = 1 << 30
+
+// appendChanges returns the record of b, which may be nil, with all added. b stays as it is.
+func appendChanges(b *batch, all []change.Change) (record []byte, err error) {
+	if b != nil {
+		record = b.record
+	} else {
+		record = make([]byte, frameHeaderSize, 4<<10)
+	}
+	for _, c := range all {
+		if record, err = appendChange(record, c); err != nil {
+			return nil, fmt.Errorf("%w: %w", state.ErrInvalid, err)
+		}
+	}
+	if len(record) > maxRecord {
+		return nil, fmt.Errorf("%w: the writes at this moment are larger than %d bytes", state.ErrLimit, maxRecord)
+	}
+	return record, nil
+}
+
+// commit writes b, which the caller leads, and all that has joined it meanwhile.
+func (s *Store) commit(b *batch) {
+	if b.before != nil {
+		<-b.before.done
+		b.before = nil
+	}
+	s.mu.Lock()
+	if b.err != nil { // by the batch before
+		s.mu.Unlock()
+		return
+	}
+	s.forming, s.writing = nil, b
+	s.mu.Unlock()
+
+	err := s.append(b)
+
+	s.mu.Lock()
+	if err != nil {
+		s.fail(b, err)
+		s.mu.Unlock()
+		return
+	}
+	wakes := make([]func(), len(b.changes))
+	for i, c := range b.changes {
+		wakes[i] = s.Apply(b.first+uint64(i), c)
+		if p := c.Pointer(); s.pending[p].batch == b {
+			delete(s.pending, p)
+		}
+	}
+	if s.writing == b {
+		s.writing = nil
+	}
+	s.mu.Unlock()
+	for _, wake := range wakes {
+		wake()
+	}
+	close(b.done)
+}
+
+// fail drops all that is pending: b, and what was checked against it. s.mu is held.
+func (s *Store) fail(b *batch, err error) {
+	if isFull(err) {
+		err = fmt.Errorf("%w: %w", state.ErrNoSpace, err)
+	}
+	s.next = b.first
+	clear(s.pending)
+	if after := s.forming; after != nil {
+		after.err = fmt.Errorf("checked against a write that failed: %w", err)
+		close(after.done)
+	}
+	s.forming, s.writing = nil, nil
+	b.err = err
+	close(b.done)
+}
+
+// append writes the record of b and syncs it. Only the leader whose turn it is calls it.
+func (s *Store) append(b *batch) error {
+	last := b.first + uint64(len(b.changes)) - 1
+	if s.segment != nil && s.segment.unsure {
+		if err := s.recoverSegment(); err != nil {
+			return fmt.Errorf("recover after a write that failed: %w", err)
+		}
+	}
+	if s.segment != nil && s.segment.size+int64(len(b.record)) > s.segment.room {
+		s.retire()
+	}
+	if s.segment == nil {
+		room := max(s.options.SegmentBytes, headerSize+int64(len(b.record)))
+		if err := s.begin(b.first, room); err != nil {
+			return err
+		}
+	}
+	seal(b.record, s.segment.seed, uint32(len(b.changes)), b.first)
+	return s.segment.append(b.record, last, s.options)
+}
+
+// begin begins a segment. It takes the place of one in which nothing is.
+func (s *Store) begin(first uint64, room int64) error {
+	segment, err := createSegment(s.disk, memory.Epoch(s.Epoch()), first, room, s.options)
+	if err != nil {
+		return err
+	}
+	s.segment = segment
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = slices.DeleteFunc(s.files, func(f sealed) bool { return f.name == segment.name })
+	return nil
+}
+
+// retire ends the present segment and asks for a snapshot if there is enough log since the last.
+func (s *Store) retire() {
+	old := s.segment
+	s.segment = nil
+	old.file.Truncate(old.size) // only to give room back: zeros at the end mean nothing
+	old.file.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = append(s.files, sealed{old.name, old.last})
+	s.sealed += old.size
+	if s.sealed >= max(s.options.SnapshotBytes, s.snapshot.size) {
+		s.ask()
+	}
+}
+
+// recoverSegment reads the segment after a failure, cuts it back to what was acknowledged and ends it.
+func (s *Store) recoverSegment() error {
+	old := s.segment
+	data, err := contents(old.file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", old.name, err)
+	}
+	next := old.header.sequence
+	_, _, err = readSegment(old.name, data[:min(int64(len(data)), old.size)], false, func(f frame) error {
+		next += uint64(f.count)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if next != old.last+1 {
+		return &DamagedError{old.name, int64(len(data)), fmt.Sprintf("commits %d to %d are gone", next, old.last)}
+	}
+	err = errors.Join(old.file.Truncate(old.size), old.file.Sync())
+	if err != nil {
+		return fmt.Errorf("%s: %w", old.name, err)
+	}
+	s.retire()
+	return nil
+}

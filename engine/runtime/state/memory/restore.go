@@ -1,0 +1,83 @@
+package memory
+
+import (
+	"fmt"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+)
+
+// Contents is all that a table holds of one kind at one moment, for the durable store to write down.
+type Contents struct {
+	Kind state.Kind
+	// Resources are in the order of their ids.
+	Resources []*resourcepb.Resource
+	// History holds the events that a watch may still go back to, the oldest first.
+	History []Past
+	// Evicted is the sequence of the last event that the history no longer has, Last that of the latest change.
+	Evicted, Last uint64
+}
+
+// Past is an event in the history, and the sequence of its commit.
+type Past struct {
+	Sequence uint64
+	Event    *state.Event
+}
+
+// Kinds returns the kinds that t knows, in no order.
+func (t *Table) Kinds() []state.Kind {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	names := make([]state.Kind, 0, len(t.kinds))
+	for name := range t.kinds {
+		names = append(names, name)
+	}
+	return names
+}
+
+// Sequence returns that of the latest change.
+func (t *Table) Sequence() uint64 { return t.sequence.Load() }
+
+// Contents returns what t holds of a kind. It copies pointers, so that a writer waits no longer than for a List.
+func (t *Table) Contents(name state.Kind) Contents {
+	k := t.makeKind(name)
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	c := Contents{Kind: name, Resources: k.resources(), Evicted: k.history.evicted, Last: k.history.last()}
+	for _, r := range k.history.copy(k.history.first, int(k.history.end-k.history.first)) {
+		c.History = append(c.History, Past{r.sequence, r.event})
+	}
+	return c
+}
+
+// Restore fills a kind that t does not know yet: with resources in the order of their ids, as they were after the change evicted. The
+// changes since then are applied afterwards. It fails when an id is out of order.
+func (t *Table) Restore(name state.Kind, resources []*resourcepb.Resource, evicted uint64) error {
+	k := t.makeKind(name)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.history.evicted = evicted
+	k.byID = make(map[string]*entry, len(resources))
+	k.sorted = make([]*entry, 0, len(resources))
+	entries := make([]entry, len(resources))
+	for i, r := range resources {
+		id := r.GetMetadata().GetId()
+		if i > 0 && id <= entries[i-1].id {
+			return fmt.Errorf("%s: id %q does not follow %q", name, id, entries[i-1].id)
+		}
+		entries[i] = entry{id: id, resource: r}
+		if n := k.history.limits.EventsOfID; n > 0 {
+			entries[i].history = &history{limits: Limits{Events: n, Bytes: k.history.limits.Bytes}}
+		}
+		k.byID[id] = &entries[i]
+		k.sorted = append(k.sorted, &entries[i])
+	}
+	return nil
+}
+
+// Advance makes sequence that of the latest change, unless a later one has been applied.
+func (t *Table) Advance(sequence uint64) {
+	if sequence > t.sequence.Load() {
+		t.sequence.Store(sequence)
+	}
+}
