@@ -272,6 +272,218 @@ func (x *ProbeRequestStatus) GetPid() uint32 {
 	return 0
 }
 
+// GaugeRequest has the plugin "gauge" measure the machine once for each version, after it has killed a process if it is told to.
+type GaugeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a plugin, or "runtime": it gets SIGKILL.
+	Kill          string `protobuf:"bytes,1,opt,name=kill,proto3" json:"kill,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GaugeRequest) Reset() {
+	*x = GaugeRequest{}
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GaugeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GaugeRequest) ProtoMessage() {}
+
+func (x *GaugeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GaugeRequest.ProtoReflect.Descriptor instead.
+func (*GaugeRequest) Descriptor() ([]byte, []int) {
+	return file_cosi_test_v1alpha1_probe_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GaugeRequest) GetKill() string {
+	if x != nil {
+		return x.Kill
+	}
+	return ""
+}
+
+// GaugeRequestStatus is what the plugin "gauge" has measured.
+type GaugeRequestStatus struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ObservedVersion string                 `protobuf:"bytes,1,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
+	Ready           bool                   `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Measured, Failed.
+	Reason  string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// In bytes.
+	MemTotal      uint64                        `protobuf:"varint,5,opt,name=mem_total,json=memTotal,proto3" json:"mem_total,omitempty"`
+	MemAvailable  uint64                        `protobuf:"varint,6,opt,name=mem_available,json=memAvailable,proto3" json:"mem_available,omitempty"`
+	Processes     []*GaugeRequestStatus_Process `protobuf:"bytes,7,rep,name=processes,proto3" json:"processes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GaugeRequestStatus) Reset() {
+	*x = GaugeRequestStatus{}
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GaugeRequestStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GaugeRequestStatus) ProtoMessage() {}
+
+func (x *GaugeRequestStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GaugeRequestStatus.ProtoReflect.Descriptor instead.
+func (*GaugeRequestStatus) Descriptor() ([]byte, []int) {
+	return file_cosi_test_v1alpha1_probe_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GaugeRequestStatus) GetObservedVersion() string {
+	if x != nil {
+		return x.ObservedVersion
+	}
+	return ""
+}
+
+func (x *GaugeRequestStatus) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *GaugeRequestStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *GaugeRequestStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *GaugeRequestStatus) GetMemTotal() uint64 {
+	if x != nil {
+		return x.MemTotal
+	}
+	return 0
+}
+
+func (x *GaugeRequestStatus) GetMemAvailable() uint64 {
+	if x != nil {
+		return x.MemAvailable
+	}
+	return 0
+}
+
+func (x *GaugeRequestStatus) GetProcesses() []*GaugeRequestStatus_Process {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+// Process is one of the engine, the runtime and the plugins.
+type GaugeRequestStatus_Process struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Pid   uint32                 `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
+	// Private_Dirty of smaps_rollup, in bytes.
+	PrivateDirty uint64 `protobuf:"varint,3,opt,name=private_dirty,json=privateDirty,proto3" json:"private_dirty,omitempty"`
+	// Of all its threads, since they started: each is a wake-up.
+	ContextSwitches uint64 `protobuf:"varint,4,opt,name=context_switches,json=contextSwitches,proto3" json:"context_switches,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *GaugeRequestStatus_Process) Reset() {
+	*x = GaugeRequestStatus_Process{}
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GaugeRequestStatus_Process) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GaugeRequestStatus_Process) ProtoMessage() {}
+
+func (x *GaugeRequestStatus_Process) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GaugeRequestStatus_Process.ProtoReflect.Descriptor instead.
+func (*GaugeRequestStatus_Process) Descriptor() ([]byte, []int) {
+	return file_cosi_test_v1alpha1_probe_proto_rawDescGZIP(), []int{4, 0}
+}
+
+func (x *GaugeRequestStatus_Process) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GaugeRequestStatus_Process) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *GaugeRequestStatus_Process) GetPrivateDirty() uint64 {
+	if x != nil {
+		return x.PrivateDirty
+	}
+	return 0
+}
+
+func (x *GaugeRequestStatus_Process) GetContextSwitches() uint64 {
+	if x != nil {
+		return x.ContextSwitches
+	}
+	return 0
+}
+
 var File_cosi_test_v1alpha1_probe_proto protoreflect.FileDescriptor
 
 const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
@@ -303,7 +515,28 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x03pid\x18\x05 \x01(\rR\x03pid:\x99\x01\x82\xfb\x18\x94\x01\n" +
 	"\"ProbeRequestStatuses.test.cosi.dev\x12\x12ProbeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x18\n" +
-	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has comeB7Z5github.com/cosi-os/cosi/api/cosi/test/v1alpha1;testpbb\x06proto3"
+	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xcc\x01\n" +
+	"\fGaugeRequest\x12\x12\n" +
+	"\x04kill\x18\x01 \x01(\tR\x04kill:\xa7\x01\x82\xfb\x18\xa2\x01\n" +
+	"\x1bGaugeRequests.test.cosi.dev\x12\fGaugeRequest\x1a\brequests2\x14\n" +
+	"\x04KILL\x12\f{.spec.kill}\xb2\x06\"GaugeRequestStatuses.test.cosi.dev\xba\x06/Has the plugin gauge measure, or kill a process\"\xd8\x04\n" +
+	"\x12GaugeRequestStatus\x12)\n" +
+	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
+	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1b\n" +
+	"\tmem_total\x18\x05 \x01(\x04R\bmemTotal\x12#\n" +
+	"\rmem_available\x18\x06 \x01(\x04R\fmemAvailable\x12L\n" +
+	"\tprocesses\x18\a \x03(\v2..cosi.test.v1alpha1.GaugeRequestStatus.ProcessR\tprocesses\x1a\x7f\n" +
+	"\aProcess\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03pid\x18\x02 \x01(\rR\x03pid\x12#\n" +
+	"\rprivate_dirty\x18\x03 \x01(\x04R\fprivateDirty\x12)\n" +
+	"\x10context_switches\x18\x04 \x01(\x04R\x0fcontextSwitches:\xbd\x01\x82\xfb\x18\xb8\x01\n" +
+	"\"GaugeRequestStatuses.test.cosi.dev\x12\x12GaugeRequestStatus\x1a\x06status2\x16\n" +
+	"\x05READY\x12\r{.spec.ready}2\x1a\n" +
+	"\x05TOTAL\x12\x11{.spec.mem_total}2\"\n" +
+	"\tAVAILABLE\x12\x15{.spec.mem_available}\xba\x06\x1dWhat memory and wake-ups costB7Z5github.com/cosi-os/cosi/api/cosi/test/v1alpha1;testpbb\x06proto3"
 
 var (
 	file_cosi_test_v1alpha1_probe_proto_rawDescOnce sync.Once
@@ -318,20 +551,24 @@ func file_cosi_test_v1alpha1_probe_proto_rawDescGZIP() []byte {
 }
 
 var file_cosi_test_v1alpha1_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cosi_test_v1alpha1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_cosi_test_v1alpha1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_cosi_test_v1alpha1_probe_proto_goTypes = []any{
-	(ProbeRequest_Action)(0),   // 0: cosi.test.v1alpha1.ProbeRequest.Action
-	(*ProbeResult)(nil),        // 1: cosi.test.v1alpha1.ProbeResult
-	(*ProbeRequest)(nil),       // 2: cosi.test.v1alpha1.ProbeRequest
-	(*ProbeRequestStatus)(nil), // 3: cosi.test.v1alpha1.ProbeRequestStatus
+	(ProbeRequest_Action)(0),           // 0: cosi.test.v1alpha1.ProbeRequest.Action
+	(*ProbeResult)(nil),                // 1: cosi.test.v1alpha1.ProbeResult
+	(*ProbeRequest)(nil),               // 2: cosi.test.v1alpha1.ProbeRequest
+	(*ProbeRequestStatus)(nil),         // 3: cosi.test.v1alpha1.ProbeRequestStatus
+	(*GaugeRequest)(nil),               // 4: cosi.test.v1alpha1.GaugeRequest
+	(*GaugeRequestStatus)(nil),         // 5: cosi.test.v1alpha1.GaugeRequestStatus
+	(*GaugeRequestStatus_Process)(nil), // 6: cosi.test.v1alpha1.GaugeRequestStatus.Process
 }
 var file_cosi_test_v1alpha1_probe_proto_depIdxs = []int32{
 	0, // 0: cosi.test.v1alpha1.ProbeRequest.action:type_name -> cosi.test.v1alpha1.ProbeRequest.Action
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	6, // 1: cosi.test.v1alpha1.GaugeRequestStatus.processes:type_name -> cosi.test.v1alpha1.GaugeRequestStatus.Process
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_cosi_test_v1alpha1_probe_proto_init() }
@@ -345,7 +582,7 @@ func file_cosi_test_v1alpha1_probe_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cosi_test_v1alpha1_probe_proto_rawDesc), len(file_cosi_test_v1alpha1_probe_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   3,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,85 @@
+// Package gauge is a plugin for tests and the benchmark: asked by a GaugeRequest, it tells how much memory is left, what each process of
+// the node holds alone, and how often it has woken up. It also kills a process by name, which nothing else on a node can.
+package gauge
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
+	"github.com/cosi-os/cosi/sdk"
+)
+
+// Types of the plugin's input and output.
+const (
+	requestType = "GaugeRequests.test.cosi.dev"
+	statusType  = "GaugeRequestStatuses.test.cosi.dev"
+)
+
+// Version is the plugin's version.
+const Version = "0.1.0"
+
+//go:embed plugin.json
+var declared []byte
+
+// Plugin returns the plugin.
+func Plugin() sdk.Plugin {
+	g := gauge{proc: "/proc"}
+	return sdk.Plugin{
+		Declaration: declared,
+		Version:     Version,
+		Controllers: []sdk.Controller{{
+			Name: "gauge", Inputs: []string{requestType}, Outputs: []string{statusType}, Reconcile: g.reconcile,
+		}},
+	}
+}
+
+type gauge struct{ proc string }
+
+// reconcile acts once on each version of a request.
+func (g gauge) reconcile(ctx context.Context, s *sdk.State) error {
+	var errs []error
+	for _, r := range sdk.List[*testpb.GaugeRequest](s, requestType) {
+		if st, ok := sdk.Get[*testpb.GaugeRequestStatus](s, statusType, r.GetId()); ok && st.Spec.GetObservedVersion() == r.GetVersion() {
+			continue
+		}
+		st := &testpb.GaugeRequestStatus{Ready: true, Reason: "Measured"}
+		if err := g.act(r.Spec, st); err != nil {
+			st.Ready, st.Reason, st.Message = false, "Failed", err.Error()
+		}
+		st.ObservedVersion = r.GetVersion()
+		errs = append(errs, s.Write(ctx, statusType, r.GetId(), st, r.Metadata))
+	}
+	for _, id := range s.Outputs(statusType) {
+		if _, ok := sdk.Get[*testpb.GaugeRequest](s, requestType, id); !ok {
+			errs = append(errs, s.Delete(ctx, statusType, id))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (g gauge) act(r *testpb.GaugeRequest, st *testpb.GaugeRequestStatus) error {
+	all, err := g.processes()
+	if err != nil {
+		return err
+	}
+	if r.GetKill() != "" {
+		return kill(all, r.GetKill())
+	}
+	st.Processes = all
+	st.MemTotal, st.MemAvailable, err = g.memory()
+	return err
+}
+
+func kill(all []*testpb.GaugeRequestStatus_Process, name string) error {
+	for _, p := range all {
+		if p.GetName() == name {
+			return unix.Kill(int(p.GetPid()), unix.SIGKILL)
+		}
+	}
+	return fmt.Errorf("there is no process %q", name)
+}

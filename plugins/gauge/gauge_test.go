@@ -1,0 +1,110 @@
+package gauge
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
+	"github.com/cosi-os/cosi/engine/runtime/plugintest"
+	"github.com/cosi-os/cosi/sdk"
+)
+
+// proc is a /proc with the given processes: real ones, whose control group is said to be another.
+func proc(t *testing.T, groups map[int]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Symlink("/proc/meminfo", filepath.Join(dir, "meminfo")); err != nil {
+		t.Fatal(err)
+	}
+	for pid, group := range groups {
+		own := filepath.Join(dir, fmt.Sprint(pid))
+		if err := os.Mkdir(own, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(own, "cgroup"), []byte("0::"+group+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"smaps_rollup", "task"} {
+			if err := os.Symlink(fmt.Sprintf("/proc/%d/%s", pid, name), filepath.Join(own, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return dir
+}
+
+func start(t *testing.T, g gauge) *plugintest.Runtime {
+	t.Helper()
+	r := plugintest.Start(t, declared)
+	t.Setenv(sdk.EnvEndpoint, r.Endpoint)
+	p := Plugin()
+	p.Controllers[0].Reconcile = g.reconcile
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = sdk.Run(ctx, p) }()
+	t.Cleanup(func() { cancel(); <-done })
+	r.WaitReady()
+	return r
+}
+
+func TestEachVersionOfARequestIsMeasured(t *testing.T) {
+	r := start(t, gauge{proc(t, map[int]string{os.Getpid(): "/cosi/plugins/this", os.Getppid(): "/user.slice"})})
+	measure := func() *testpb.GaugeRequestStatus {
+		version := r.Apply("a", &testpb.GaugeRequest{}).GetMetadata().GetVersion()
+		st := &testpb.GaugeRequestStatus{}
+		r.Wait("it is measured", func() bool { return r.Get("a", st) != nil && st.GetObservedVersion() == version })
+		return st
+	}
+	first := measure()
+	if len(first.GetProcesses()) != 1 || !first.GetReady() {
+		t.Fatalf("status = %v; want this process alone", first)
+	}
+	p := first.GetProcesses()[0]
+	if p.GetName() != "this" || int(p.GetPid()) != os.Getpid() || p.GetPrivateDirty() < 1<<20 || p.GetContextSwitches() == 0 {
+		t.Errorf("process = %v; want this one, with its memory and wake-ups", p)
+	}
+	if total, available := first.GetMemTotal(), first.GetMemAvailable(); total < 64<<20 || available == 0 || available > total {
+		t.Errorf("memory: %d of %d available", available, total)
+	}
+	if second := measure(); second.GetProcesses()[0].GetContextSwitches() <= p.GetContextSwitches() {
+		t.Errorf("no wake-up between two measurements: %v, %v", p, second.GetProcesses()[0])
+	}
+	r.Delete("a", &testpb.GaugeRequest{})
+	r.Wait("the status goes with the request", func() bool { return r.Get("a", &testpb.GaugeRequestStatus{}) == nil })
+}
+
+func TestTheNamedProcessIsKilled(t *testing.T) {
+	victim := exec.Command("sleep", "60")
+	if err := victim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, gauge{proc(t, map[int]string{victim.Process.Pid: "/cosi/runtime"})})
+	r.Apply("a", &testpb.GaugeRequest{Kill: "nobody"})
+	st := &testpb.GaugeRequestStatus{}
+	r.Wait("there is an answer", func() bool { return r.Get("a", st) != nil })
+	if st.GetReady() || !strings.Contains(st.GetMessage(), `"nobody"`) {
+		t.Errorf("status = %v; want that there is no such process", st)
+	}
+	r.Apply("b", &testpb.GaugeRequest{Kill: "runtime"})
+	if err := victim.Wait(); err == nil || err.Error() != "signal: killed" {
+		t.Errorf("the process ended with %v; want that it was killed", err)
+	}
+}
+
+func TestKilobytes(t *testing.T) {
+	for text, want := range map[string]uint64{"4 kB": 4096, "0 kB": 0} {
+		if got, err := (table{"K": text}).kilobytes("K"); got != want || err != nil {
+			t.Errorf("kilobytes(%q) = %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "4", "4 MB", "-1 kB", "x kB", "99999999999999999999 kB"} {
+		if got, err := (table{"K": text}).kilobytes("K"); err == nil {
+			t.Errorf("kilobytes(%q) = %d; want an error", text, got)
+		}
+	}
+}

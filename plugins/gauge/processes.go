@@ -1,0 +1,139 @@
+package gauge
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
+)
+
+// processes returns the engine, the runtime and the plugins, by pid: a process is named by its control group, process 1 is the engine.
+func (g gauge) processes() ([]*testpb.GaugeRequestStatus_Process, error) {
+	entries, err := os.ReadDir(g.proc)
+	if err != nil {
+		return nil, err
+	}
+	var all []*testpb.GaugeRequestStatus_Process
+	for _, e := range entries {
+		pid, err := strconv.ParseUint(e.Name(), 10, 32)
+		if err != nil {
+			continue
+		}
+		p, err := g.process(uint32(pid))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // it has ended meanwhile
+			return nil, err
+		}
+		if p != nil {
+			all = append(all, p)
+		}
+	}
+	slices.SortFunc(all, func(a, b *testpb.GaugeRequestStatus_Process) int { return int(a.GetPid()) - int(b.GetPid()) })
+	return all, nil
+}
+
+// process measures one process, nil if it is none of ours.
+func (g gauge) process(pid uint32) (*testpb.GaugeRequestStatus_Process, error) {
+	dir := filepath.Join(g.proc, strconv.Itoa(int(pid)))
+	name, err := processName(dir, pid)
+	if err != nil || name == "" {
+		return nil, err
+	}
+	p := &testpb.GaugeRequestStatus_Process{Name: name, Pid: pid}
+	rollup, err := fields(filepath.Join(dir, "smaps_rollup"))
+	if err != nil {
+		return nil, err
+	}
+	if p.PrivateDirty, err = rollup.kilobytes("Private_Dirty"); err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	threads, err := filepath.Glob(filepath.Join(dir, "task/*/status"))
+	if err != nil {
+		return nil, err
+	}
+	for _, thread := range threads {
+		status, err := fields(thread)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range []string{"voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"} {
+			n, err := status.number(key)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", thread, err)
+			}
+			p.ContextSwitches += n
+		}
+	}
+	return p, nil
+}
+
+func processName(dir string, pid uint32) (string, error) {
+	if pid == 1 {
+		return "engine", nil
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "cgroup"))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(data)) {
+		if group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::/cosi/"); ok {
+			return strings.TrimPrefix(group, "plugins/"), nil
+		}
+	}
+	return "", nil
+}
+
+// memory returns MemTotal and MemAvailable in bytes.
+func (g gauge) memory() (total, available uint64, err error) {
+	info, err := fields(filepath.Join(g.proc, "meminfo"))
+	if err != nil {
+		return 0, 0, err
+	}
+	if total, err = info.kilobytes("MemTotal"); err != nil {
+		return 0, 0, err
+	}
+	available, err = info.kilobytes("MemAvailable")
+	return total, available, err
+}
+
+// table is a file of "Key: value" lines.
+type table map[string]string
+
+func fields(path string) (table, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	t := table{}
+	for line := range strings.Lines(string(data)) {
+		if key, value, ok := strings.Cut(line, ":"); ok {
+			t[key] = strings.TrimSpace(value)
+		}
+	}
+	return t, nil
+}
+
+func (t table) number(key string) (uint64, error) {
+	n, err := strconv.ParseUint(t[key], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", key, err)
+	}
+	return n, nil
+}
+
+func (t table) kilobytes(key string) (uint64, error) {
+	value, ok := strings.CutSuffix(t[key], " kB")
+	n, err := strconv.ParseUint(value, 10, 54)
+	if !ok || err != nil {
+		return 0, fmt.Errorf("%s: %q is not a number of kB", key, t[key])
+	}
+	return n << 10, nil
+}
