@@ -8,11 +8,13 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/cosi-os/cosi/api/kinds/builtin"
 	"github.com/cosi-os/cosi/engine/runtime/schema"
 	"github.com/cosi-os/cosi/engine/runtime/server"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/log"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
 	"google.golang.org/grpc"
 )
@@ -20,18 +22,42 @@ import (
 // openNamespace takes resources of any type when the runtime runs alone.
 const openNamespace = "default"
 
-// serveAlone serves one unix socket until ctx is done. Whoever can open it may do anything, as any owner.
-func serveAlone(ctx context.Context, address string) error {
+// serveAlone serves one unix socket until ctx is done. Whoever can open it may do anything, as any owner. With a directory, everything
+// is kept there; it fails when that is damaged.
+func serveAlone(ctx context.Context, address, dir string) error {
 	path, ok := strings.CutPrefix(address, "unix:")
 	if !ok {
 		return fmt.Errorf("--listen %s: only unix sockets are served without TLS (unix:///tmp/cosi.sock)", address)
 	}
 	path = "/" + strings.TrimLeft(path, "/")
+	if dir == "" {
+		return serveStore(ctx, path, memory.New(memory.Options{Limits: limits}))
+	}
+	store, err := log.Open(dir, log.Options{Limits: limits, Warn: warn})
+	if err != nil {
+		return fmt.Errorf("--data %w", err)
+	}
+	if c := store.Cut(); c != nil {
+		warn(fmt.Errorf("--data %s: %s: a write that was never acknowledged is cut off: %d bytes at %d", dir, c.File, c.Bytes, c.Offset))
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { store.Run(ctx) })
+	err = serveStore(ctx, path, store)
+	stop()
+	running.Wait()
+	return errors.Join(err, store.Close())
+}
+
+func warn(err error) { fmt.Fprintln(os.Stderr, "runtime:", err) }
+
+// serveStore serves what a store holds on a unix socket.
+func serveStore(ctx context.Context, path string, store state.State) error {
 	listener, err := listenUnix(path)
 	if err != nil {
 		return err
 	}
-	top := schema.New(memory.New(memory.Options{Limits: limits}), builtin.Set(), openNamespace)
+	top := schema.New(store, builtin.Set(), openNamespace)
 	g := grpc.NewServer(server.Options()...)
 	server.New(func(context.Context) (state.State, error) { return top, nil }).Register(g)
 	return serve(ctx, g, listener)

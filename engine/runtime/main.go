@@ -3,7 +3,7 @@
 // PID 1 starts it with sockets and a connection to itself (COSI_FDS, see package wire). Alone, for development, it serves one unix socket
 // and trusts whoever can open it:
 //
-//	runtime --listen unix:///tmp/cosi.sock
+//	runtime --listen unix:///tmp/cosi.sock --data /var/tmp/cosi
 package main
 
 import (
@@ -20,19 +20,22 @@ import (
 
 func main() {
 	listen := flag.String("listen", "", "serve alone on the unix socket `unix:///PATH`, trusting its callers")
+	data := flag.String("data", "", "with --listen: keep everything in the directory `DIR`, not in memory")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := run(ctx, *listen, os.Getenv(wire.EnvDescriptors)); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
+	if err := run(ctx, *listen, *data, os.Getenv(wire.EnvDescriptors)); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
 		fmt.Fprintln(os.Stderr, "runtime:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, listen, descriptors string) error {
+func run(ctx context.Context, listen, data, descriptors string) error {
 	switch {
 	case listen != "":
-		return serveAlone(ctx, listen)
+		return serveAlone(ctx, listen, data)
+	case data != "":
+		return errors.New("--data goes with --listen")
 	case descriptors != "":
 		fds, err := parseDescriptors(descriptors)
 		if err != nil {

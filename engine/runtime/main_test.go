@@ -65,15 +65,17 @@ func TestAloneServesOneSocket(t *testing.T) {
 }
 
 func TestCommandLinesThatAreRefused(t *testing.T) {
-	for _, c := range []struct{ listen, descriptors, want string }{
-		{"", "", "COSI_FDS is not set"},
-		{"tcp://127.0.0.1:1", "", "only unix sockets"},
-		{"", "engine", "not NAME=NUMBER"},
-		{"", "engine=1", "not NAME=NUMBER"},
-		{"", "network=300", `no descriptor "engine"`},
+	for _, c := range []struct{ listen, data, descriptors, want string }{
+		{"", "", "", "COSI_FDS is not set"},
+		{"tcp://127.0.0.1:1", "", "", "only unix sockets"},
+		{"", "/tmp", "", "--data goes with --listen"},
+		{"unix:///x.sock", "/dev/null/data", "", "--data mkdir /dev/null: not a directory"},
+		{"", "", "engine", "not NAME=NUMBER"},
+		{"", "", "engine=1", "not NAME=NUMBER"},
+		{"", "", "network=300", `no descriptor "engine"`},
 	} {
-		if err := run(t.Context(), c.listen, c.descriptors); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("run(%q, %q) = %v; want %q", c.listen, c.descriptors, err, c.want)
+		if err := run(t.Context(), c.listen, c.data, c.descriptors); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("run(%q, %q, %q) = %v; want %q", c.listen, c.data, c.descriptors, err, c.want)
 		}
 	}
 }

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+)
+
+// alone starts a runtime alone on a socket in dir, with its data there, and returns a client.
+func alone(t *testing.T, dir string) (*exec.Cmd, resourcepb.StateClient) {
+	t.Helper()
+	path := filepath.Join(dir, "x.sock")
+	cmd := command(t, "--listen", "unix://"+path, "--data", filepath.Join(dir, "data"))
+	start(t, cmd)
+	return cmd, resourcepb.NewStateClient(dialUnix(t, path))
+}
+
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cosi") // t.TempDir is too long a name for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func TestARuntimeThatWasKilledHasEverythingAcknowledged(t *testing.T) {
+	dir := shortDir(t)
+	cmd, client := alone(t, dir)
+	r := &resourcepb.Resource{
+		Metadata: &resourcepb.Metadata{Namespace: "default", Type: "Anything.example.org", Id: "a", Phase: "running"},
+		Spec:     &resourcepb.Spec{ProtoSpec: []byte("content")},
+	}
+	created, err := client.Create(t.Context(), &resourcepb.CreateRequest{Resource: r}, grpc.WaitForReady(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	cmd, client = alone(t, dir)
+	got, err := client.Get(t.Context(), &resourcepb.GetRequest{Namespace: "default", Type: "Anything.example.org", Id: "a"}, grpc.WaitForReady(true))
+	if err != nil || !proto.Equal(got.GetResource(), created.GetResource()) {
+		t.Errorf("after kill -9: %v, %v; want %v", got, err, created.GetResource())
+	}
+	endsCleanly(t, cmd)
+}
+
+func TestARuntimeDoesNotStartOnDamageAndSaysWhere(t *testing.T) {
+	dir := shortDir(t)
+	cmd, client := alone(t, dir)
+	for _, id := range []string{"a", "b", "c"} {
+		r := &resourcepb.Resource{
+			Metadata: &resourcepb.Metadata{Namespace: "default", Type: "Anything.example.org", Id: id, Phase: "running"},
+			Spec:     &resourcepb.Spec{ProtoSpec: []byte("content of " + id)},
+		}
+		if _, err := client.Create(t.Context(), &resourcepb.CreateRequest{Resource: r}, grpc.WaitForReady(true)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	endsCleanly(t, cmd)
+
+	segment := filepath.Join(dir, "data", "00000000000000000001.log")
+	data, err := os.ReadFile(segment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[bytes.Index(data, []byte("content of b"))] ^= 1
+	if err := os.WriteFile(segment, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd = command(t, "--listen", "unix://"+filepath.Join(dir, "x.sock"), "--data", filepath.Join(dir, "data"))
+	cmd.Stderr = nil
+	said, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(said), "00000000000000000001.log: damaged at byte ") {
+		t.Errorf("%v, said %q; want it to end and to name the segment and the byte", err, said)
+	}
+	if after, err := os.ReadFile(segment); err != nil || !bytes.Equal(after, data) {
+		t.Errorf("the damaged file has been touched (%v)", err)
+	}
+}
