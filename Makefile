@@ -44,6 +44,7 @@ test: ## Run all tests, those in a VM included
 bench: ## Measure the figures that the README states
 	@hack/setup test
 	@$(MAKE) --no-print-directory build image
+	@$(MAKE) --no-print-directory image DEFINITION=bench
 	@$(GO) run ./hack/bench
 
 lint: ## Check formatting, vet, import rules, generated code

@@ -2,7 +2,8 @@
 // programs first and calls it; a subset can be named:
 //
 //	go run ./hack/bench            all
-//	go run ./hack/bench build size boot
+//	go run ./hack/bench build size boot split idle
+//	go run ./hack/bench clean      a build with empty caches, which takes minutes; only when it is named
 //
 // A figure that is missed is shown as missed and is no error; one that cannot be measured is.
 package main
@@ -31,7 +32,7 @@ func (f figure) verdict() string {
 	switch {
 	case f.target == 0:
 		return ""
-	case f.measured < f.target:
+	case f.measured <= f.target:
 		return "met"
 	}
 	return "missed"
@@ -54,11 +55,14 @@ func main() {
 }
 
 func run(ctx context.Context, wanted []string) error {
-	groups := []group{{"build", build}, {"size", size}, {"boot", boot}}
+	groups := []group{{"build", build}, {"size", size}, {"boot", boot}, {"split", split}, {"idle", idle}, {"clean", clean}}
 	for _, name := range wanted {
 		if !slices.ContainsFunc(groups, func(g group) bool { return g.name == name }) {
-			return fmt.Errorf("%q is none of build, size, boot", name)
+			return fmt.Errorf("%q is none of build, size, boot, split, idle, clean", name)
 		}
+	}
+	if len(wanted) == 0 {
+		wanted = []string{"build", "size", "boot", "split", "idle"}
 	}
 	load, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -68,7 +72,7 @@ func run(ctx context.Context, wanted []string) error {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "FIGURE\tMEASURED\tTARGET\t\tAGAIN")
 	for _, g := range groups {
-		if len(wanted) > 0 && !slices.Contains(wanted, g.name) {
+		if !slices.Contains(wanted, g.name) {
 			continue
 		}
 		figures, err := g.measure(ctx)
@@ -78,7 +82,7 @@ func run(ctx context.Context, wanted []string) error {
 		for _, f := range figures {
 			target := ""
 			if f.target > 0 {
-				target = fmt.Sprintf("< %g %s", f.target, f.unit)
+				target = fmt.Sprintf("≤ %g %s", f.target, f.unit)
 			}
 			fmt.Fprintf(table, "%s\t%.2f %s\t%s\t%s\tgo run ./hack/bench %s\n", f.name, f.measured, f.unit, target, f.verdict(), g.name)
 		}

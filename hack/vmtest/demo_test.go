@@ -38,6 +38,7 @@ func TestNode(t *testing.T) {
 	t.Run("Logs", c.logs)
 	t.Run("CrashedPlugin", func(t *testing.T) { c.pluginThatEnds(t, "CRASH", "exit 2") })
 	t.Run("KilledPlugin", func(t *testing.T) { c.pluginThatEnds(t, "KILL", "signal killed") })
+	t.Run("KilledRuntime", c.runtimeThatIsKilled)
 	t.Run("Reboot", c.reboot)
 	t.Run("PowerButton", c.powerButton)
 }

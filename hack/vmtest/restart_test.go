@@ -3,6 +3,7 @@ package vmtest_test
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"testing"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
@@ -40,6 +41,48 @@ func (c *checks) pluginThatEnds(t *testing.T, action, exit string) {
 	follower.interrupt(t)
 	c.Delete(t, "proberequests", "end")
 	c.Until(t, "proberequeststatuses", "end", &status, func(m *resourcepb.Metadata) bool { return m == nil })
+}
+
+// runtimeThatIsKilled: PID 1 starts it again, the plugins stay, connect to it and say everything anew. What is mounted stays mounted.
+func (c *checks) runtimeThatIsKilled(t *testing.T) {
+	c.Converged(t, c.Apply(t, mountPoint("kept", "/dev/vdb"))...)
+	before, links := c.processes(t, "before"), c.created(t, "linkstatuses")
+	from := c.Console.Position()
+	c.Apply(t, "metadata: {type: GaugeRequests.test.cosi.dev, id: kill}\nspec: {kill: runtime}\n")
+	c.Expect(t, from, `runtime ended: signal killed`)
+
+	c.Ready(t)
+	c.Converged(t, c.Apply(t, mountPoint("kept", "/dev/vdb"))...)
+	if !inUse(t, c.data) {
+		t.Error("the host sees a file system that nobody has mounted")
+	}
+	after := c.processes(t, "after")
+	for name, pid := range before {
+		if now := after[name]; (name == "runtime") == (now == pid) {
+			t.Errorf("%s was process %d and is process %d; want another runtime, and nothing else", name, pid, now)
+		}
+	}
+	if now := c.created(t, "linkstatuses"); !slices.Equal(slices.Sorted(maps.Keys(now)), slices.Sorted(maps.Keys(links))) {
+		t.Errorf("links before: %v, after: %v", links, now)
+	}
+	c.Delete(t, "mountpoints", "kept")
+	c.unmounted(t, "kept")
+}
+
+// processes returns the pid of each process of the node.
+func (c *checks) processes(t *testing.T, id string) map[string]uint32 {
+	t.Helper()
+	c.Converged(t, c.Apply(t, fmt.Sprintf("metadata: {type: GaugeRequests.test.cosi.dev, id: %s}\n", id))...)
+	var status testpb.GaugeRequestStatus
+	c.Get(t, "gaugerequeststatuses", id, &status)
+	all := map[string]uint32{}
+	for _, p := range status.GetProcesses() {
+		all[p.GetName()] = p.GetPid()
+	}
+	if len(all) < 8 {
+		t.Fatalf("processes: %v; want the engine, the runtime and at least six plugins", all)
+	}
+	return all
 }
 
 // created tells when each resource of a kind was created: one that was gone in between is not the same.

@@ -63,7 +63,7 @@ func address(s *Snapshot) (Readiness, bool) {
 	if !slices.Contains(s.Outputs, addressStatuses.Type) {
 		return Readiness{}, false
 	}
-	if slices.ContainsFunc(s.Addresses, func(a addressItem) bool { return a.Spec.GetReady() && reachable(a.Spec.GetAddress()) }) {
+	if slices.ContainsFunc(s.Addresses, serves) {
 		return Readiness{}, false
 	}
 	r := Readiness{Reason: "NoAddress", Message: "no link has an address"}
@@ -81,6 +81,9 @@ func address(s *Snapshot) (Readiness, bool) {
 	}
 	return r, true
 }
+
+// serves reports whether others can reach the node by a.
+func serves(a addressItem) bool { return a.Spec.GetReady() && reachable(a.Spec.GetAddress()) }
 
 // reachable reports whether an address with its prefix length is more than loopback or link-local.
 func reachable(text string) bool {

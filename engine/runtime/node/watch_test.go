@@ -7,6 +7,7 @@ import (
 	"time"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
 	servicepb "github.com/cosi-os/cosi/api/cosi/service/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/output"
 	"github.com/cosi-os/cosi/engine/runtime/state"
@@ -20,12 +21,12 @@ const waitTime = 30 * time.Second
 func TestANodeFollowsWhatItsPluginsSay(t *testing.T) {
 	store := memory.New(memory.Options{})
 	out := output.New(store)
-	shown, reached := make(chan string, 10), make(chan bool, 10)
+	shown, reached := make(chan string, 10), make(chan string, 10)
 	n := New(Config{
 		State: store, Output: out, Version: "1",
 		Show:   func(lines []string) { shown <- lines[0] },
 		Render: func(s *Snapshot) []string { return []string{s.Readiness().Message} },
-		Ready:  func() { reached <- true },
+		Stage:  func(name string) { reached <- name },
 	})
 	n.Stage(wire.Stage{Name: "kernel", Milliseconds: 5})
 	n.Stage(wire.Stage{Name: "kernel", Milliseconds: 7})
@@ -46,9 +47,16 @@ func TestANodeFollowsWhatItsPluginsSay(t *testing.T) {
 	}
 	out.Put(context.Background(), p, &servicepb.PluginStatus{State: "Ready", Ready: true})
 	wait(t, "ready", func() bool { return status(store).GetReady() })
-	<-reached
+	if name := <-reached; name != "ready" {
+		t.Errorf("stage %q; want ready", name)
+	}
 	if line := <-shown; line != "" {
 		t.Errorf("the console says %q; want nothing to complain of", line)
+	}
+	address := state.Pointer{Kind: addressStatuses, ID: "a"}
+	out.Put(context.Background(), address, &networkpb.AddressStatus{Ready: true, Address: "192.0.2.1/24"})
+	if name := <-reached; name != "address" {
+		t.Errorf("stage %q; want address", name)
 	}
 	out.Put(context.Background(), p, &servicepb.PluginStatus{State: "Starting"})
 	if line := <-shown; line != "waiting for plugins: mount" {
@@ -59,7 +67,7 @@ func TestANodeFollowsWhatItsPluginsSay(t *testing.T) {
 		t.Errorf("Run: %v", err)
 	}
 	if len(reached) > 0 {
-		t.Error("ready was reached twice")
+		t.Errorf("stage %q was reached after ready", <-reached)
 	}
 }
 

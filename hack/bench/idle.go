@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
+	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/qemu"
+	"github.com/cosi-os/cosi/tools/qemu/node"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// gaugeImage is the base image with the plugin gauge.
+	gaugeImage = "cosi-bench-amd64"
+	// settled is how long after the node is ready its memory is looked at, idleTime how long its processes are then left alone.
+	settled  = time.Minute
+	idleTime = 3 * time.Minute
+)
+
+// idle looks at nodes that have nothing to do: the memory that one of 512 MiB needs, what each plugin holds alone, how often it wakes
+// up, and that a node of 256 MiB gets ready. The plugin gauge, which looks, is part of the memory.
+func idle(ctx context.Context) ([]figure, error) {
+	small, err := used(ctx, 256, func(context.Context, *client.Client) error { return nil })
+	if err != nil {
+		return nil, fmt.Errorf("256 MiB: %w", err)
+	}
+	var first, last *testpb.GaugeRequestStatus
+	_, err = used(ctx, 512, func(ctx context.Context, c *client.Client) (err error) {
+		if err = sleep(ctx, settled); err != nil {
+			return err
+		}
+		if first, err = measure(ctx, c, "first"); err != nil {
+			return err
+		}
+		if err = sleep(ctx, idleTime); err != nil {
+			return err
+		}
+		last, err = measure(ctx, c, "last")
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("512 MiB: %w", err)
+	}
+	figures := []figure{
+		{"memory used, 256 MiB, when it is ready", mib(small.GetMemTotal() - small.GetMemAvailable()), "MiB", 0},
+		{"memory used, 512 MiB, idle for a minute", mib(first.GetMemTotal() - first.GetMemAvailable()), "MiB", 96},
+	}
+	return append(figures, processes(first, last)...), nil
+}
+
+// processes compares two measurements, idleTime apart.
+func processes(first, last *testpb.GaugeRequestStatus) []figure {
+	before := map[string]*testpb.GaugeRequestStatus_Process{}
+	for _, p := range first.GetProcesses() {
+		before[p.GetName()] = p
+	}
+	after := map[string]*testpb.GaugeRequestStatus_Process{}
+	for _, p := range last.GetProcesses() {
+		after[p.GetName()] = p
+	}
+	var figures []figure
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		memory, wakes := 5.0, 1.0
+		switch name {
+		case "gauge": // it worked
+			continue
+		case "engine", "runtime": // no plugins
+			memory, wakes = 0, 0
+		}
+		p := after[name]
+		switches := float64(p.GetContextSwitches()-before[name].GetContextSwitches()) / idleTime.Minutes()
+		figures = append(figures,
+			figure{name + ", memory of its own", mib(p.GetPrivateDirty()), "MiB", memory},
+			figure{name + ", wake-ups a minute", switches, "", wakes})
+	}
+	return figures
+}
+
+func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
+
+// used boots a node with so much memory, waits until it is ready, calls f, and measures it.
+func used(ctx context.Context, memory int, f func(context.Context, *client.Client) error) (*testpb.GaugeRequestStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	host, err := qemu.Find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o, remove, err := options(gaugeImage)
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	o.Memory = memory
+	n, err := node.Start(ctx, host, o)
+	if err != nil {
+		return nil, err
+	}
+	defer n.Kill()
+	if err := n.WaitTLS(ctx); err != nil {
+		return nil, err
+	}
+	c, err := n.Dial()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if _, err := n.WaitReady(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := f(ctx, c); err != nil {
+		return nil, err
+	}
+	return measure(ctx, c, "when")
+}
+
+// measure asks the plugin gauge.
+func measure(ctx context.Context, c *client.Client, id string) (*testpb.GaugeRequestStatus, error) {
+	request, err := c.Kind(ctx, "GaugeRequests.test.cosi.dev")
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.Kind(ctx, "GaugeRequestStatuses.test.cosi.dev")
+	if err != nil {
+		return nil, err
+	}
+	_, r, err := c.Apply(ctx, request, &resourcepb.Resource{
+		Metadata: &resourcepb.Metadata{Namespace: request.Namespace(), Type: request.Type(), Id: id, Version: "1", Phase: "running"},
+		Spec:     &resourcepb.Spec{},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Wait(ctx, request, id, r.GetMetadata().GetVersion()); err != nil {
+		return nil, err
+	}
+	if r, err = c.Get(ctx, answer, id); err != nil {
+		return nil, err
+	}
+	status := &testpb.GaugeRequestStatus{}
+	return status, proto.Unmarshal(r.GetSpec().GetProtoSpec(), status)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
