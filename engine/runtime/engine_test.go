@@ -100,6 +100,12 @@ type machine struct {
 // boot starts a runtime with plugins as a PID 1 does.
 func boot(t *testing.T, plugins ...*declaration.Declaration) *machine {
 	t.Helper()
+	return bootWith(t, nil, plugins...)
+}
+
+// bootWith is boot with a place for what outlives the runtime.
+func bootWith(t *testing.T, storage *wire.Storage, plugins ...*declaration.Declaration) *machine {
+	t.Helper()
 	root, err := os.MkdirTemp("", "cosi") // t.TempDir is too long a name for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +138,7 @@ func boot(t *testing.T, plugins ...*declaration.Declaration) *machine {
 		file.Close()
 	}
 	go m.receive()
-	m.send(wire.Up{Hello: &wire.Hello{Version: wire.Version, Root: root, Kernel: "6.12.0", Hostname: "n1", BootID: "b"}})
+	m.send(wire.Up{Hello: &wire.Hello{Version: wire.Version, Root: root, Kernel: "6.12.0", Hostname: "n1", BootID: "b", Storage: storage}})
 	return m
 }
 
@@ -295,17 +301,24 @@ func (p *plugin) ready() {
 	p.say(&pluginpb.SessionRequest{Message: &pluginpb.SessionRequest_Ready{Ready: &pluginpb.Ready{}}})
 }
 
-// create writes a resource with an owner.
-func create(t *testing.T, c resourcepb.StateClient, owner, namespace, typ, id string, spec proto.Message) {
+// document returns a resource as a client writes it.
+func document(t *testing.T, namespace, typ, id string, spec proto.Message) *resourcepb.Resource {
 	t.Helper()
 	content, err := proto.Marshal(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &resourcepb.Resource{
-		Metadata: &resourcepb.Metadata{Namespace: namespace, Type: typ, Id: id, Phase: "running", Owner: owner},
+	return &resourcepb.Resource{
+		Metadata: &resourcepb.Metadata{Namespace: namespace, Type: typ, Id: id, Phase: "running"},
 		Spec:     &resourcepb.Spec{ProtoSpec: content},
 	}
+}
+
+// create writes a resource with an owner.
+func create(t *testing.T, c resourcepb.StateClient, owner, namespace, typ, id string, spec proto.Message) {
+	t.Helper()
+	r := document(t, namespace, typ, id, spec)
+	r.Metadata.Owner = owner
 	if _, err := c.Create(t.Context(), &resourcepb.CreateRequest{Resource: r, Options: &resourcepb.CreateOptions{Owner: owner}}); err != nil {
 		t.Fatalf("create %s/%s: %v", typ, id, err)
 	}

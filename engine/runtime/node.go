@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	pluginpb "github.com/cosi-os/cosi/api/cosi/plugin/v1alpha1"
 	"github.com/cosi-os/cosi/api/declaration"
+	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
 	"github.com/cosi-os/cosi/engine/runtime/access"
 	"github.com/cosi-os/cosi/engine/runtime/console"
@@ -25,7 +27,9 @@ import (
 	"github.com/cosi-os/cosi/engine/runtime/schema"
 	"github.com/cosi-os/cosi/engine/runtime/server"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/log"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
+	"github.com/cosi-os/cosi/engine/runtime/storage"
 	"github.com/cosi-os/cosi/engine/wire"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -48,6 +52,7 @@ func serveNode(ctx context.Context, fds descriptors) error {
 	if err != nil {
 		return err
 	}
+	defer n.storage.Close() // its files are whole at any moment
 	group, ctx := errgroup.WithContext(ctx)
 	stop := context.AfterFunc(ctx, func() { conn.Close() }) // ends Receive
 	defer stop()
@@ -66,7 +71,10 @@ type nodeRuntime struct {
 	epoch        []byte
 	version      string
 
+	storage *storage.Storage
+
 	top    *schema.State // below access
+	people state.State   // what people see of it
 	stored output.Writer // below schema: the runtime's own lines of logs need no check
 	output output.Writer
 	server *server.Server
@@ -75,6 +83,8 @@ type nodeRuntime struct {
 	node  *node.Node
 	logs  *host.Logs
 	host  *host.Host
+
+	resetter *storage.Resetter
 }
 
 func newRuntime(fds descriptors, conn *wire.Conn) (*nodeRuntime, error) {
@@ -100,13 +110,34 @@ func newRuntime(fds descriptors, conn *wire.Conn) (*nodeRuntime, error) {
 	if err := schema.Load(set, r.declarations); err != nil {
 		return nil, err
 	}
-	store := memory.New(memory.Options{Limits: limits})
-	r.epoch = store.Epoch()
-	routed := router.New(store, nil)
-	r.top = schema.New(routed, set, "")
-	r.output, r.stored = output.New(r.top), output.New(routed)
+	if r.storage, err = storage.Open(r.hello.Storage, log.Options{Limits: limits, Warn: warn}); err != nil {
+		return nil, err
+	}
+	if err := r.layers(set); err != nil {
+		return nil, errors.Join(err, r.storage.Close())
+	}
 	r.controllers(conn)
 	return r, nil
+}
+
+// layers puts schema and router in front of the stores.
+func (r *nodeRuntime) layers(set *kinds.Set) error {
+	store := memory.New(memory.Options{Limits: limits})
+	r.epoch = store.Epoch()
+	durable := map[string]state.State{}
+	if kept := r.storage.State(); kept != nil {
+		for _, namespace := range storage.Namespaces() {
+			durable[namespace] = kept
+		}
+	}
+	routed := router.New(store, durable)
+	r.top = schema.New(routed, set, "")
+	r.output, r.stored = output.New(r.top), output.New(routed)
+	r.people = r.top
+	if why := r.storage.Frozen(); why != "" {
+		r.people = storage.Frozen(r.top, why)
+	}
+	return r.top.Recover(context.Background())
 }
 
 // readDeclarations reads those of dir, with the definitions of their kinds.
@@ -133,18 +164,24 @@ func (r *nodeRuntime) controllers(conn *wire.Conn) {
 	r.node = node.New(node.Config{
 		State: r.top, Output: r.output, Version: r.version, Port: r.fds.port(wire.FDNetwork), Outputs: outputs,
 		// A frame that cannot be sent means that the engine is gone: Receive ends the runtime.
-		Show:   func(lines []string) { _ = r.host.Show(lines) },
-		Ready:  func() { r.stage("ready") },
+		Show:    func(lines []string) { _ = r.host.Show(lines) },
+		Storage: r.storage.Status(), Stage: r.stage,
 		Render: console.Render,
 	})
 	r.node.Hello(r.hello)
 	r.logs = host.NewLogs(r.stored)
 	r.host = host.New(conn, r.node, r.table, r.logs)
+	r.resetter = &storage.Resetter{
+		State: r.top, Output: r.output, Storage: r.storage, Name: r.node.Name, Format: r.host.ResetStorage, Reboot: r.host.Reboot,
+	}
 }
 
 // start listens for plugins first, because they are waiting; people come last.
 func (r *nodeRuntime) start(ctx context.Context, group *errgroup.Group) error {
 	if err := r.table.Publish(ctx); err != nil {
+		return err
+	}
+	if err := r.output.Put(ctx, state.Pointer{Kind: storage.Statuses, ID: storage.StatusID}, r.storage.Status()); err != nil {
 		return err
 	}
 	for _, d := range r.declarations {
@@ -154,10 +191,13 @@ func (r *nodeRuntime) start(ctx context.Context, group *errgroup.Group) error {
 		}
 		group.Go(func() error { return r.servePlugin(ctx, listener, d) })
 	}
+	r.stage("runtime")
 	group.Go(func() error { return r.host.Receive(ctx) })
 	group.Go(func() error { return r.logs.Run(ctx) })
 	group.Go(func() error { return r.node.Run(ctx) })
 	group.Go(func() error { return r.host.Shutdown(ctx, r.top, r.powerful) })
+	group.Go(func() error { return r.storage.Run(ctx) })
+	group.Go(func() error { return r.resetter.Run(ctx) })
 	if _, there := r.fds[wire.FDLocal]; there {
 		listener, err := r.fds.listener(wire.FDLocal)
 		if err != nil {
@@ -189,7 +229,7 @@ func (r *nodeRuntime) servePlugin(ctx context.Context, listener net.Listener, d 
 
 // serveLocal serves the user who started engine --root, as an admin.
 func (r *nodeRuntime) serveLocal(ctx context.Context, listener net.Listener) error {
-	admin := access.New(r.top, access.Person{Role: access.Admin, Definitions: r.top.Definition})
+	admin := access.New(r.people, access.Person{Role: access.Admin, Definitions: r.top.Definition})
 	g := grpc.NewServer(append(server.Options(), grpc.Creds(peer.UID(uint32(os.Getuid()), admin)))...)
 	r.server.Register(g)
 	return serve(ctx, g, listener)
@@ -197,7 +237,7 @@ func (r *nodeRuntime) serveLocal(ctx context.Context, listener net.Listener) err
 
 func (r *nodeRuntime) gate() *network.Gate {
 	return network.New(network.Config{
-		State: r.top, Definitions: r.top.Definition, Output: r.output, Name: r.name, Now: time.Now,
+		State: r.people, Definitions: r.top.Definition, Output: r.output, Name: r.name, Now: time.Now,
 		Listen: func() (net.Listener, error) { return r.fds.listen(wire.FDNetwork) },
 		Server: func(o ...grpc.ServerOption) *grpc.Server {
 			g := grpc.NewServer(slices.Concat(server.Options(), networkOptions(), o)...)

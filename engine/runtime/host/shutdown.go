@@ -60,6 +60,16 @@ func shutdownOrder(view *observe.View, powerful func(string) bool) *wire.Shutdow
 	return nil
 }
 
+// Reboot drains the plugins and has PID 1 start the node again.
+func (h *Host) Reboot(ctx context.Context, reason string) error {
+	return h.goDown(ctx, &wire.Shutdown{Reboot: true, Reason: reason})
+}
+
+// ResetStorage has PID 1 format a damaged partition at the next boot.
+func (h *Host) ResetStorage(reason string) error {
+	return h.conn.Send(wire.Down{ResetStorage: &wire.ResetStorage{Reason: reason}})
+}
+
 // goDown gives the order though plugins may be late: PID 1 stops what is left. A plugin that has let go is stopped at once, or it would be
 // started again and take hold again.
 func (h *Host) goDown(ctx context.Context, order *wire.Shutdown) error {

@@ -51,8 +51,8 @@ type Config struct {
 	Storage *machinepb.StateStatus
 	// Show sends lines to the consoles.
 	Show func([]string)
-	// Ready is called once, when the node first is.
-	Ready func()
+	// Stage is called once for each of "address", when there is one that others can reach, and "ready".
+	Stage func(name string)
 	// Render makes the lines of a snapshot.
 	Render func(*Snapshot) []string
 }
@@ -106,6 +106,9 @@ func (n *Node) Listening() { n.update(func() { n.listening = true }) }
 
 func (n *Node) Refused(why string) { n.update(func() { n.refusal = why }) }
 
+// Name is the node's name, as it is shown at present.
+func (n *Node) Name() string { return n.snapshot().Name() }
+
 // Run follows the state until ctx is done. A console that does not change is not sent again.
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -124,7 +127,13 @@ func (n *Node) loop(ctx context.Context) error {
 	defer status.Stop()
 	defer console.Stop()
 	var shown []string
-	reached := false
+	reached := map[string]bool{}
+	reach := func(name string) {
+		if !reached[name] {
+			reached[name] = true
+			n.config.Stage(name)
+		}
+	}
 	for booting := true; ; {
 		select {
 		case <-n.changed:
@@ -140,9 +149,12 @@ func (n *Node) loop(ctx context.Context) error {
 			if err := n.config.Output.Put(ctx, state.Pointer{Kind: machineStatuses, ID: Machine}, s.Status()); err != nil {
 				return err
 			}
-			if !reached && s.Readiness().Ready {
-				reached, booting = true, false
-				n.config.Ready()
+			if slices.ContainsFunc(s.Addresses, serves) {
+				reach("address")
+			}
+			if s.Readiness().Ready && !reached["ready"] {
+				booting = false
+				reach("ready")
 				console.Reset(0)
 			}
 		case <-console.C:

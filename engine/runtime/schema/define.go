@@ -34,6 +34,7 @@ func (s *State) define(ctx context.Context, r *resourcepb.Resource, o state.Writ
 	if err == nil && !o.DryRun {
 		s.published.wrote(kind.ID())
 		s.kinds.Store(set)
+		s.broken.Delete(kind.ID())
 	}
 	return written, err
 }
@@ -73,12 +74,13 @@ func (s *State) undefine(ctx context.Context, p state.Pointer, o state.WriteOpti
 	}
 	s.defining.Lock()
 	defer s.defining.Unlock()
-	if err := s.unused(ctx, p.ID); err != nil {
+	if err := s.unused(ctx, p); err != nil {
 		return err
 	}
 	if err := s.next.Destroy(ctx, p, o); err != nil || o.DryRun {
 		return err
 	}
+	s.broken.Delete(p.ID)
 	set, err := without(s.kinds.Load(), p.ID)
 	if err == nil {
 		s.kinds.Store(set)
@@ -86,19 +88,25 @@ func (s *State) undefine(ctx context.Context, p state.Pointer, o state.WriteOpti
 	return err
 }
 
-// unused fails with ErrInvalid while there are resources of the kind that id defines.
-func (s *State) unused(ctx context.Context, id string) error {
-	for _, k := range s.kinds.Load().All() {
-		if k.ID() != id {
-			continue
-		}
-		left, err := s.next.List(ctx, state.Kind{Namespace: k.Namespace(), Type: k.Type()}, state.Query{})
-		if err != nil && !errors.Is(err, state.ErrNotFound) {
-			return err
-		}
-		if len(left) > 0 {
-			return fmt.Errorf("%w: %d resources of %s are left", state.ErrInvalid, len(left), k.Type())
-		}
+// unused fails with ErrInvalid while there are resources of the kind that p, a definition, defines.
+func (s *State) unused(ctx context.Context, p state.Pointer) error {
+	r, err := s.next.Get(ctx, p)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil // Destroy says so
+	}
+	if err != nil {
+		return err
+	}
+	definition := &metapb.ResourceDefinitionSpec{}
+	if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), definition); err != nil {
+		return nil // nothing can have been written by it
+	}
+	left, err := s.next.List(ctx, state.Kind{Namespace: definition.GetDefaultNamespace(), Type: definition.GetResourceType()}, state.Query{})
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("%w: %d resources of %s are left", state.ErrInvalid, len(left), definition.GetResourceType())
 	}
 	return nil
 }

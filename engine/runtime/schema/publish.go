@@ -20,6 +20,7 @@ func NamespaceDescriptions() map[string]string {
 	return map[string]string{
 		"config":   "What people want the node to be",
 		"requests": "What people ask the node to do, once",
+		"audit":    "Who wrote what",
 		"status":   "What plugins and the runtime observe",
 		"events":   "What happened",
 		"logs":     "What processes print",

@@ -34,6 +34,7 @@ type State struct {
 
 	defining sync.Mutex // held while kinds change
 	kinds    atomic.Pointer[kinds.Set]
+	broken   sync.Map // why a type that is defined cannot be used, an error by the id of its definition
 }
 
 // New returns a State that knows the kinds of set and takes set over. In the namespace open, unless it is empty, resources of any type are let
@@ -161,6 +162,9 @@ func (s *State) kindOf(m *resourcepb.Metadata) (*kinds.Kind, error) {
 	set := s.kinds.Load()
 	k := set.ByType(m.GetType())
 	if k == nil {
+		if err := s.unusable(m.GetType()); err != nil {
+			return nil, err
+		}
 		alias, err := set.Lookup(m.GetType())
 		if err == nil {
 			return nil, fmt.Errorf("%w: type %q: the full name is needed here: %s", state.ErrInvalid, m.GetType(), alias.Type())

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
+	"github.com/cosi-os/cosi/engine/wire"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// kept is a directory as PID 1 hands it over, and the state of a runtime that starts in it.
+func kept(t *testing.T) *wire.Storage {
+	t.Helper()
+	return &wire.Storage{Dir: t.TempDir(), Device: "/dev/vda5"}
+}
+
+func (m *machine) admin() resourcepb.StateClient { return resourcepb.NewStateClient(m.dial("runtime")) }
+
+// kill ends the runtime as a crash does.
+func (m *machine) kill() {
+	m.cmd.Process.Kill()
+	m.cmd.Wait()
+}
+
+func stateStatus(t *testing.T, c resourcepb.StateClient) *machinepb.StateStatus {
+	t.Helper()
+	s := &machinepb.StateStatus{}
+	eventually(t, "the state is shown", func() bool {
+		return read(t.Context(), c, "status", "StateStatuses.machine.cosi.dev", "state", s) == nil
+	})
+	return s
+}
+
+func TestWhatPeopleWriteOutlivesTheRuntime(t *testing.T) {
+	disk := kept(t)
+	m := bootWith(t, disk)
+	c := m.admin()
+	if s := stateStatus(t, c); !s.GetDurable() || s.GetDevice() != "/dev/vda5" {
+		t.Errorf("state %v; want it kept on /dev/vda5", s)
+	}
+	create(t, c, "", "config", mountPoints, "a", &storagepb.MountPoint{Source: "tmpfs", Target: "/var/a", Fstype: "tmpfs"})
+	create(t, c, "", "requests", "ShutdownRequests.power.cosi.dev", "a", &powerpb.ShutdownRequest{Action: powerpb.ShutdownRequest_REBOOT})
+	m.kill()
+
+	m = bootWith(t, disk)
+	c = m.admin()
+	point := &storagepb.MountPoint{}
+	if err := read(t.Context(), c, "config", mountPoints, "a", point); err != nil || point.GetTarget() != "/var/a" {
+		t.Errorf("the mount point is %v, %v", point, err)
+	}
+	if err := read(t.Context(), c, "requests", "ShutdownRequests.power.cosi.dev", "a", &powerpb.ShutdownRequest{Action: powerpb.ShutdownRequest_REBOOT}); status.Code(err) != codes.NotFound {
+		t.Errorf("the request after the crash: %v; want that it is gone", err)
+	}
+	endsCleanly(t, m.cmd)
+}
+
+func TestWithoutADiskTheNodeSaysSo(t *testing.T) {
+	c := boot(t).admin()
+	if s := stateStatus(t, c); s.GetDurable() || s.GetReason() != "NoBootDisk" || s.GetMessage() == "" {
+		t.Errorf("state %v; want none, and why", s)
+	}
+	c = bootWith(t, &wire.Storage{Reason: "NoSpace", Message: "4 MiB are too little"}).admin()
+	if s := stateStatus(t, c); s.GetDurable() || s.GetReason() != "NoSpace" || s.GetMessage() != "4 MiB are too little" {
+		t.Errorf("state %v; want what PID 1 said", s)
+	}
+}
+
+func TestADamagedLogTakesTheAPINotAway(t *testing.T) {
+	disk := kept(t)
+	m := bootWith(t, disk)
+	create(t, m.admin(), "", "config", mountPoints, "a", &storagepb.MountPoint{Source: "tmpfs", Target: "/var/a", Fstype: "tmpfs"})
+	create(t, m.admin(), "", "config", mountPoints, "b", &storagepb.MountPoint{Source: "tmpfs", Target: "/var/b", Fstype: "tmpfs"})
+	m.kill()
+	file := damage(t, disk.Dir)
+	before := contents(t, disk.Dir)
+
+	m = bootWith(t, disk)
+	c := m.admin()
+	s := stateStatus(t, c)
+	if s.GetDurable() || s.GetReason() != "StateDamaged" || !strings.HasSuffix(s.GetFile(), filepath.Base(file)) || s.GetOffset() == 0 {
+		t.Errorf("state %v; want the damaged file and the place in it", s)
+	}
+	eventually(t, "the console says so", func() bool { return m.shows("state damaged: ") && m.shows("cosictl reset state --confirm n1") })
+	point := &storagepb.MountPoint{Source: "tmpfs", Target: "/var/c", Fstype: "tmpfs"}
+	_, err := c.Create(t.Context(), &resourcepb.CreateRequest{Resource: document(t, "config", mountPoints, "c", point)})
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "cosictl reset state") {
+		t.Errorf("a write to config: %v; want FAILED_PRECONDITION and what to do", err)
+	}
+	if after := contents(t, disk.Dir); after != before {
+		t.Error("the damaged directory was changed")
+	}
+
+	create(t, c, "", "requests", "StateResets.machine.cosi.dev", "wrong", &machinepb.StateReset{Confirm: "n2"})
+	answer := &machinepb.StateResetStatus{}
+	eventually(t, "the wrong name is refused", func() bool {
+		return read(t.Context(), c, "status", "StateResetStatuses.machine.cosi.dev", "wrong", answer) == nil
+	})
+	if answer.GetReady() || answer.GetReason() != "Refused" || !strings.Contains(answer.GetMessage(), `"n1"`) {
+		t.Errorf("answer %v; want a refusal with the node's name", answer)
+	}
+	create(t, c, "", "requests", "StateResets.machine.cosi.dev", "right", &machinepb.StateReset{Confirm: "n1", Reason: "test"})
+	eventually(t, "the node reboots", func() bool {
+		return m.said(func(d wire.Down) bool {
+			return d.Shutdown != nil && d.Shutdown.Reboot && d.Shutdown.Reason == "the state was reset: test"
+		})
+	})
+	m.kill()
+
+	m = bootWith(t, disk)
+	c = m.admin()
+	if s := stateStatus(t, c); !s.GetDurable() {
+		t.Errorf("state after the reset: %v", s)
+	}
+	create(t, c, "", "config", mountPoints, "a", point)
+	if aside, _ := filepath.Glob(filepath.Join(disk.Dir, "log-given-up-*", filepath.Base(file))); len(aside) != 1 {
+		t.Errorf("the damaged log is not kept: %v", aside)
+	}
+}
+
+func TestADamagedPartitionIsFormattedAtTheNextBoot(t *testing.T) {
+	m := bootWith(t, &wire.Storage{Device: "/dev/vda5", Reason: wire.StorageDamaged, Message: "mount /dev/vda5: structure needs cleaning"})
+	c := m.admin()
+	if s := stateStatus(t, c); s.GetReason() != "StateDamaged" || s.GetFile() != "/dev/vda5" {
+		t.Errorf("state %v; want it damaged", s)
+	}
+	create(t, c, "", "requests", "StateResets.machine.cosi.dev", "a", &machinepb.StateReset{Confirm: "n1"})
+	eventually(t, "PID 1 is told to format, and then to reboot", func() bool {
+		return m.said(func(d wire.Down) bool { return d.ResetStorage != nil }) &&
+			m.said(func(d wire.Down) bool { return d.Shutdown != nil && d.Shutdown.Reboot })
+	})
+}
+
+// damage changes a byte in the middle of the newest file of the log, and returns its name.
+func damage(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "log", "*.log"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no log: %v", err)
+	}
+	file := files[len(files)-1]
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[60] ^= 0xff // in the first record of several
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// contents returns all names and bytes below dir.
+func contents(t *testing.T, dir string) string {
+	t.Helper()
+	var all strings.Builder
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		all.WriteString(path)
+		all.Write(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all.String()
+}
