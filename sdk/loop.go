@@ -43,6 +43,7 @@ func (l *loop) run(ctx context.Context, stopped <-chan struct{}) {
 		case <-timer.C:
 		}
 		timer.Stop()
+		l.runner.rest.end()
 		err := l.reconcile(ctx)
 		if err == nil || ctx.Err() != nil {
 			retry.succeeded()

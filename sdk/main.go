@@ -15,7 +15,8 @@ import (
 )
 
 // Main is the whole of a plugin's main: it reads the flags, forbids the process to execute programs, and runs p until the runtime
-// has drained it or the process gets SIGTERM. It does not return.
+// has drained it or the process gets SIGTERM. While p has nothing to reconcile, the process gives memory back and does not wake up to
+// collect garbage. It does not return.
 func Main(p Plugin) {
 	log.SetFlags(0) // the engine adds the time and the plugin's name
 	os.Exit(start(p, os.Args[1:], os.Stdout))
@@ -67,7 +68,7 @@ func confined(p Plugin) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := Run(ctx, p); err != nil && ctx.Err() == nil {
+	if err := run(ctx, p, newRest()); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil

@@ -28,11 +28,14 @@ import (
 //     or the runtime refuses the registration.
 //
 // Everything else, a runtime that is away included, is waited for. Run does not restrict the process; Main does.
-func Run(ctx context.Context, p Plugin) error {
+func Run(ctx context.Context, p Plugin) error { return run(ctx, p, nil) }
+
+func run(ctx context.Context, p Plugin, rest *rest) error {
 	r, err := newRunner(p)
 	if err != nil {
 		return err
 	}
+	r.rest = rest
 	conn, err := dial(os.Getenv(EnvEndpoint))
 	if err != nil {
 		return err
@@ -71,6 +74,7 @@ type runner struct {
 	conn        *grpc.ClientConn
 	caches      map[string]*cache // by type, of all controllers
 	loops       []*loop
+	rest        *rest
 
 	// gate is held for reading by a running Reconcile and for writing when the caches change as a whole, so that no Reconcile
 	// sees one kind of the old store and another of the new.

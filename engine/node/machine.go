@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -91,6 +92,7 @@ func (n *Node) machine(ctx context.Context) {
 		}
 	}
 	n.watch(func() error { return n.log.KernelMessages(ctx) })
+	debug.FreeOSMemory() // what the boot took
 	if n.watchdog == nil {
 		n.openWatchdog()
 	}

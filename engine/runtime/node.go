@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -281,7 +282,13 @@ func (r *nodeRuntime) stage(name string) {
 	s := wire.Stage{Name: name, Milliseconds: uint64(now.Nano() / int64(time.Millisecond))}
 	r.node.Stage(s)
 	_ = r.host.Stage(s) // See Show.
+	if name == "ready" {
+		time.AfterFunc(settled, debug.FreeOSMemory)
+	}
 }
+
+// settled is when what the boot took is given back.
+const settled = 15 * time.Second
 
 // imageVersion reads the version of the image that the node was started from; off a machine there may be none.
 func imageVersion(root string) (string, error) {

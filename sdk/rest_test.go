@@ -1,0 +1,35 @@
+package sdk
+
+import (
+	"math"
+	"runtime/debug"
+	"testing"
+)
+
+func TestAPluginWithNothingToDoCollectsNoGarbage(t *testing.T) {
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	r := newRest()
+	defer r.timer.Stop()
+	for range 2 {
+		r.begin()
+		r.begin() // the timer may be late
+		if percent, limit := gc(); percent != -1 || limit != restLimit {
+			t.Errorf("resting: percent %d, limit %d; want no collection below %d", percent, limit, restLimit)
+		}
+		r.end()
+		r.end()
+		if percent, limit := gc(); percent != 100 || limit != math.MaxInt64 {
+			t.Errorf("awake: percent %d, limit %d; want them as before", percent, limit)
+		}
+	}
+	(*rest)(nil).end()
+}
+
+// gc returns how the garbage collector is set.
+func gc() (percent int, limit int64) {
+	percent = debug.SetGCPercent(100)
+	debug.SetGCPercent(percent)
+	return percent, debug.SetMemoryLimit(-1)
+}
