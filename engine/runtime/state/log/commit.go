@@ -190,6 +190,7 @@ func (s *Store) append(b *batch) error {
 			return err
 		}
 	}
+	s.syncs.Add(1)
 	seal(b.record, s.segment.seed, uint32(len(b.changes)), b.first)
 	return s.segment.append(b.record, last, s.options)
 }

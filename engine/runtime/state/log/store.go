@@ -33,6 +33,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
@@ -82,6 +83,7 @@ type Store struct {
 	options Options
 	cut     *Cut
 	due     chan struct{} // holds one: a snapshot is to be made
+	syncs   atomic.Int64  // of batches
 
 	// segment is what the leader of the batch that is being written appends to. nil: another one is to be begun.
 	segment *segment
@@ -135,6 +137,9 @@ type Cut struct {
 
 // Cut returns what Open cut off, nil if everything was whole.
 func (s *Store) Cut() *Cut { return s.cut }
+
+// Syncs returns how many fdatasyncs writers have waited for.
+func (s *Store) Syncs() int64 { return s.syncs.Load() }
 
 // Close waits for writes that have begun and gives the directory back. Later writes fail with ErrClosed; reads go on. Run must have
 // ended.
