@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"math"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -15,7 +16,7 @@ const (
 )
 
 // rest gives memory back while a plugin has nothing to do, and then keeps Go's runtime asleep: it would collect garbage every two minutes,
-// and give memory back page by page, a hundred wake-ups each time. A nil rest does nothing.
+// and give memory back page by page, a hundred wake-ups each time. What is left is its monitor, once a minute. A nil rest does nothing.
 type rest struct {
 	timer *time.Timer
 
@@ -25,6 +26,8 @@ type rest struct {
 }
 
 func newRest() *rest {
+	// Set by hand, it is not looked up again every minute (Go 1.25 and later); the control groups of plugins have no limit that changes.
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	r := &rest{}
 	r.timer = time.AfterFunc(restAfter, r.begin)
 	return r

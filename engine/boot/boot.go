@@ -109,16 +109,28 @@ func loopback() error {
 
 // KernelArgument reports whether the kernel's command line has a word.
 func KernelArgument(word string) bool {
+	_, there := kernelArgument(word)
+	return there
+}
+
+// KernelValue returns the value of an argument of the kernel's command line, "" without one.
+func KernelValue(name string) string {
+	value, _ := kernelArgument(name)
+	return value
+}
+
+// kernelArgument finds the last argument of that name, as the kernel does.
+func kernelArgument(wanted string) (value string, there bool) {
 	text, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return false
+		return "", false
 	}
 	for _, field := range strings.Fields(string(text)) {
-		if name, _, _ := strings.Cut(field, "="); field == word || name == word {
-			return true
+		if name, v, _ := strings.Cut(field, "="); name == wanted {
+			value, there = v, true
 		}
 	}
-	return false
+	return value, there
 }
 
 // Consoles opens the terminals that the kernel prints on. A machine without one has none.

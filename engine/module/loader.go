@@ -111,6 +111,16 @@ func Network(modalias string) bool {
 	return strings.HasPrefix(modalias, "virtio:d00000001v") || strings.HasPrefix(modalias, "pci:") && strings.Contains(modalias, "bc02sc")
 }
 
+// Storage reports whether a modalias is that of a controller of disks: PCI class 01, a virtio disk or SCSI host, or a disk on SCSI.
+func Storage(modalias string) bool {
+	for _, prefix := range []string{"virtio:d00000002v", "virtio:d00000008v", "scsi:t-0x00"} {
+		if strings.HasPrefix(modalias, prefix) {
+			return true
+		}
+	}
+	return strings.HasPrefix(modalias, "pci:") && strings.Contains(modalias, "bc01sc")
+}
+
 // ColdPlug loads modules for the devices that are there and that wanted holds for: those on a bus, and input devices. nil wants all of
 // them. It returns the errors, one a module.
 func (l *Loader) ColdPlug(wanted func(modalias string) bool) []error {

@@ -147,6 +147,8 @@ func (n *Node) obey(ctx context.Context, down *wire.Down) {
 		}
 	case down.Shutdown != nil:
 		n.shutdown(*down.Shutdown)
+	case down.ResetStorage != nil:
+		n.resetStorage(down.ResetStorage)
 	case down.Start != nil:
 		n.command(ctx, n.supervisor.Start, down.Start.Name)
 	case down.Stop != nil:

@@ -73,6 +73,10 @@ func (n *Node) loadListed() {
 // machine does what need not be done before the plugins start: the rest of the modules, the devices that come later, the kernel's
 // messages, the watchdog and the power key. It returns when ctx is done.
 func (n *Node) machine(ctx context.Context) {
+	n.background.Go(func() {
+		defer crash.Guard()
+		n.runClock(ctx)
+	})
 	ready := make(chan struct{})
 	n.watch(func() error { return device.Watch(ctx, ready, func(e device.Event) { n.plugged(ctx, e) }) })
 	<-ready

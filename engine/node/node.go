@@ -19,6 +19,7 @@ import (
 	"github.com/cosi-os/cosi/engine/cgroup"
 	"github.com/cosi-os/cosi/engine/crash"
 	"github.com/cosi-os/cosi/engine/device"
+	"github.com/cosi-os/cosi/engine/disk"
 	"github.com/cosi-os/cosi/engine/module"
 	"github.com/cosi-os/cosi/engine/output"
 	"github.com/cosi-os/cosi/engine/supervisor"
@@ -59,6 +60,8 @@ type Node struct {
 	groups       *cgroup.Tree   // nil off a machine
 	modules      *module.Loader // nil off a machine
 	watchdog     *watchdog.Watchdog
+	disk         *disk.Preparer // nil off a machine
+	storage      *wire.Storage  // set before the runtime starts
 	down         chan wire.Shutdown
 	began        time.Time
 	ready        chan struct{} // closed by gotReady
@@ -145,15 +148,17 @@ func (n *Node) prepare() error {
 	return nil
 }
 
-// start starts the runtime first: it works while the modules load. The plugins look at devices at once, so they come after them.
+// start loads the modules first: the runtime looks for its storage at once, and the plugins for devices.
 func (n *Node) start(ctx context.Context, sockets []socket) {
-	spec, err := n.runtimeSpec(ctx, sockets)
-	n.add(ctx, spec, err)
-	n.Stage("runtime-started", boot.SinceBoot())
 	if n.Machine {
 		n.loadListed()
 		n.Stage("modules", boot.SinceBoot())
 	}
+	n.openStorage()
+	n.Stage("storage", boot.SinceBoot())
+	spec, err := n.runtimeSpec(ctx, sockets)
+	n.add(ctx, spec, err)
+	n.Stage("runtime-started", boot.SinceBoot())
 	for _, d := range n.declarations {
 		spec, err := n.pluginSpec(d)
 		n.add(ctx, spec, err)
@@ -213,7 +218,7 @@ func (n *Node) hello() *wire.Hello {
 		Version: wire.Version, EngineVersion: n.Image.Version, PID1: n.Machine, Root: n.Root,
 		BootID: strings.TrimSpace(string(id)), Kernel: unix.ByteSliceToString(uname.Release[:]), Architecture: runtime.GOARCH,
 		Hostname: unix.ByteSliceToString(uname.Nodename[:]), Built: n.Image.Built, Booted: time.Now().Add(-boot.SinceBoot()),
-		ClockSet: n.ClockSet,
+		ClockSet: n.ClockSet, Storage: n.storage,
 	}
 	if n.watchdog != nil {
 		h.Watchdog = n.watchdog.Name()

@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
@@ -28,22 +26,16 @@ const (
 // idle looks at nodes that have nothing to do: the memory that one of 512 MiB needs, what each plugin holds alone, how often it wakes
 // up, and that a node of 256 MiB gets ready. The plugin gauge, which looks, is taken off the memory: its process and its executable.
 func idle(ctx context.Context) ([]figure, error) {
-	small, err := used(ctx, 256, func(context.Context, *client.Client) error { return nil })
+	small, err := used(ctx, 256, 0, func(context.Context, *client.Client) error { return nil })
 	if err != nil {
 		return nil, fmt.Errorf("256 MiB: %w", err)
 	}
-	var first, last *testpb.GaugeRequestStatus
-	_, err = used(ctx, 512, func(ctx context.Context, c *client.Client) (err error) {
+	var first *testpb.GaugeRequestStatus
+	last, err := used(ctx, 512, idleTime, func(ctx context.Context, c *client.Client) (err error) {
 		if err = sleep(ctx, settled); err != nil {
 			return err
 		}
-		if first, err = measure(ctx, c, "first"); err != nil {
-			return err
-		}
-		if err = sleep(ctx, idleTime); err != nil {
-			return err
-		}
-		last, err = measure(ctx, c, "last")
+		first, err = measure(ctx, c, "first", 0)
 		return err
 	})
 	if err != nil {
@@ -57,7 +49,7 @@ func idle(ctx context.Context) ([]figure, error) {
 		{"memory used, 256 MiB, when it is ready", memoryUsed(small) - file, "MiB", 0},
 		{"memory used, 512 MiB, idle for a minute", memoryUsed(first) - file, "MiB", 96},
 	}
-	return append(figures, processes(first, last)...), nil
+	return append(figures, processes(last)...), nil
 }
 
 // memoryUsed is what cannot be had any more, less what the process of the plugin gauge holds.
@@ -84,38 +76,28 @@ func gaugeFile() (float64, error) {
 	return mib(uint64(sizes[0] - sizes[1])), nil
 }
 
-// processes compares two measurements, idleTime apart.
-func processes(first, last *testpb.GaugeRequestStatus) []figure {
-	before := map[string]*testpb.GaugeRequestStatus_Process{}
-	for _, p := range first.GetProcesses() {
-		before[p.GetName()] = p
-	}
-	after := map[string]*testpb.GaugeRequestStatus_Process{}
-	for _, p := range last.GetProcesses() {
-		after[p.GetName()] = p
-	}
+// processes tells what each process holds alone and how often it woke up: what happens within a second is one wake-up.
+func processes(last *testpb.GaugeRequestStatus) []figure {
 	var figures []figure
-	for _, name := range slices.Sorted(maps.Keys(after)) {
+	for _, p := range last.GetProcesses() {
 		memory, wakes := 5.0, 1.0
-		switch name {
-		case "gauge": // it worked
+		switch p.GetName() {
+		case "gauge": // it works
 			continue
 		case "engine", "runtime": // no plugins
 			memory, wakes = 0, 0
 		}
-		p := after[name]
-		switches := float64(p.GetContextSwitches()-before[name].GetContextSwitches()) / idleTime.Minutes()
 		figures = append(figures,
-			figure{name + ", memory of its own", mib(p.GetPrivateDirty()), "MiB", memory},
-			figure{name + ", wake-ups a minute", switches, "", wakes})
+			figure{p.GetName() + ", memory of its own", mib(p.GetPrivateDirty()), "MiB", memory},
+			figure{p.GetName() + ", wake-ups a minute", float64(p.GetAwake()) / idleTime.Minutes(), "", wakes})
 	}
 	return figures
 }
 
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
-// used boots a node with so much memory, waits until it is ready, calls f, and measures it.
-func used(ctx context.Context, memory int, f func(context.Context, *client.Client) error) (*testpb.GaugeRequestStatus, error) {
+// used boots a node with so much memory, waits until it is ready, calls f, watches it for a while, and measures it.
+func used(ctx context.Context, memory int, watch time.Duration, f func(context.Context, *client.Client) error) (*testpb.GaugeRequestStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	host, err := qemu.Find(ctx)
@@ -147,11 +129,11 @@ func used(ctx context.Context, memory int, f func(context.Context, *client.Clien
 	if err := f(ctx, c); err != nil {
 		return nil, err
 	}
-	return measure(ctx, c, "when")
+	return measure(ctx, c, "last", watch)
 }
 
 // measure asks the plugin gauge.
-func measure(ctx context.Context, c *client.Client, id string) (*testpb.GaugeRequestStatus, error) {
+func measure(ctx context.Context, c *client.Client, id string, watch time.Duration) (*testpb.GaugeRequestStatus, error) {
 	request, err := c.Kind(ctx, "GaugeRequests.test.cosi.dev")
 	if err != nil {
 		return nil, err
@@ -162,7 +144,7 @@ func measure(ctx context.Context, c *client.Client, id string) (*testpb.GaugeReq
 	}
 	_, r, err := c.Apply(ctx, request, &resourcepb.Resource{
 		Metadata: &resourcepb.Metadata{Namespace: request.Namespace(), Type: request.Type(), Id: id, Version: "1", Phase: "running"},
-		Spec:     &resourcepb.Spec{},
+		Spec:     &resourcepb.Spec{YamlSpec: fmt.Sprintf("seconds: %d", int(watch.Seconds()))},
 	})
 	if err != nil {
 		return nil, err

@@ -45,9 +45,10 @@ type writer struct {
 	parts *parts
 	work  string
 
-	boot *uki.Image
-	mu   sync.Mutex // guards made
-	made map[string]File
+	boot     *uki.Image
+	diskBoot *uki.Image // it knows the disk that it is on
+	mu       sync.Mutex // guards made
+	made     map[string]File
 
 	// seed makes identifiers that differ from image to image, and are the same for the same image.
 	seed [sha256.Size]byte
@@ -195,16 +196,16 @@ func (w *writer) bootImage() (closeAll func(), err error) {
 		return nil, err
 	}
 	closeAll = func() { initrd.Close(); linux.Close() }
-	w.boot, err = uki.New(w.parts.stub, uki.Spec{
-		CommandLine: w.plan.CommandLine,
-		Uname:       w.parts.kernel.Release,
-		Initrd:      initrd,
-		Linux:       linux,
-	})
+	spec := uki.Spec{CommandLine: w.plan.CommandLine, Uname: w.parts.kernel.Release, Initrd: initrd, Linux: linux}
+	w.boot, err = uki.New(w.parts.stub, spec)
 	if err == nil {
 		h := sha256.New()
 		_, err = io.Copy(h, content.Reader(w.boot))
 		copy(w.seed[:], h.Sum(nil))
+	}
+	if err == nil {
+		spec.CommandLine += " " + diskArgument + "=" + w.guid(0)
+		w.diskBoot, err = uki.New(w.parts.stub, spec)
 	}
 	if err != nil {
 		closeAll()
@@ -220,8 +221,11 @@ func (w *writer) guid(n byte) string {
 	return strings.ToUpper(fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16]))
 }
 
-func (w *writer) esp() []fat.File {
-	return []fat.File{{Path: efiNames[w.plan.Definition.Arch], Content: w.boot}}
+// diskArgument is the kernel argument by which a node knows the disk that it was booted from. An image that is no disk has none.
+const diskArgument = "cosi.disk"
+
+func (w *writer) esp(boot *uki.Image) []fat.File {
+	return []fat.File{{Path: efiNames[w.plan.Definition.Arch], Content: boot}}
 }
 
 func (w *writer) volume() uint32 { return binary.LittleEndian.Uint32(w.seed[:]) }
@@ -230,7 +234,7 @@ func (w *writer) volume() uint32 { return binary.LittleEndian.Uint32(w.seed[:]) 
 func (w *writer) disk() error {
 	spec := disk.Spec{
 		DiskGUID: w.guid(0), PartitionGUIDs: [4]string{w.guid(1), w.guid(2), w.guid(3), w.guid(4)},
-		VolumeID: w.volume(), ESP: w.esp(), Time: w.in.Epoch,
+		VolumeID: w.volume(), ESP: w.esp(w.diskBoot), Time: w.in.Epoch,
 	}
 	if err := w.phase("raw", spec.Write); err != nil {
 		return err
@@ -253,5 +257,5 @@ func (w *writer) qcow2() error {
 }
 
 func (w *writer) iso(f *os.File) error {
-	return iso.Spec{Label: "COSI", VolumeID: w.volume(), ESP: w.esp(), Time: w.in.Epoch}.Write(f)
+	return iso.Spec{Label: "COSI", VolumeID: w.volume(), ESP: w.esp(w.boot), Time: w.in.Epoch}.Write(f)
 }

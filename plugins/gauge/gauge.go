@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,7 +49,7 @@ func (g gauge) reconcile(ctx context.Context, s *sdk.State) error {
 			continue
 		}
 		st := &testpb.GaugeRequestStatus{Ready: true, Reason: "Measured"}
-		if err := g.act(r.Spec, st); err != nil {
+		if err := g.act(ctx, r.Spec, st); err != nil {
 			st.Ready, st.Reason, st.Message = false, "Failed", err.Error()
 		}
 		st.ObservedVersion = r.GetVersion()
@@ -62,8 +63,8 @@ func (g gauge) reconcile(ctx context.Context, s *sdk.State) error {
 	return errors.Join(errs...)
 }
 
-func (g gauge) act(r *testpb.GaugeRequest, st *testpb.GaugeRequestStatus) error {
-	all, err := g.processes()
+func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.GaugeRequestStatus) error {
+	all, err := g.watch(ctx, int(r.GetSeconds()))
 	if err != nil {
 		return err
 	}
@@ -73,6 +74,30 @@ func (g gauge) act(r *testpb.GaugeRequest, st *testpb.GaugeRequestStatus) error 
 	st.Processes = all
 	st.MemTotal, st.MemAvailable, err = g.memory()
 	return err
+}
+
+// watch looks at the processes once a second, and counts those in which each of them ran.
+func (g gauge) watch(ctx context.Context, seconds int) ([]*testpb.GaugeRequestStatus_Process, error) {
+	all, err := g.processes()
+	for ; err == nil && seconds > 0; seconds-- {
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		before := map[uint32]*testpb.GaugeRequestStatus_Process{}
+		for _, p := range all {
+			before[p.GetPid()] = p
+		}
+		all, err = g.processes()
+		for _, p := range all {
+			old := before[p.GetPid()]
+			if p.Awake = old.GetAwake(); p.GetContextSwitches() != old.GetContextSwitches() {
+				p.Awake++
+			}
+		}
+	}
+	return all, err
 }
 
 func kill(all []*testpb.GaugeRequestStatus_Process, name string) error {

@@ -78,6 +78,25 @@ func TestEachVersionOfARequestIsMeasured(t *testing.T) {
 	r.Wait("the status goes with the request", func() bool { return r.Get("a", &testpb.GaugeRequestStatus{}) == nil })
 }
 
+func TestSecondsAwakeAreCounted(t *testing.T) {
+	asleep := exec.Command("sleep", "60")
+	if err := asleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer asleep.Wait()
+	defer asleep.Process.Kill()
+	g := gauge{proc(t, map[int]string{os.Getpid(): "/cosi/runtime", asleep.Process.Pid: "/cosi/plugins/asleep"})}
+	all, err := g.watch(t.Context(), 2)
+	if err != nil || len(all) != 2 {
+		t.Fatalf("watch = %v, %v; want two processes", all, err)
+	}
+	for _, p := range all {
+		if want := map[string]uint32{"runtime": 2, "asleep": 0}[p.GetName()]; p.GetAwake() != want && (want == 2 || p.GetAwake() > 1) {
+			t.Errorf("%s was awake in %d seconds of 2; want %d", p.GetName(), p.GetAwake(), want)
+		}
+	}
+}
+
 func TestTheNamedProcessIsKilled(t *testing.T) {
 	victim := exec.Command("sleep", "60")
 	if err := victim.Start(); err != nil {

@@ -276,7 +276,9 @@ func (x *ProbeRequestStatus) GetPid() uint32 {
 type GaugeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name of a plugin, or "runtime": it gets SIGKILL.
-	Kill          string `protobuf:"bytes,1,opt,name=kill,proto3" json:"kill,omitempty"`
+	Kill string `protobuf:"bytes,1,opt,name=kill,proto3" json:"kill,omitempty"`
+	// How long to watch the processes for wake-ups before the measurement, in seconds.
+	Seconds       uint32 `protobuf:"varint,2,opt,name=seconds,proto3" json:"seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -316,6 +318,13 @@ func (x *GaugeRequest) GetKill() string {
 		return x.Kill
 	}
 	return ""
+}
+
+func (x *GaugeRequest) GetSeconds() uint32 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
 }
 
 // GaugeRequestStatus is what the plugin "gauge" has measured.
@@ -420,10 +429,12 @@ type GaugeRequestStatus_Process struct {
 	Pid   uint32                 `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
 	// Private_Dirty of smaps_rollup, in bytes.
 	PrivateDirty uint64 `protobuf:"varint,3,opt,name=private_dirty,json=privateDirty,proto3" json:"private_dirty,omitempty"`
-	// Of all its threads, since they started: each is a wake-up.
+	// Of all its threads, since they started.
 	ContextSwitches uint64 `protobuf:"varint,4,opt,name=context_switches,json=contextSwitches,proto3" json:"context_switches,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Seconds in which any thread ran, of those that the request asked for.
+	Awake         uint32 `protobuf:"varint,5,opt,name=awake,proto3" json:"awake,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GaugeRequestStatus_Process) Reset() {
@@ -484,6 +495,13 @@ func (x *GaugeRequestStatus_Process) GetContextSwitches() uint64 {
 	return 0
 }
 
+func (x *GaugeRequestStatus_Process) GetAwake() uint32 {
+	if x != nil {
+		return x.Awake
+	}
+	return 0
+}
+
 var File_cosi_test_v1alpha1_probe_proto protoreflect.FileDescriptor
 
 const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
@@ -515,11 +533,12 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x03pid\x18\x05 \x01(\rR\x03pid:\x99\x01\x82\xfb\x18\x94\x01\n" +
 	"\"ProbeRequestStatuses.test.cosi.dev\x12\x12ProbeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x18\n" +
-	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xcc\x01\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xf0\x01\n" +
 	"\fGaugeRequest\x12\x12\n" +
-	"\x04kill\x18\x01 \x01(\tR\x04kill:\xa7\x01\x82\xfb\x18\xa2\x01\n" +
+	"\x04kill\x18\x01 \x01(\tR\x04kill\x12\"\n" +
+	"\aseconds\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\aseconds:\xa7\x01\x82\xfb\x18\xa2\x01\n" +
 	"\x1bGaugeRequests.test.cosi.dev\x12\fGaugeRequest\x1a\brequests2\x14\n" +
-	"\x04KILL\x12\f{.spec.kill}\xb2\x06\"GaugeRequestStatuses.test.cosi.dev\xba\x06/Has the plugin gauge measure, or kill a process\"\xd8\x04\n" +
+	"\x04KILL\x12\f{.spec.kill}\xb2\x06\"GaugeRequestStatuses.test.cosi.dev\xba\x06/Has the plugin gauge measure, or kill a process\"\xef\x04\n" +
 	"\x12GaugeRequestStatus\x12)\n" +
 	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
@@ -527,12 +546,13 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1b\n" +
 	"\tmem_total\x18\x05 \x01(\x04R\bmemTotal\x12#\n" +
 	"\rmem_available\x18\x06 \x01(\x04R\fmemAvailable\x12L\n" +
-	"\tprocesses\x18\a \x03(\v2..cosi.test.v1alpha1.GaugeRequestStatus.ProcessR\tprocesses\x1a\x7f\n" +
+	"\tprocesses\x18\a \x03(\v2..cosi.test.v1alpha1.GaugeRequestStatus.ProcessR\tprocesses\x1a\x95\x01\n" +
 	"\aProcess\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\rR\x03pid\x12#\n" +
 	"\rprivate_dirty\x18\x03 \x01(\x04R\fprivateDirty\x12)\n" +
-	"\x10context_switches\x18\x04 \x01(\x04R\x0fcontextSwitches:\xbd\x01\x82\xfb\x18\xb8\x01\n" +
+	"\x10context_switches\x18\x04 \x01(\x04R\x0fcontextSwitches\x12\x14\n" +
+	"\x05awake\x18\x05 \x01(\rR\x05awake:\xbd\x01\x82\xfb\x18\xb8\x01\n" +
 	"\"GaugeRequestStatuses.test.cosi.dev\x12\x12GaugeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x1a\n" +
 	"\x05TOTAL\x12\x11{.spec.mem_total}2\"\n" +
