@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
@@ -21,6 +22,9 @@ type batch struct {
 	first   uint64 // sequence
 	changes []change.Change
 	record  []byte
+	writers int // that have joined
+	want    int // if set, full is closed when that many have joined
+	full    chan struct{}
 	done    chan struct{}
 	err     error // of all its writes; set before done is closed
 }
@@ -82,6 +86,9 @@ func (s *Store) join(p state.Pointer, o state.WriteOptions, decide func(*resourc
 	b = s.forming
 	b.record = record
 	b.changes = append(b.changes, all...)
+	if b.writers++; b.writers == b.want {
+		close(b.full)
+	}
 	s.next += uint64(len(all))
 	for _, c := range all {
 		s.pending[c.Pointer()] = pending{c.After, b}
@@ -120,10 +127,15 @@ func appendChanges(b *batch, all []change.Change) (record []byte, err error) {
 
 // commit writes b, which the caller leads, and all that has joined it meanwhile.
 func (s *Store) commit(b *batch) {
+	early := 0
 	if b.before != nil {
 		<-b.before.done
 		b.before = nil
+		s.mu.Lock()
+		early = b.writers
+		s.mu.Unlock()
 	}
+	s.gather(b, early)
 	s.mu.Lock()
 	if b.err != nil { // by the batch before
 		s.mu.Unlock()
@@ -132,9 +144,11 @@ func (s *Store) commit(b *batch) {
 	s.forming, s.writing = nil, b
 	s.mu.Unlock()
 
+	begun := time.Now()
 	err := s.append(b)
 
 	s.mu.Lock()
+	s.company.took(begun, time.Now(), b.writers)
 	if err != nil {
 		s.fail(b, err)
 		s.mu.Unlock()

@@ -303,7 +303,7 @@ func (r *imageReader) begin(b []byte) (err error) {
 // more reads resources of the kind, and restores it when they are complete.
 func (r *imageReader) more(b []byte) error {
 	if r.resources == nil {
-		r.resources = make([]*resourcepb.Resource, 0, min(r.left, 1<<20))
+		r.resources = make([]*resourcepb.Resource, 0, min(r.left, 1<<14))
 	}
 	for len(b) > 0 {
 		resource, rest, err := r.decoder.resource(b)

@@ -93,6 +93,7 @@ type Store struct {
 	forming  *batch     // takes changes
 	writing  *batch     // is with the disk, or waits for its turn to be
 	pending  map[state.Pointer]pending
+	company  company
 	closed   bool
 	files    []sealed // segments that are no longer written
 	sealed   int64    // bytes in them since the last snapshot
