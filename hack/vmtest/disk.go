@@ -25,6 +25,17 @@ func Ext4(t testing.TB, id string) qemu.Disk {
 	return qemu.Disk{ID: id, File: file, Format: "raw"}
 }
 
+// SystemDisk returns a copy of a definition's raw image on a disk of size bytes, for a node that keeps its state on it.
+func SystemDisk(t testing.TB, definition string, size int64) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "system.raw")
+	run(t, "cp", "--sparse=always", Image(t, definition, "raw"), file)
+	if err := os.Truncate(file, size); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // ReadExt4 returns a file of the disk's file system, after the VM has ended; ok is false if there is
 // no such file.
 func ReadExt4(t testing.TB, d qemu.Disk, path string) (data string, ok bool) {

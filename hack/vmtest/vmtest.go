@@ -26,6 +26,7 @@ type Options struct {
 	Definition   string // "" is "base"
 	Format       string // "raw", "qcow2", "iso"; "" is "raw"
 	File         string // an image by its path, instead of Definition and Format
+	Keep         bool   // what the guest writes to the image stays
 	Boot         node.Boot
 	CommandLine  string
 	Memory       int
@@ -115,7 +116,7 @@ func Start(t testing.TB, o Options) *Node {
 	var err error
 	n.Node, err = node.Start(t.Context(), n.host, node.Options{
 		Image: o.File, Boot: o.Boot, Identity: n.Identity, UserData: n.userData(t, dir, o), CommandLine: o.CommandLine,
-		Memory: o.Memory, Disks: o.Disks, HotplugPorts: o.HotplugPorts, USB: o.USB, NoReboot: o.NoReboot,
+		Keep: o.Keep, Memory: o.Memory, Disks: o.Disks, HotplugPorts: o.HotplugPorts, USB: o.USB, NoReboot: o.NoReboot,
 		Backend: o.Backend, Extra: o.Extra,
 	})
 	if err != nil {
@@ -178,16 +179,20 @@ const boot = time.Minute
 // Ready waits until the node is ready and connects Client to it.
 func (n *Node) Ready(t testing.TB) {
 	t.Helper()
-	ctx := n.Patience(t, boot)
-	if err := n.WaitTLS(ctx); err != nil {
+	n.Serves(t)
+	if _, err := n.WaitReady(n.Patience(t, boot), n.Client); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Serves waits until the node's API answers, be it ready or not, and connects Client to it.
+func (n *Node) Serves(t testing.TB) {
+	t.Helper()
+	if err := n.WaitTLS(n.Patience(t, boot)); err != nil {
 		t.Fatal(err)
 	}
 	c, err := n.Dial()
 	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := n.WaitReady(ctx, c); err != nil {
-		c.Close()
 		t.Fatal(err)
 	}
 	if n.Client != nil { // the node was restarted

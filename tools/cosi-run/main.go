@@ -1,6 +1,6 @@
 // Command cosi-run boots an image in QEMU on this machine and waits until the node answers: what
-// "make run" does. It keeps keys, user data, a data disk and the console's log in one directory, so
-// that the next run finds the same node. Ctrl-C powers the node down.
+// "make run" does. It keeps keys, user data, the node's disk, a data disk and the console's log in one
+// directory, so that the next run finds the same node. Ctrl-C powers the node down.
 package main
 
 import (
@@ -44,6 +44,7 @@ type options struct {
 	timeout time.Duration
 	console bool
 	check   bool
+	fresh   bool
 }
 
 func parse(args []string) (options, error) {
@@ -59,6 +60,7 @@ func parse(args []string) (options, error) {
 	flags.IntVar(&o.port, "port", 50000, "`port` of 127.0.0.1 for the node's API; another one if it is taken")
 	flags.DurationVar(&o.timeout, "timeout", 0, "give up when the node is not ready by then (default 1m with KVM, 6m without)")
 	flags.BoolVar(&o.console, "console", false, "show the serial console")
+	flags.BoolVar(&o.fresh, "fresh", false, "forget what the node has kept on its disk in earlier runs")
 	flags.BoolVar(&o.check, "check", false, "power down once the node is ready; fail if it never is")
 	if err := flags.Parse(args); err != nil {
 		return o, err

@@ -37,6 +37,10 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	disk, err := systemDisk(o)
+	if err != nil {
+		return err
+	}
 	console, err := os.Create(filepath.Join(o.dir, "console.log"))
 	if err != nil {
 		return err
@@ -47,8 +51,11 @@ func run(ctx context.Context, o options) error {
 		out = io.MultiWriter(console, os.Stdout)
 	}
 	r := newReport(os.Stdout)
+	if disk.said != "" {
+		r.stage("%s", disk.said)
+	}
 	n, err := node.Start(ctx, host, node.Options{
-		Image: o.image, Boot: o.boot, Identity: id, UserData: userData,
+		Image: disk.file, Keep: disk.kept, Boot: o.boot, Identity: id, UserData: userData,
 		Memory: o.memory, Port: o.port, Disks: []qemu.Disk{data}, HotplugPorts: 2, USB: true, Console: out,
 	})
 	if err != nil {

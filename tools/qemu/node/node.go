@@ -29,6 +29,8 @@ type Options struct {
 	Identity *Identity
 	UserData string // a file; "" hands nothing in
 
+	// Keep has the guest write to the image itself; otherwise its writes are thrown away.
+	Keep         bool
 	Memory       int // MiB; 0 is 1024
 	Disks        []qemu.Disk
 	Port         int    // of the host for the node's API; 0, or one that is taken: any
@@ -60,6 +62,9 @@ func Start(ctx context.Context, h *qemu.Host, o Options) (*Node, error) {
 	m, err := machine(o.Image, o.Boot)
 	if err != nil {
 		return nil, err
+	}
+	if len(m.Disks) > 0 {
+		m.Disks[0].Snapshot = !o.Keep
 	}
 	port, err := qemu.FreePort(o.Port)
 	if err != nil {
