@@ -47,6 +47,11 @@ bench: ## Measure the figures that the README states
 	@$(MAKE) --no-print-directory image DEFINITION=bench
 	@$(GO) run ./hack/bench
 
+soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most TIME (20m); goes on where it stopped
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./engine/runtime
+	@$(GO) run ./hack/soak -program $(BIN)/runtime -rounds $(or $(ROUNDS),1000) -seed $(or $(SEED),1) -for $(or $(TIME),20m)
+
 lint: ## Check formatting, vet, import rules, generated code
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	@$(GO) vet ./...
@@ -59,5 +64,5 @@ generate: ## Generate Go code from api/**/*.proto
 clean: ## Remove what the other targets made
 	rm -rf $(BUILD)
 
-.PHONY: help build image run dev test bench lint generate clean FORCE
+.PHONY: help build image run dev test bench soak lint generate clean FORCE
 FORCE:

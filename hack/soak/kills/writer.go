@@ -1,0 +1,124 @@
+package kills
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+)
+
+// namespace is the one where a runtime alone takes anything.
+const namespace = "default"
+
+// writer writes resources that nobody else writes, one call at a time, and remembers the answers.
+type writer struct {
+	typ          string
+	ids          []string
+	known        map[string]*resourcepb.Resource // as acknowledged; none: it is not there
+	last         *attempt                        // the call whose answer did not come
+	acknowledged int
+	unknown      int
+}
+
+// attempt is what a call would make of a resource.
+type attempt struct {
+	id      string
+	version string // "" for a resource that is destroyed
+	content []byte
+}
+
+func newWriter(typ string, number int) *writer {
+	w := &writer{typ: typ, known: map[string]*resourcepb.Resource{}}
+	for i := range resourcesOfEach {
+		w.ids = append(w.ids, fmt.Sprintf("w%d-%d", number, i))
+	}
+	return w
+}
+
+// write writes until the runtime is gone. It returns an error for an answer that should not be.
+func (w *writer) write(ctx context.Context, c client, random *rand.Rand) error {
+	for {
+		try := w.next(random)
+		after, err := w.call(ctx, c, try)
+		if code := status.Code(err); code == codes.Unavailable || code == codes.Canceled {
+			w.last = try
+			w.unknown++
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s/%s at version %q: %w", w.typ, try.id, try.version, err)
+		}
+		w.acknowledged++
+		if after == nil {
+			delete(w.known, try.id)
+		} else {
+			w.known[try.id] = after
+		}
+	}
+}
+
+// next decides what to do.
+func (w *writer) next(random *rand.Rand) *attempt {
+	try := &attempt{id: w.ids[random.IntN(len(w.ids))]}
+	current := w.known[try.id]
+	if current != nil && random.IntN(5) == 0 {
+		return try
+	}
+	version, _ := strconv.Atoi(current.GetMetadata().GetVersion())
+	try.version = strconv.Itoa(version + 1)
+	try.content = fmt.Appendf(nil, "%s@%s %x", try.id, try.version, bytes.Repeat([]byte{byte(random.Uint32())}, random.IntN(300)))
+	return try
+}
+
+// call does it. The first call of a connection waits until the runtime serves.
+func (w *writer) call(ctx context.Context, c client, try *attempt) (*resourcepb.Resource, error) {
+	current := w.known[try.id]
+	m := &resourcepb.Metadata{Namespace: namespace, Type: w.typ, Id: try.id, Version: current.GetMetadata().GetVersion(), Phase: "running"}
+	r := &resourcepb.Resource{Metadata: m, Spec: &resourcepb.Spec{ProtoSpec: try.content}}
+	switch {
+	case current == nil:
+		answer, err := c.Create(ctx, &resourcepb.CreateRequest{Resource: r})
+		return answer.GetResource(), err
+	case try.version == "":
+		_, err := c.Destroy(ctx, &resourcepb.DestroyRequest{Namespace: namespace, Type: w.typ, Id: try.id})
+		return nil, err
+	default:
+		answer, err := c.Update(ctx, &resourcepb.UpdateRequest{NewResource: r}, grpc.WaitForReady(false))
+		return answer.GetResource(), err
+	}
+}
+
+// compare takes the writer's resources out of those that there are. What the last attempt would have made is as good as what was before it.
+func (w *writer) compare(there map[string]*resourcepb.Resource) error {
+	for _, id := range w.ids {
+		got, known := there[id], w.known[id]
+		delete(there, id)
+		if proto.Equal(got, known) && (got == nil) == (known == nil) {
+			continue
+		}
+		if w.last == nil || w.last.id != id || !w.last.made(got) {
+			return fmt.Errorf("%s/%s is %v; acknowledged was %v, the last attempt %+v", w.typ, id, got, known, w.last)
+		}
+		if w.known[id] = got; got == nil {
+			delete(w.known, id)
+		}
+	}
+	w.last = nil
+	return nil
+}
+
+// made says whether r is exactly what the attempt would have made.
+func (a *attempt) made(r *resourcepb.Resource) bool {
+	if r == nil || a.version == "" {
+		return r == nil && a.version == ""
+	}
+	return r.GetMetadata().GetVersion() == a.version && bytes.Equal(r.GetSpec().GetProtoSpec(), a.content)
+}
