@@ -41,9 +41,9 @@ func (t *Table) Sequence() uint64 { return t.sequence.Load() }
 // Contents returns what t holds of a kind. It copies pointers, so that a writer waits no longer than for a List.
 func (t *Table) Contents(name state.Kind) Contents {
 	k := t.makeKind(name)
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	c := Contents{Kind: name, Resources: k.resources(), Evicted: k.history.evicted, Last: k.history.last()}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := Contents{Kind: name, Resources: k.all(), Evicted: k.history.evicted, Last: k.history.last()}
 	for _, r := range k.history.copy(k.history.first, int(k.history.end-k.history.first)) {
 		c.History = append(c.History, Past{r.sequence, r.event})
 	}
@@ -58,7 +58,8 @@ func (t *Table) Restore(name state.Kind, resources []*resourcepb.Resource, evict
 	defer k.mu.Unlock()
 	k.history.evicted = evicted
 	k.byID = make(map[string]*entry, len(resources))
-	k.sorted = make([]*entry, 0, len(resources))
+	k.order = order{sorted: make([]*entry, 0, len(resources))}
+	k.index = index{}
 	entries := make([]entry, len(resources))
 	for i, r := range resources {
 		id := r.GetMetadata().GetId()
@@ -70,7 +71,7 @@ func (t *Table) Restore(name state.Kind, resources []*resourcepb.Resource, evict
 			entries[i].history = &history{limits: Limits{Events: n, Bytes: k.history.limits.Bytes}}
 		}
 		k.byID[id] = &entries[i]
-		k.sorted = append(k.sorted, &entries[i])
+		k.order.sorted = append(k.order.sorted, &entries[i])
 	}
 	return nil
 }

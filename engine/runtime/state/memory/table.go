@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -65,7 +64,8 @@ type kind struct {
 
 	mu      sync.RWMutex // guards the fields below
 	byID    map[string]*entry
-	sorted  []*entry // by id
+	order   order
+	index   index
 	history history
 	changed chan struct{} // closed at the next change; nil while nobody waits for one
 }
@@ -73,8 +73,8 @@ type kind struct {
 // entry is a resource that is there.
 type entry struct {
 	id       string
-	resource *resourcepb.Resource
-	history  *history // nil unless the kind keeps EventsOfID
+	resource *resourcepb.Resource // nil once it is gone
+	history  *history             // nil unless the kind keeps EventsOfID
 }
 
 func (t *Table) kind(k state.Kind) *kind {
@@ -91,7 +91,7 @@ func (t *Table) makeKind(k state.Kind) *kind {
 	defer t.mu.Unlock()
 	known := t.kinds[k]
 	if known == nil {
-		known = &kind{name: k, byID: map[string]*entry{}, history: history{limits: t.limits(k).orDefault()}}
+		known = &kind{name: k, byID: map[string]*entry{}, index: index{}, history: history{limits: t.limits(k).orDefault()}}
 		t.kinds[k] = known
 	}
 	return known
@@ -129,19 +129,37 @@ func (t *Table) List(_ context.Context, name state.Kind, q state.Query) ([]*reso
 	if k == nil {
 		return nil, nil
 	}
-	k.mu.RLock()
-	all := k.resources()
-	k.mu.RUnlock()
-	return filter(all, selector), nil
+	return filter(k.candidates(q), selector), nil
 }
 
-// resources returns all resources of k, sorted. k.mu is held.
-func (k *kind) resources() []*resourcepb.Resource {
-	all := make([]*resourcepb.Resource, len(k.sorted))
-	for i, e := range k.sorted {
-		all[i] = e.resource
+// candidates returns resources, sorted, among which are all that q selects.
+func (k *kind) candidates(q state.Query) []*resourcepb.Resource {
+	keys := wanted(q.Labels)
+	k.mu.RLock()
+	if keys != nil && k.index.has(keys) {
+		defer k.mu.RUnlock()
+		return resources(k.index.candidates(q.Labels))
 	}
-	return all
+	if keys == nil && k.order.settled() {
+		defer k.mu.RUnlock()
+		return resources(k.order.sorted)
+	}
+	k.mu.RUnlock()
+
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if keys != nil && k.index.cover(keys, k.byID) {
+		return resources(k.index.candidates(q.Labels))
+	}
+	return k.all()
+}
+
+// all returns all resources of k, sorted. k.mu is held for writing.
+func (k *kind) all() []*resourcepb.Resource {
+	if !k.order.settled() {
+		k.order.settle()
+	}
+	return resources(k.order.sorted)
 }
 
 func filter(all []*resourcepb.Resource, s *state.Selector) []*resourcepb.Resource {
@@ -178,8 +196,9 @@ func (k *kind) put(id string, after *resourcepb.Resource, r *record) {
 	e := k.byID[id]
 	switch {
 	case after == nil:
-		i, _ := k.search(id)
-		k.sorted = slices.Delete(k.sorted, i, i+1)
+		k.index.follow(e, e.resource, nil)
+		e.resource = nil
+		k.order.remove()
 		delete(k.byID, id)
 		return
 	case e == nil:
@@ -187,16 +206,12 @@ func (k *kind) put(id string, after *resourcepb.Resource, r *record) {
 		if n := k.history.limits.EventsOfID; n > 0 {
 			e.history = &history{limits: Limits{Events: n, Bytes: k.history.limits.Bytes}}
 		}
-		i, _ := k.search(id)
-		k.sorted = slices.Insert(k.sorted, i, e)
+		k.order.add(e)
 		k.byID[id] = e
 	}
+	k.index.follow(e, e.resource, after)
 	e.resource = after
 	if e.history != nil {
 		e.history.append(r)
 	}
-}
-
-func (k *kind) search(id string) (int, bool) {
-	return slices.BinarySearchFunc(k.sorted, id, func(e *entry, id string) int { return strings.Compare(e.id, id) })
 }

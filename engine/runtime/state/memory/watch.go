@@ -128,14 +128,14 @@ func (w *watch) fromOne(t *Table, request state.WatchRequest) {
 // fromKind starts with the next change, after the contents if they are asked for.
 func (w *watch) fromKind(t *Table, request state.WatchRequest) {
 	k := w.kind
-	k.mu.RLock()
+	k.mu.Lock()
 	w.next = k.history.end
 	position := t.epoch.bookmark(k.history.last())
 	var contents []*resourcepb.Resource
 	if request.BootstrapContents {
-		contents = k.resources()
+		contents = k.all()
 	}
-	k.mu.RUnlock()
+	k.mu.Unlock()
 
 	for _, r := range filter(contents, w.selector) {
 		w.first = append(w.first, created(r))
