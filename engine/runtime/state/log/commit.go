@@ -22,8 +22,9 @@ type batch struct {
 	first   uint64 // sequence
 	changes []change.Change
 	record  []byte
-	writers int // that have joined
-	want    int // if set, full is closed when that many have joined
+	leaving bool // each of its writes takes something away
+	writers int  // that have joined
+	want    int  // if set, full is closed when that many have joined
 	full    chan struct{}
 	done    chan struct{}
 	err     error // of all its writes; set before done is closed
@@ -81,9 +82,10 @@ func (s *Store) join(p state.Pointer, o state.WriteOptions, decide func(*resourc
 		return c, on, false, err
 	}
 	if leads = s.forming == nil; leads {
-		s.forming = &batch{before: s.writing, first: s.next, done: make(chan struct{})}
+		s.forming = &batch{before: s.writing, first: s.next, leaving: true, done: make(chan struct{})}
 	}
 	b = s.forming
+	b.leaving = b.leaving && leaves(c)
 	b.record = record
 	b.changes = append(b.changes, all...)
 	if b.writers++; b.writers == b.want {
@@ -195,12 +197,9 @@ func (s *Store) append(b *batch) error {
 			return fmt.Errorf("recover after a write that failed: %w", err)
 		}
 	}
-	if s.segment != nil && s.segment.size+int64(len(b.record)) > s.segment.room {
-		s.retire()
-	}
-	if s.segment == nil {
-		room := max(s.options.SegmentBytes, headerSize+int64(len(b.record)))
-		if err := s.begin(b.first, room); err != nil {
+	if s.segment == nil || !s.segment.has(int64(len(b.record))+reserve) {
+		err := s.begin(b.first, max(s.options.SegmentBytes, headerSize+int64(len(b.record))+reserve))
+		if err != nil && !(isFull(err) && b.leaving && s.segment != nil && s.segment.has(int64(len(b.record)))) {
 			return err
 		}
 	}
@@ -209,23 +208,39 @@ func (s *Store) append(b *batch) error {
 	return s.segment.append(b.record, last, s.options)
 }
 
-// begin begins a segment. It takes the place of one in which nothing is.
+// reserve is what every segment keeps for writes that take something away: when the disk is full, they may be what makes room.
+const reserve = 16 << 10
+
+// leaves says that c takes something away, or is a step to that.
+func leaves(c change.Change) bool {
+	return c.After == nil || c.After.GetMetadata().GetPhase() == state.PhaseTearingDown
+}
+
+// begin begins a segment and ends the one before. It takes the place of one in which nothing is. When it fails the one before goes on,
+// unless a segment that follows it may be there already.
 func (s *Store) begin(first uint64, room int64) error {
 	segment, err := createSegment(s.disk, memory.Epoch(s.Epoch()), first, room, s.options)
 	if err != nil {
+		if old := s.segment; old != nil && errors.Is(err, errBirth) {
+			s.segment = nil
+			s.retire(old)
+		}
 		return err
 	}
-	s.segment = segment
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.files = slices.DeleteFunc(s.files, func(f sealed) bool { return f.name == segment.name })
+	s.mu.Unlock()
+	if old := s.segment; old != nil && old.name != segment.name {
+		s.retire(old)
+	} else if old != nil {
+		old.file.Close()
+	}
+	s.segment = segment
 	return nil
 }
 
-// retire ends the present segment and asks for a snapshot if there is enough log since the last.
-func (s *Store) retire() {
-	old := s.segment
-	s.segment = nil
+// retire closes a segment that is no longer written and asks for a snapshot if there is enough log since the last.
+func (s *Store) retire(old *segment) {
 	old.file.Truncate(old.size) // only to give room back: zeros at the end mean nothing
 	old.file.Close()
 	s.mu.Lock()
@@ -259,6 +274,7 @@ func (s *Store) recoverSegment() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", old.name, err)
 	}
-	s.retire()
+	s.segment = nil
+	s.retire(old)
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 
 // tiny makes a store whose every second write begins a segment, and whose history holds all.
 var tiny = Options{
-	SegmentBytes: 1 << 10, SnapshotBytes: 4 << 10,
+	SegmentBytes: reserve + 1<<10, SnapshotBytes: 4 << 10,
 	Limits: func(state.Kind) memory.Limits { return memory.Limits{Events: 1 << 20, Bytes: 1 << 30} },
 	Now:    func() time.Time { return time.Unix(7, 0) },
 }

@@ -18,7 +18,7 @@ func whole(t testing.TB) map[string][]byte {
 	t.Helper()
 	d := newTape(nil)
 	o := tiny
-	o.SegmentBytes, o.SnapshotBytes = 2<<10, 1<<20
+	o.SegmentBytes, o.SnapshotBytes = reserve+2<<10, 1<<20
 	s := mustOpen(t, d, o)
 	for i := range 60 {
 		if _, err := s.Create(t.Context(), resource("Things", fmt.Sprintf("r%02d", i), 100), state.WriteOptions{}); err != nil {

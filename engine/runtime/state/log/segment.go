@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"strconv"
@@ -91,23 +92,27 @@ func born(d disk, name string, o Options, write func(file) error) (file, error) 
 	if err == nil {
 		err = f.Sync()
 	}
-	if err == nil {
-		err = d.Rename(name+unborn, name)
-	}
 	if err != nil {
 		f.Close()
 		d.Remove(name + unborn)
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if o.skipDirectorySync {
-		return f, nil
+	err = d.Rename(name+unborn, name)
+	if err == nil && !o.skipDirectorySync {
+		err = d.Sync()
 	}
-	if err := d.Sync(); err != nil {
+	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w: %w", name, errBirth, err)
 	}
 	return f, nil
 }
+
+// errBirth says that a file may have its name or not.
+var errBirth = errors.New("its name is not sure")
+
+// has says whether there is room for n bytes more.
+func (s *segment) has(n int64) bool { return s.size+n <= s.room }
 
 // append writes a sealed record and syncs it. When it fails the segment is unsure.
 func (s *segment) append(record []byte, last uint64, o Options) error {
