@@ -65,7 +65,9 @@ func run(ctx context.Context, program string, rounds int, seed uint64, progress,
 		return err
 	}
 	fmt.Printf("commit %s, seed %d: %d of %d rounds are done\n", s.Commit, s.Seed, s.Done, s.Rounds)
-	report := kills.Run(ctx, kills.Config{Program: program, Dir: dir, Seed: seed, First: s.Done, Rounds: rounds - s.Done, Log: os.Stderr})
+	c := kills.Runtime{Program: program, Dir: dir, Log: os.Stderr}.Config()
+	c.Seed, c.First, c.Rounds = seed, s.Done, rounds-s.Done
+	report := kills.Run(ctx, c)
 	s.Done += report.Done
 	s.Writes += report.Writes
 	s.Events += report.Events

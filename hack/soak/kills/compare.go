@@ -12,12 +12,12 @@ import (
 )
 
 // compare holds what there is against what the writers know, and lets the watchers catch up to it.
-func (r *run) compare(ctx context.Context, c client) error {
+func (r *run) compare(ctx context.Context, c state) error {
 	versions := map[string]map[string]string{} // by type and id
 	there := map[string]map[string]*resourcepb.Resource{}
 	for _, w := range r.writers {
 		if there[w.typ] == nil {
-			all, err := list(ctx, c, w.typ)
+			all, err := list(ctx, c, w.namespace, w.typ)
 			if err != nil {
 				return fmt.Errorf("list %s: %w", w.typ, err)
 			}
@@ -44,7 +44,7 @@ func (r *run) compare(ctx context.Context, c client) error {
 }
 
 // list waits until the runtime serves.
-func list(ctx context.Context, c client, typ string) (map[string]*resourcepb.Resource, error) {
+func list(ctx context.Context, c state, namespace, typ string) (map[string]*resourcepb.Resource, error) {
 	stream, err := c.List(ctx, &resourcepb.ListRequest{Namespace: namespace, Type: typ}, grpc.WaitForReady(true))
 	if err != nil {
 		return nil, err

@@ -1,5 +1,5 @@
-// Package kills kills a runtime with SIGKILL at random moments while clients write and watch, and compares what is there after each restart
-// with what was acknowledged. The tests run a few rounds of it, "make soak" a thousand. It knows the runtime by its API alone.
+// Package kills kills a runtime, or the machine below it, at random moments while clients write and watch, and compares what is there after
+// each restart with what was acknowledged. The tests run a few rounds of it, "make soak" many. It knows the runtime by its API alone.
 //
 // Held to be wrong is: an acknowledged write that is lost or looks different, an unacknowledged one that is there in part, a
 // resource that nobody wrote, a watcher that resumes from its bookmark and misses an event or sees one twice, and a runtime that does not start.
@@ -11,31 +11,48 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"path/filepath"
 	"sync"
 	"time"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/tools/client"
 )
 
-// Config says what to do.
+// Victim is a runtime, or a node with one, from its start until it is killed.
+type Victim interface {
+	// Dial returns a client with a connection of its own, as soon as there is something to connect to.
+	Dial(context.Context) (*client.Client, error)
+	// Kill gives it no time for anything, and returns when it is gone.
+	Kill()
+}
+
+// Config says what is killed, and how.
 type Config struct {
-	Program string // the runtime
-	Dir     string // for its socket and data; a socket's name is short, so this should be
-	Seed    uint64
-	First   int // number of the first round
-	Rounds  int
-	Log     io.Writer // of the runtime, and what went wrong
-	// Spoil, if set, is called with the directory after each kill, by tests that want something to be found.
-	Spoil func(dir string) error
+	// Start starts it where the one before was killed.
+	Start func() (Victim, error)
+	// Namespace and Types are what is written there: contents are messages with a string as their field 1.
+	Namespace string
+	Types     []string
+
+	Seed   uint64
+	First  int           // number of the first round
+	Rounds int           // how many
+	Load   time.Duration // that clients write for, at most
+
+	// One round in OftenUnready, and the first if FirstUnready, is killed when at most Unready has passed since the start.
+	Unready      time.Duration
+	OftenUnready int
+	FirstUnready bool
+
+	Log io.Writer // gets what went wrong
+	// Spoil, if set, is called after each kill, by tests that want something to be found.
+	Spoil func() error
 }
 
 const (
-	kinds           = 3
-	writersOfKind   = 3
-	watchersOfKind  = 2
-	longestLoad     = 400 * time.Millisecond
-	patience        = 60 * time.Second
-	killedUnready   = 5 // one round in so many is killed before it may have begun to serve
-	longestUnready  = 60 * time.Millisecond
+	writersOfType   = 3
+	watchersOfType  = 2
+	patience        = 2 * time.Minute
 	resourcesOfEach = 8 // writer
 )
 
@@ -59,17 +76,16 @@ type run struct {
 // Run runs the rounds, until ctx is done or something is wrong: the directory then is as the failure left it.
 func Run(ctx context.Context, c Config) Report {
 	r := &run{Config: c}
-	for k := range kinds {
-		typ := fmt.Sprintf("Kills%d.soak.cosi.dev", k)
-		for w := range writersOfKind {
-			r.writers = append(r.writers, newWriter(typ, w))
+	for _, typ := range c.Types {
+		for w := range writersOfType {
+			r.writers = append(r.writers, newWriter(c.Namespace, typ, w))
 		}
-		for range watchersOfKind {
-			r.watchers = append(r.watchers, &watcher{typ: typ, there: map[string]string{}})
+		for range watchersOfType {
+			r.watchers = append(r.watchers, &watcher{namespace: c.Namespace, typ: typ, there: map[string]string{}})
 		}
 	}
 	for n := c.First; n < c.First+c.Rounds && ctx.Err() == nil; n++ {
-		if err := r.round(ctx, rand.New(rand.NewPCG(c.Seed, uint64(n)))); err != nil && ctx.Err() == nil {
+		if err := r.round(ctx, n, rand.New(rand.NewPCG(c.Seed, uint64(n)))); err != nil && ctx.Err() == nil {
 			failure := fmt.Sprintf("seed %d, round %d: %v", c.Seed, n, err)
 			fmt.Fprintln(c.Log, failure)
 			r.report.Failures = append(r.report.Failures, failure)
@@ -88,53 +104,60 @@ func Run(ctx context.Context, c Config) Report {
 	return r.report
 }
 
-// round starts the runtime, compares, and kills it under load.
-func (r *run) round(ctx context.Context, random *rand.Rand) error {
-	p, err := start(r.Config)
+// round starts the victim, compares, and kills it under load.
+func (r *run) round(ctx context.Context, n int, random *rand.Rand) error {
+	victim, err := r.Start()
 	if err != nil {
 		return err
 	}
-	defer p.kill()
-	if random.IntN(killedUnready) == 0 {
-		time.Sleep(time.Duration(random.Int64N(int64(longestUnready))))
+	defer victim.Kill()
+	if unready := random.IntN(r.OftenUnready) == 0; unready || r.FirstUnready && n == 0 {
+		time.Sleep(time.Duration(random.Int64N(int64(r.Unready))))
 		return nil
 	}
-	conn, client, err := p.dial()
+	comparing, done := context.WithTimeout(ctx, patience)
+	defer done()
+	c, err := victim.Dial(comparing)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	comparing, done := context.WithTimeout(ctx, patience)
-	defer done()
-	if err := r.compare(comparing, client); err != nil {
+	defer c.Close()
+	if err := r.compare(comparing, c.State); err != nil {
 		return err
 	}
-	return r.load(ctx, p, random)
+	return r.load(ctx, victim, random)
 }
 
-// load lets writers and watchers at the runtime and kills it while they are at it.
-func (r *run) load(ctx context.Context, p *process, random *rand.Rand) error {
+// load lets writers and watchers at the victim and kills it while they are at it.
+func (r *run) load(ctx context.Context, victim Victim, random *rand.Rand) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	var running sync.WaitGroup
-	wrong := make(chan error, len(r.writers)+len(r.watchers))
+	var all []func(state) error
 	for _, w := range r.writers {
 		own := rand.New(rand.NewPCG(random.Uint64(), 0))
-		running.Go(func() { wrong <- p.with(func(c client) error { return w.write(ctx, c, own) }) })
+		all = append(all, func(s state) error { return w.write(ctx, s, own) })
 	}
 	for _, w := range r.watchers {
-		running.Go(func() { wrong <- p.with(func(c client) error { return w.watch(ctx, c, nil) }) })
+		all = append(all, func(s state) error { return w.watch(ctx, s, nil) })
 	}
-	time.Sleep(time.Duration(random.Int64N(int64(longestLoad))))
-	p.kill()
+	wrong := make([]error, len(all))
+	var running sync.WaitGroup
+	for i, do := range all {
+		c, err := victim.Dial(ctx)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		running.Go(func() { wrong[i] = do(c.State) })
+	}
+	time.Sleep(time.Duration(random.Int64N(int64(r.Load))))
+	victim.Kill()
 	running.Wait()
-	close(wrong)
-	var all []error
-	for err := range wrong {
-		all = append(all, err)
-	}
 	if r.Spoil != nil {
-		all = append(all, r.Spoil(filepath.Join(r.Dir, "data")))
+		wrong = append(wrong, r.Spoil())
 	}
-	return errors.Join(all...)
+	return errors.Join(wrong...)
 }
+
+// state is the API.
+type state = resourcepb.StateClient

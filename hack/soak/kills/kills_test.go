@@ -11,8 +11,8 @@ import (
 	"github.com/cosi-os/cosi/hack/soak/kills"
 )
 
-// config returns rounds with a runtime that was just built.
-func config(t *testing.T, rounds int) kills.Config {
+// runtime returns one that was just built, and rounds for it.
+func runtime(t *testing.T, rounds int) (kills.Runtime, kills.Config) {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "runtime")
 	if out, err := exec.Command("go", "build", "-o", program, "../../../engine/runtime").CombinedOutput(); err != nil {
@@ -23,11 +23,14 @@ func config(t *testing.T, rounds int) kills.Config {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return kills.Config{Program: program, Dir: dir, Seed: rand.Uint64(), Rounds: rounds, Log: t.Output()}
+	r := kills.Runtime{Program: program, Dir: dir, Log: t.Output()}
+	c := r.Config()
+	c.Seed, c.Rounds = rand.Uint64(), rounds
+	return r, c
 }
 
 func TestWhatWasAcknowledgedSurvivesKills(t *testing.T) {
-	c := config(t, 10)
+	_, c := runtime(t, 10)
 	report := kills.Run(t.Context(), c)
 	t.Logf("seed %d: %d rounds, %d writes acknowledged, %d unknown, %d events", c.Seed, report.Done, report.Writes, report.Unknown, report.Events)
 	if report.Done != c.Rounds || report.Writes == 0 || report.Events == 0 {
@@ -40,8 +43,8 @@ func TestARuntimeThatLosesSomethingIsFound(t *testing.T) {
 		"the end of the log":   cutLastQuarter,
 		"the whole of its log": os.RemoveAll,
 	} {
-		c := config(t, 20)
-		c.Spoil = spoil
+		r, c := runtime(t, 20)
+		c.Spoil = func() error { return spoil(r.Data()) }
 		if report := kills.Run(t.Context(), c); len(report.Failures) == 0 {
 			t.Errorf("seed %d: without %s, %+v; want a failure", c.Seed, name, report)
 		}

@@ -1,62 +1,72 @@
 package kills
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
-
-	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/tools/client"
 )
 
-type client = resourcepb.StateClient
-
-// process is a runtime.
-type process struct {
-	socket string
-	cmd    *exec.Cmd
-	once   sync.Once
+// Runtime is a runtime alone, with its socket and its data in a directory. A socket's name is short, so the directory's should be.
+type Runtime struct {
+	Program string
+	Dir     string
+	Log     io.Writer
 }
 
-func start(c Config) (*process, error) {
-	p := &process{socket: filepath.Join(c.Dir, "x.sock")}
-	p.cmd = exec.Command(c.Program, "--listen", "unix://"+p.socket, "--data", filepath.Join(c.Dir, "data"))
-	p.cmd.Stderr = c.Log
+// Config returns rounds for it: load for up to 0.4 s, and one in five killed before it may have begun to serve.
+func (r Runtime) Config() Config {
+	c := Config{Start: r.start, Namespace: "default", Load: 400 * time.Millisecond, Unready: 60 * time.Millisecond, OftenUnready: 5, Log: r.Log}
+	for n := range 3 {
+		c.Types = append(c.Types, fmt.Sprintf("Kills%d.soak.cosi.dev", n))
+	}
+	return c
+}
+
+// Data is the directory of the log.
+func (r Runtime) Data() string { return filepath.Join(r.Dir, "data") }
+
+func (r Runtime) start() (Victim, error) {
+	p := &process{socket: filepath.Join(r.Dir, "x.sock")}
+	p.cmd = exec.Command(r.Program, "--listen", "unix://"+p.socket, "--data", r.Data())
+	p.cmd.Stderr = r.Log
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// kill is SIGKILL. It returns when the process is gone.
-func (p *process) kill() {
+type process struct {
+	socket string
+	cmd    *exec.Cmd
+	once   sync.Once
+}
+
+func (p *process) Kill() {
 	p.once.Do(func() {
 		p.cmd.Process.Kill()
 		p.cmd.Wait()
 	})
 }
 
-func (p *process) dial() (*grpc.ClientConn, client, error) {
-	// A runtime that has just been started is there in a moment, and the usual second would be most of a round.
-	often := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 5 * time.Millisecond, Multiplier: 1, MaxDelay: 5 * time.Millisecond}}
-	conn, err := grpc.NewClient("unix://"+p.socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(often))
-	if err != nil {
-		return nil, nil, err
+// Dial waits for the socket: gRPC would try again only after a good part of a round.
+func (p *process) Dial(ctx context.Context) (*client.Client, error) {
+	for {
+		conn, err := net.Dial("unix", p.socket)
+		if err == nil {
+			conn.Close()
+			return client.Dial(client.Context{Endpoint: "unix://" + p.socket})
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
-	return conn, resourcepb.NewStateClient(conn), nil
-}
-
-// with calls do with a client that has a connection of its own.
-func (p *process) with(do func(client) error) error {
-	conn, c, err := p.dial()
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
-	defer conn.Close()
-	return do(c)
 }

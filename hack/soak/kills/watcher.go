@@ -18,17 +18,18 @@ import (
 
 // watcher follows a kind across the lives of the runtime by its bookmark, and holds every event against the one before it.
 type watcher struct {
-	typ      string
-	bookmark []byte
-	there    map[string]string // versions by id
-	events   int
+	namespace string
+	typ       string
+	bookmark  []byte
+	there     map[string]string // versions by id
+	events    int
 }
 
 // watch follows until the runtime is gone or, if until is given, until exactly that is there.
-func (w *watcher) watch(ctx context.Context, c client, until map[string]string) error {
+func (w *watcher) watch(ctx context.Context, c state, until map[string]string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.Watch(ctx, &resourcepb.WatchRequest{Namespace: namespace, Type: w.typ, ApiVersion: 1, Options: &resourcepb.WatchOptions{
+	stream, err := c.Watch(ctx, &resourcepb.WatchRequest{Namespace: w.namespace, Type: w.typ, ApiVersion: 1, Options: &resourcepb.WatchOptions{
 		BootstrapContents: w.bookmark == nil, StartFromBookmark: w.bookmark, Aggregated: true,
 	}}, grpc.WaitForReady(until != nil))
 	for err == nil {

@@ -7,19 +7,17 @@ import (
 	"math/rand/v2"
 	"strconv"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 )
 
-// namespace is the one where a runtime alone takes anything.
-const namespace = "default"
-
 // writer writes resources that nobody else writes, one call at a time, and remembers the answers.
 type writer struct {
+	namespace    string
 	typ          string
 	ids          []string
 	known        map[string]*resourcepb.Resource // as acknowledged; none: it is not there
@@ -35,8 +33,8 @@ type attempt struct {
 	content []byte
 }
 
-func newWriter(typ string, number int) *writer {
-	w := &writer{typ: typ, known: map[string]*resourcepb.Resource{}}
+func newWriter(namespace, typ string, number int) *writer {
+	w := &writer{namespace: namespace, typ: typ, known: map[string]*resourcepb.Resource{}}
 	for i := range resourcesOfEach {
 		w.ids = append(w.ids, fmt.Sprintf("w%d-%d", number, i))
 	}
@@ -44,7 +42,7 @@ func newWriter(typ string, number int) *writer {
 }
 
 // write writes until the runtime is gone. It returns an error for an answer that should not be.
-func (w *writer) write(ctx context.Context, c client, random *rand.Rand) error {
+func (w *writer) write(ctx context.Context, c state, random *rand.Rand) error {
 	for {
 		try := w.next(random)
 		after, err := w.call(ctx, c, try)
@@ -74,24 +72,25 @@ func (w *writer) next(random *rand.Rand) *attempt {
 	}
 	version, _ := strconv.Atoi(current.GetMetadata().GetVersion())
 	try.version = strconv.Itoa(version + 1)
-	try.content = fmt.Appendf(nil, "%s@%s %x", try.id, try.version, bytes.Repeat([]byte{byte(random.Uint32())}, random.IntN(300)))
+	text := fmt.Sprintf("%s@%s %x", try.id, try.version, bytes.Repeat([]byte{byte(random.Uint32())}, random.IntN(300)))
+	try.content = protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), text)
 	return try
 }
 
-// call does it. The first call of a connection waits until the runtime serves.
-func (w *writer) call(ctx context.Context, c client, try *attempt) (*resourcepb.Resource, error) {
+// call does it.
+func (w *writer) call(ctx context.Context, c state, try *attempt) (*resourcepb.Resource, error) {
 	current := w.known[try.id]
-	m := &resourcepb.Metadata{Namespace: namespace, Type: w.typ, Id: try.id, Version: current.GetMetadata().GetVersion(), Phase: "running"}
+	m := &resourcepb.Metadata{Namespace: w.namespace, Type: w.typ, Id: try.id, Version: current.GetMetadata().GetVersion(), Phase: "running"}
 	r := &resourcepb.Resource{Metadata: m, Spec: &resourcepb.Spec{ProtoSpec: try.content}}
 	switch {
 	case current == nil:
 		answer, err := c.Create(ctx, &resourcepb.CreateRequest{Resource: r})
 		return answer.GetResource(), err
 	case try.version == "":
-		_, err := c.Destroy(ctx, &resourcepb.DestroyRequest{Namespace: namespace, Type: w.typ, Id: try.id})
+		_, err := c.Destroy(ctx, &resourcepb.DestroyRequest{Namespace: w.namespace, Type: w.typ, Id: try.id})
 		return nil, err
 	default:
-		answer, err := c.Update(ctx, &resourcepb.UpdateRequest{NewResource: r}, grpc.WaitForReady(false))
+		answer, err := c.Update(ctx, &resourcepb.UpdateRequest{NewResource: r})
 		return answer.GetResource(), err
 	}
 }
@@ -101,7 +100,7 @@ func (w *writer) compare(there map[string]*resourcepb.Resource) error {
 	for _, id := range w.ids {
 		got, known := there[id], w.known[id]
 		delete(there, id)
-		if proto.Equal(got, known) && (got == nil) == (known == nil) {
+		if same(got, known) {
 			continue
 		}
 		if w.last == nil || w.last.id != id || !w.last.made(got) {
@@ -113,6 +112,11 @@ func (w *writer) compare(there map[string]*resourcepb.Resource) error {
 	}
 	w.last = nil
 	return nil
+}
+
+// same says whether two resources are, to the letter. The YAML form is made for those who read.
+func same(a, b *resourcepb.Resource) bool {
+	return (a == nil) == (b == nil) && proto.Equal(a.GetMetadata(), b.GetMetadata()) && bytes.Equal(a.GetSpec().GetProtoSpec(), b.GetSpec().GetProtoSpec())
 }
 
 // made says whether r is exactly what the attempt would have made.
