@@ -12,12 +12,13 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// define writes a definition and adds its kind, or replaces the one that it had before.
+// define writes a definition and adds its kind, or replaces the one that it had before. All that a definition costs, it costs here: its
+// rules are compiled and their cost is estimated before it is written.
 func (s *State) define(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions, next write) (*resourcepb.Resource, error) {
 	if err := s.publish(ctx, Definitions, r.GetMetadata().GetId()); err != nil {
 		return nil, err
 	}
-	kind, err := parseDefinition(r)
+	kind, err := parseDefinition(r, s.bounds)
 	if err != nil {
 		return nil, err
 	}
@@ -27,8 +28,19 @@ func (s *State) define(ctx context.Context, r *resourcepb.Resource, o state.Writ
 	if err != nil {
 		return nil, err
 	}
+	if err := s.bounds.check(kind, len(set.All())); err != nil {
+		return nil, err
+	}
 	if err := set.Add(kind); err != nil {
 		return nil, &state.FieldError{Path: "spec", Message: err.Error()}
+	}
+	if err := s.rules.compile(kind.Message); err != nil {
+		return nil, &state.FieldError{Path: "spec.descriptors", Message: err.Error()}
+	}
+	if old := s.kinds.Load().ByType(kind.Type()); old != nil {
+		if err := s.replaceable(ctx, old, kind); err != nil {
+			return nil, err
+		}
 	}
 	written, err := next(ctx, r, o)
 	if err == nil && !o.DryRun {
@@ -39,10 +51,13 @@ func (s *State) define(ctx context.Context, r *resourcepb.Resource, o state.Writ
 	return written, err
 }
 
-func parseDefinition(r *resourcepb.Resource) (*kinds.Kind, error) {
+func parseDefinition(r *resourcepb.Resource, b Bounds) (*kinds.Kind, error) {
 	definition := &metapb.ResourceDefinitionSpec{}
 	if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), definition); err != nil {
 		return nil, err
+	}
+	if n := len(definition.GetDescriptors()); n > b.Descriptors {
+		return nil, &state.FieldError{Path: "spec.descriptors", Message: fmt.Sprintf("are %d bytes, and %d are allowed", n, b.Descriptors)}
 	}
 	kind, err := kinds.FromDefinition(definition)
 	if err != nil {

@@ -30,7 +30,7 @@ func (s *State) Recover(ctx context.Context) error {
 			}
 			continue
 		}
-		kind, err := parseDefinition(r)
+		kind, err := parseDefinition(r, s.bounds)
 		if err == nil {
 			err = set.Add(kind)
 		}

@@ -47,6 +47,16 @@ func (r *rules) check(m proto.Message) error {
 	return all
 }
 
+// compile compiles the rules of a message, so that the first write need not, and fails when one of them does not compile.
+func (r *rules) compile(d protoreflect.MessageDescriptor) error {
+	err := r.check(newMessage(d))
+	var broken state.FieldErrors
+	if errors.As(err, &broken) {
+		return nil // an empty message may break rules
+	}
+	return err
+}
+
 // has reports whether a message, or one inside it, has rules.
 func (r *rules) has(message protoreflect.MessageDescriptor) bool {
 	if known, ok := r.annotated.Load(message); ok {

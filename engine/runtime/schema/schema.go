@@ -29,6 +29,8 @@ type State struct {
 	next  state.State
 	open  string // the namespace where anything goes
 	rules rules
+	// bounds hold for definitions that people bring.
+	bounds Bounds
 
 	published *publisher
 
@@ -40,7 +42,7 @@ type State struct {
 // New returns a State that knows the kinds of set and takes set over. In the namespace open, unless it is empty, resources of any type are let
 // through unseen.
 func New(next state.State, set *kinds.Set, open string) *State {
-	s := &State{next: next, open: open, published: newPublisher(next)}
+	s := &State{next: next, open: open, bounds: DefaultBounds, published: newPublisher(next)}
 	s.kinds.Store(set)
 	return s
 }
