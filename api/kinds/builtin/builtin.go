@@ -29,6 +29,7 @@ func load() (*kinds.Set, error) {
 	files := &protoregistry.Files{}
 	for _, file := range []protoreflect.FileDescriptor{
 		metapb.File_cosi_resource_meta_meta_proto,
+		machinepb.File_cosi_machine_v1alpha1_access_proto,
 		machinepb.File_cosi_machine_v1alpha1_machine_proto,
 		networkpb.File_cosi_network_v1alpha1_network_proto,
 		powerpb.File_cosi_power_v1alpha1_power_proto,

@@ -21,7 +21,7 @@ func TestKindsDoNotContradictEachOther(t *testing.T) {
 }
 
 func TestNamespacesAreKnown(t *testing.T) {
-	known := map[string]bool{"config": true, "requests": true, "meta": true, "status": true, "events": true, "logs": true}
+	known := map[string]bool{"config": true, "requests": true, "meta": true, "status": true, "events": true, "logs": true, "audit": true}
 	for _, k := range Set().All() {
 		if !known[k.Namespace()] {
 			t.Errorf("%s: namespace %q is unknown", k.Type(), k.Namespace())

@@ -28,8 +28,9 @@ const AnnotationProvenance = "cosi.dev/provenance"
 
 // Identity is who is at the other end of a connection. It says what that one may do; each error wraps ErrDenied.
 type Identity interface {
-	// Read is asked before Get, List and Watch.
-	Read(k state.Kind) error
+	// Read is asked before Get, List and Watch. p has no id where all resources of a kind are asked for: then those are shown whose id
+	// the filter lets through, all if it is nil.
+	Read(verb Verb, p state.Pointer) (Filter, error)
 	// Write is asked before Create, Destroy, Teardown, and before an Update with the resource as it is now and as it shall be:
 	// current is nil on Create, wanted on Destroy and Teardown.
 	Write(verb Verb, current, wanted *resourcepb.Resource, owner string) error
@@ -37,14 +38,20 @@ type Identity interface {
 	Prepare(r *resourcepb.Resource) *resourcepb.Resource
 }
 
-// Verb names a write in sentences.
+// Filter says whether a resource with that id is shown.
+type Filter func(id string) bool
+
+// Verb is a call of the API by its name there.
 type Verb string
 
 const (
+	Get      Verb = "get"
+	List     Verb = "list"
+	Watch    Verb = "watch"
 	Create   Verb = "create"
 	Update   Verb = "update"
 	Destroy  Verb = "destroy"
-	Teardown Verb = "tear down"
+	Teardown Verb = "teardown"
 )
 
 // Definitions returns the definition of a type, nil for an unknown one.
@@ -64,24 +71,62 @@ type guard struct {
 }
 
 func (g *guard) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource, error) {
-	if err := g.id.Read(p.Kind); err != nil {
+	if _, err := g.id.Read(Get, p); err != nil {
 		return nil, err
 	}
 	return g.next.Get(ctx, p)
 }
 
 func (g *guard) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
-	if err := g.id.Read(k); err != nil {
+	shown, err := g.id.Read(List, state.Pointer{Kind: k})
+	if err != nil {
 		return nil, err
 	}
-	return g.next.List(ctx, k, q)
+	all, err := g.next.List(ctx, k, q)
+	if shown != nil {
+		all = slices.DeleteFunc(all, func(r *resourcepb.Resource) bool { return !shown(r.GetMetadata().GetId()) })
+	}
+	return all, err
 }
 
 func (g *guard) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, error) {
-	if err := g.id.Read(w.Kind); err != nil {
+	p := state.Pointer{Kind: w.Kind}
+	if w.ID != nil {
+		p.ID = *w.ID
+	}
+	shown, err := g.id.Read(Watch, p)
+	if err != nil {
 		return nil, err
 	}
-	return g.next.Watch(ctx, w)
+	watch, err := g.next.Watch(ctx, w)
+	if err != nil || shown == nil || w.ID != nil {
+		return watch, err
+	}
+	return &filtered{watch, shown}, nil
+}
+
+// filtered leaves out events of resources that are not shown. An event without an id is about the watch itself.
+type filtered struct {
+	state.Watch
+	shown Filter
+}
+
+func (f *filtered) Next(ctx context.Context) ([]*state.Event, error) {
+	for {
+		events, err := f.Watch.Next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var left []*state.Event
+		for _, e := range events {
+			if id := e.GetResource().GetMetadata().GetId(); id == "" || f.shown(id) {
+				left = append(left, e)
+			}
+		}
+		if len(left) > 0 {
+			return left, nil
+		}
+	}
 }
 
 func (g *guard) Create(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {

@@ -30,44 +30,68 @@ func RoleOf(organisations []string) (Role, bool) {
 	return "", false
 }
 
-// Person is somebody with a role: by certificate, or Admin on a local socket that only they can open.
+// Person is somebody with rights: by certificate, or an Admin on a local socket that only they can open.
 type Person struct {
-	Role        Role
+	Role Role // empty: only the Grants count
+	// Grants are what Roles give on top.
+	Grants      []*Grant
 	Definitions Definitions
 }
 
-// Read refuses Sensitive kinds to all but an admin.
-func (p Person) Read(k state.Kind) error {
-	if p.Role != Admin && p.Definitions.sensitive(k.Type) {
-		return denied("%s is sensitive: reading it needs the role admin, yours is %s", k.Type, p.Role)
+// Read shows everything to an admin, all but Sensitive kinds to operators and readers, and to others definitions and what they
+// were granted.
+func (p Person) Read(verb Verb, r state.Pointer) (Filter, error) {
+	switch {
+	case p.Role == Admin:
+		return nil, nil
+	case p.Definitions.sensitive(r.Type):
+		return nil, denied("%s is sensitive: reading it needs the role admin, yours is %s", r.Type, p)
+	case p.Role != "" || r.Namespace == NamespaceMeta: // definitions say what there can be, not what there is
+		return nil, nil
 	}
-	return nil
+	shown, any := p.granted(verb, r.Kind)
+	if any && (r.ID == "" || shown == nil || shown(r.ID)) {
+		return shown, nil
+	}
+	return nil, denied("cannot %s %s: yours is %s, and no rule of it says so", verb, name(r), p)
 }
 
-// Write allows config and requests with no owner to an operator, meta and whatever has an owner to an admin.
+// Write allows config and requests with no owner to an operator, of these what was granted to others, and meta and whatever has an owner
+// to an admin.
 func (p Person) Write(verb Verb, current, wanted *resourcepb.Resource, owner string) error {
-	r := target(current, wanted)
-	m := r.GetMetadata()
+	r := state.PointerTo(target(current, wanted))
 	switch {
-	case p.Role == Reader:
-		return denied("cannot %s %s: the role reader only reads", verb, state.PointerTo(r))
 	case p.Role == Admin:
 		return p.admin(verb, r, owner)
+	case p.Role != Operator && !p.mayWrite(verb, r):
+		return p.refuse(verb, r)
 	case owner != "":
-		return denied("cannot %s %s as owner %q: only the role admin may name an owner, yours is %s", verb, state.PointerTo(r), owner, p.Role)
-	case p.Definitions.sensitive(m.GetType()):
-		return denied("cannot %s %s: %s is sensitive, that needs the role admin, yours is %s", verb, state.PointerTo(r), m.GetType(), p.Role)
-	case m.GetNamespace() == NamespaceMeta:
-		return denied("cannot %s %s: writing in the namespace meta needs the role admin, yours is %s", verb, state.PointerTo(r), p.Role)
-	case !peopleWrite(m.GetNamespace()):
+		return denied("cannot %s %s as owner %q: only the role admin may name an owner, yours is %s", verb, r, owner, p)
+	case p.Definitions.sensitive(r.Type):
+		return denied("cannot %s %s: %s is sensitive, that needs the role admin, yours is %s", verb, r, r.Type, p)
+	case r.Namespace == NamespaceMeta:
+		return denied("cannot %s %s: writing in the namespace meta needs the role admin, yours is %s", verb, r, p)
+	case !peopleWrite(r.Namespace):
 		return notForPeople(verb, r)
 	}
 	return p.finalizers(current, wanted)
 }
 
-func (p Person) admin(verb Verb, r *resourcepb.Resource, owner string) error {
-	namespace := r.GetMetadata().GetNamespace()
-	if owner == "" && !peopleWrite(namespace) && namespace != NamespaceMeta {
+// mayWrite reports whether a grant allows it.
+func (p Person) mayWrite(verb Verb, r state.Pointer) bool {
+	shown, any := p.granted(verb, r.Kind)
+	return any && (shown == nil || shown(r.ID))
+}
+
+func (p Person) refuse(verb Verb, r state.Pointer) error {
+	if p.Role == Reader && len(p.Grants) == 0 {
+		return denied("cannot %s %s: the role reader only reads", verb, r)
+	}
+	return denied("cannot %s %s: yours is %s, and no rule of it says so", verb, r, p)
+}
+
+func (p Person) admin(verb Verb, r state.Pointer, owner string) error {
+	if owner == "" && !peopleWrite(r.Namespace) && r.Namespace != NamespaceMeta {
 		return notForPeople(verb, r)
 	}
 	return nil
@@ -81,9 +105,25 @@ func (p Person) finalizers(current, wanted *resourcepb.Resource) error {
 	before, after := current.GetMetadata().GetFinalizers(), wanted.GetMetadata().GetFinalizers()
 	if !sameElements(before, after) {
 		return denied("cannot change the finalizers of %s from [%s] to [%s]: that needs the role admin, yours is %s",
-			state.PointerTo(wanted), strings.Join(before, " "), strings.Join(after, " "), p.Role)
+			state.PointerTo(wanted), strings.Join(before, " "), strings.Join(after, " "), p)
 	}
 	return nil
+}
+
+// String names the roles: "operator", "operator and the Roles db, web".
+func (p Person) String() string {
+	var names []string
+	for _, g := range p.Grants {
+		names = append(names, g.Name)
+	}
+	switch roles := strings.Join(names, ", "); {
+	case roles == "":
+		return string(p.Role)
+	case p.Role == "":
+		return "the Role " + roles
+	default:
+		return string(p.Role) + " and the Role " + roles
+	}
 }
 
 // Prepare removes the provenance: what a person writes is no longer user data's.
@@ -95,9 +135,17 @@ func peopleWrite(namespace string) bool {
 	return namespace == NamespaceConfig || namespace == NamespaceRequests
 }
 
-func notForPeople(verb Verb, r *resourcepb.Resource) error {
+func notForPeople(verb Verb, r state.Pointer) error {
 	return denied("cannot %s %s: resources of the namespace %q are written by their owners, people write in %s and %s",
-		verb, state.PointerTo(r), r.GetMetadata().GetNamespace(), NamespaceConfig, NamespaceRequests)
+		verb, r, r.Namespace, NamespaceConfig, NamespaceRequests)
+}
+
+// name leaves out an id that there is not.
+func name(r state.Pointer) string {
+	if r.ID == "" {
+		return r.Kind.String()
+	}
+	return r.String()
 }
 
 func sameElements(a, b []string) bool {

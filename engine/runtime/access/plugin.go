@@ -57,15 +57,15 @@ func (p *Plugin) Narrow(r Rights) error {
 }
 
 // Read allows inputs and outputs, and to an operator all that it may write and the definitions.
-func (p *Plugin) Read(k state.Kind) error {
+func (p *Plugin) Read(verb Verb, r state.Pointer) (Filter, error) {
 	rights := p.rights.Load()
 	switch {
-	case slices.Contains(rights.Inputs, k.Type), slices.Contains(rights.Outputs, k.Type):
-		return nil
-	case p.declaration.Operator && (peopleWrite(k.Namespace) || k.Namespace == NamespaceMeta):
-		return nil
+	case slices.Contains(rights.Inputs, r.Type), slices.Contains(rights.Outputs, r.Type):
+		return nil, nil
+	case p.declaration.Operator && (peopleWrite(r.Namespace) || r.Namespace == NamespaceMeta):
+		return nil, nil
 	}
-	return denied("plugin %s cannot read %s: %s", p.declaration.Name, k.Type, p.undeclared(k.Type, "neither an input nor an output"))
+	return nil, denied("plugin %s cannot %s %s: %s", p.declaration.Name, verb, r.Type, p.undeclared(r.Type, "neither an input nor an output"))
 }
 
 // undeclared tells a right that was never there from one that the registration gave away.

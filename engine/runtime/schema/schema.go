@@ -31,6 +31,7 @@ type State struct {
 	rules rules
 	// bounds hold for definitions that people bring.
 	bounds Bounds
+	checks map[string]Check // by type
 
 	published *publisher
 
@@ -45,6 +46,17 @@ func New(next state.State, set *kinds.Set, open string) *State {
 	s := &State{next: next, open: open, bounds: DefaultBounds, published: newPublisher(next)}
 	s.kinds.Store(set)
 	return s
+}
+
+// Check judges the content of a resource in protobuf form, by what no rule of its message can say. It fails with FieldErrors.
+type Check func(content []byte) error
+
+// Check adds c for a kind, before s is used.
+func (s *State) Check(k state.Kind, c Check) {
+	if s.checks == nil {
+		s.checks = map[string]Check{}
+	}
+	s.checks[k.Type] = c
 }
 
 // Definition returns the definition of a type without its descriptors, or nil.
@@ -195,6 +207,11 @@ func (s *State) content(kind *kinds.Kind, spec *resourcepb.Spec) (*resourcepb.Sp
 	}
 	if err := s.rules.check(message); err != nil {
 		return nil, err
+	}
+	if check := s.checks[kind.Type()]; check != nil {
+		if err := check(data); err != nil {
+			return nil, err
+		}
 	}
 	text, err := kinds.EncodeMessage(message.ProtoReflect())
 	if err != nil {

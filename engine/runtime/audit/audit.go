@@ -1,0 +1,150 @@
+// Package audit keeps who changed what, and who was refused what, as AuditRecords.
+//
+// The runtime's main opens one Log on its stores and puts a State of it around the state that each identity sees, outside access: it sees
+// the refusals too. The record of a write to the store that the records live in is committed with the write, all or nothing; that
+// of a write to another store (requests live in memory) follows it before the answer. Refused calls are recorded by Run, the first at once and
+// equal ones counted for a minute, so that whoever knocks all day fills no disk.
+package audit
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/engine/runtime/output"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Records is the kind of the records.
+var Records = state.Kind{Namespace: "audit", Type: "AuditRecords.machine.cosi.dev"}
+
+// Outcomes of a call.
+const (
+	committed = "Committed"
+	refused   = "Refused"
+)
+
+// Who is an identity. It can be compared.
+type Who struct {
+	Name        string // the common name of the client certificate, "plugin/NAME", "local"
+	Role        string
+	Fingerprint string // of the client certificate
+	Address     string
+}
+
+// Bounds are how many records are kept, and how many bytes of content they may have.
+type Bounds struct{ Records, Bytes int }
+
+// Config is what a Log is made of.
+type Config struct {
+	// State holds the records. It is below access and schema.
+	State state.State
+	// Together reports whether a namespace lives in the store of the records.
+	Together func(namespace string) bool
+	// Identity bounds the records of each identity, All those of all: the oldest go.
+	Identity, All Bounds
+	// Window is how long equal refused calls are counted.
+	Window time.Duration
+	Now    func() time.Time
+	// Warn is told of records that could not be written.
+	Warn func(error)
+}
+
+// Defaults suit a node: at most a MiB.
+var Defaults = Config{Identity: Bounds{500, 128 << 10}, All: Bounds{4000, 1 << 20}, Window: time.Minute, Now: time.Now}
+
+// Log writes AuditRecords.
+type Log struct {
+	Config
+	refusals *refusals
+
+	mu   sync.Mutex // guards the fields below; held shortly, and never while the store is called
+	last uint64     // id of the newest record
+	kept *kept
+}
+
+// Open reads which records there are.
+func Open(ctx context.Context, c Config) (*Log, error) {
+	l := &Log{Config: c, refusals: newRefusals(c.Window), kept: newKept(c.Identity, c.All)}
+	all, err := c.State.List(ctx, Records, state.Query{})
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	for _, r := range all {
+		spec := &machinepb.AuditRecord{}
+		if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), spec); err != nil {
+			return nil, fmt.Errorf("audit: record %s: %w", r.GetMetadata().GetId(), err)
+		}
+		id := r.GetMetadata().GetId()
+		if _, err := fmt.Sscanf(id, "%d", &l.last); err != nil {
+			return nil, fmt.Errorf("audit: record %q: its id is no number", id)
+		}
+		l.kept.add(entry{id, len(r.GetSpec().GetProtoSpec()), identity(spec.GetWho())})
+	}
+	return l, nil
+}
+
+// identity is what records are counted by: a certificate that is renewed changes its fingerprint.
+func identity(w *machinepb.AuditRecord_Who) string { return w.GetRole() + "/" + w.GetName() }
+
+// Run writes the records of refused calls until ctx is done.
+func (l *Log) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.refusals.wake:
+		case <-timer.C:
+		}
+		if next := l.flush(ctx); next > 0 {
+			timer.Reset(next)
+		}
+	}
+}
+
+// flush writes what is due and returns how long until something is, 0 for never.
+func (l *Log) flush(ctx context.Context) time.Duration {
+	due, next := l.refusals.due(l.Now())
+	for _, spec := range due {
+		if err := l.write(ctx, spec); err != nil && ctx.Err() == nil {
+			l.Warn(fmt.Errorf("audit: %s of %s refused to %s: %w", spec.GetVerb(), spec.GetType(), spec.GetWho().GetName(), err))
+		}
+	}
+	return next
+}
+
+// write writes a record in a commit of its own.
+func (l *Log) write(ctx context.Context, spec *machinepb.AuditRecord) error {
+	all := l.companions(spec)
+	o := state.WriteOptions{Owner: output.Owner, Along: func(_, _ *resourcepb.Resource) []state.Companion { return all[1:] }}
+	_, err := l.State.Create(ctx, all[0].Create, o)
+	return err
+}
+
+// companions returns the record as a companion, and after it those that make room for it.
+func (l *Log) companions(spec *machinepb.AuditRecord) []state.Companion {
+	spec.Time = timestamppb.New(l.Now())
+	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(spec)
+	if err != nil {
+		panic(err) // a string that is not UTF-8: gRPC lets none in
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last++
+	id := fmt.Sprintf("%012d", l.last)
+	all := []state.Companion{{Create: &resourcepb.Resource{
+		Metadata: &resourcepb.Metadata{Namespace: Records.Namespace, Type: Records.Type, Id: id, Owner: output.Owner, Phase: state.PhaseRunning},
+		Spec:     &resourcepb.Spec{ProtoSpec: content},
+	}}}
+	for _, old := range l.kept.add(entry{id, len(content), identity(spec.GetWho())}) {
+		all = append(all, state.Companion{Destroy: state.Pointer{Kind: Records, ID: old}})
+	}
+	return all
+}
