@@ -17,6 +17,7 @@ import (
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
 	"github.com/cosi-os/cosi/engine/runtime/access"
+	"github.com/cosi-os/cosi/engine/runtime/audit"
 	"github.com/cosi-os/cosi/engine/runtime/console"
 	"github.com/cosi-os/cosi/engine/runtime/host"
 	"github.com/cosi-os/cosi/engine/runtime/network"
@@ -75,6 +76,7 @@ type nodeRuntime struct {
 	storage *storage.Storage
 
 	top    *schema.State // below access
+	audit  *audit.Log
 	people state.State   // what people see of it
 	stored output.Writer // below schema: the runtime's own lines of logs need no check
 	output output.Writer
@@ -134,9 +136,18 @@ func (r *nodeRuntime) layers(set *kinds.Set) error {
 	routed := router.New(store, durable)
 	r.top = schema.New(routed, set, "")
 	r.output, r.stored = output.New(r.top), output.New(routed)
+	r.top.Check(network.Certificates, network.CheckCertificates)
+	r.top.Check(access.Roles, network.CheckRole(r.top.Definition))
 	r.people = r.top
 	if why := r.storage.Frozen(); why != "" {
 		r.people = storage.Frozen(r.top, why)
+	}
+	records := audit.Defaults
+	records.State, records.Warn = routed, warn
+	records.Together = func(namespace string) bool { return len(durable) == 0 || storage.Durable(namespace) }
+	var err error
+	if r.audit, err = audit.Open(context.Background(), records); err != nil {
+		return err
 	}
 	return r.top.Recover(context.Background())
 }
@@ -198,6 +209,7 @@ func (r *nodeRuntime) start(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return r.node.Run(ctx) })
 	group.Go(func() error { return r.host.Shutdown(ctx, r.top, r.powerful) })
 	group.Go(func() error { return r.storage.Run(ctx) })
+	group.Go(func() error { return r.audit.Run(ctx) })
 	group.Go(func() error { return r.resetter.Run(ctx) })
 	if _, there := r.fds[wire.FDLocal]; there {
 		listener, err := r.fds.listener(wire.FDLocal)
@@ -218,7 +230,7 @@ func (r *nodeRuntime) servePlugin(ctx context.Context, listener net.Listener, d 
 		uid = uint32(own)
 	}
 	err := plugins.Serve(ctx, listener, d, uid, plugins.Config{
-		Table: r.table, State: r.top, Options: server.Options(),
+		Table: r.table, State: r.top, Record: r.audit.Plugin, Options: server.Options(),
 		Register:   func(g grpc.ServiceRegistrar, _ state.State) { r.server.Register(g) },
 		Registered: &pluginpb.Registered{RuntimeVersion: r.version, Epoch: r.epoch},
 	})
@@ -230,7 +242,7 @@ func (r *nodeRuntime) servePlugin(ctx context.Context, listener net.Listener, d 
 
 // serveLocal serves the user who started engine --root, as an admin.
 func (r *nodeRuntime) serveLocal(ctx context.Context, listener net.Listener) error {
-	admin := access.New(r.people, access.Person{Role: access.Admin, Definitions: r.top.Definition})
+	admin := r.audit.People(access.New(r.people, access.Person{Role: access.Admin, Definitions: r.top.Definition}), audit.Who{Name: "local", Role: string(access.Admin)})
 	g := grpc.NewServer(append(server.Options(), grpc.Creds(peer.UID(uint32(os.Getuid()), admin)))...)
 	r.server.Register(g)
 	return serve(ctx, g, listener)
@@ -238,7 +250,7 @@ func (r *nodeRuntime) serveLocal(ctx context.Context, listener net.Listener) err
 
 func (r *nodeRuntime) gate() *network.Gate {
 	return network.New(network.Config{
-		State: r.people, Definitions: r.top.Definition, Output: r.output, Name: r.name, Now: time.Now,
+		State: r.people, Definitions: r.top.Definition, Audit: r.audit, Output: r.output, Name: r.name, Now: time.Now,
 		Listen: func() (net.Listener, error) { return r.fds.listen(wire.FDNetwork) },
 		Server: func(o ...grpc.ServerOption) *grpc.Server {
 			g := grpc.NewServer(slices.Concat(server.Options(), networkOptions(), o)...)
@@ -313,6 +325,9 @@ func imageVersion(root string) (string, error) {
 func limits(k state.Kind) memory.Limits {
 	if k == host.LogKind {
 		return memory.Limits{Events: 2048, Bytes: 2 << 20, EventsOfID: 500}
+	}
+	if k == audit.Records {
+		return memory.Limits{Events: 512, Bytes: 256 << 10} // what is kept can be listed
 	}
 	return memory.DefaultLimits
 }

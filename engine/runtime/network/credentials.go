@@ -30,22 +30,22 @@ type info struct {
 
 // State returns the state as the client may see it now: its certificate may have expired or been revoked since the handshake.
 func (i info) State() (state.State, error) {
-	role, err := i.conn.role()
+	a, err := i.conn.admission()
 	if err != nil {
 		return nil, fmt.Errorf("%w: the client certificate is no longer accepted", state.ErrDenied)
 	}
-	return i.conn.gate.states[role], nil
+	return a.state, nil
 }
 
 func (c serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	t := c.gate.trust.Load()
-	if t == nil {
+	p := c.gate.policy.Load()
+	if p == nil {
 		raw.Close()
 		return nil, nil, errors.New("no trust anchor")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
 	defer cancel()
-	conn := tls.Server(raw, c.gate.config(t))
+	conn := tls.Server(raw, c.gate.config(p))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, nil, err
@@ -53,7 +53,7 @@ func (c serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.
 	tracked := &trackedConn{Conn: conn, gate: c.gate, chain: conn.ConnectionState().PeerCertificates}
 	// Tracked first and checked then: a change of trust in between finds the connection.
 	c.gate.conns.add(tracked)
-	if _, err := tracked.role(); err != nil {
+	if _, err := tracked.admission(); err != nil {
 		tracked.Close()
 		return nil, nil, err
 	}
@@ -76,17 +76,17 @@ func (serverCredentials) OverrideServerName(string) error { return nil }
 
 // config returns the TLS configuration for one handshake. The chain is verified here and not by crypto/tls, because the node must say in
 // words when it is its clock that does not fit.
-func (g *Gate) config(t *trust) *tls.Config {
+func (g *Gate) config(p *policy) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
-		Certificates:           []tls.Certificate{t.serving},
+		Certificates:           []tls.Certificate{p.trust.serving},
 		NextProtos:             []string{"h2"},
 		ClientAuth:             tls.RequireAnyClientCert,
-		ClientCAs:              t.pool, // named to the client, so that it can choose
-		SessionTicketsDisabled: true,   // a resumed session would bring an old answer
+		ClientCAs:              p.trust.pool, // named to the client, so that it can choose
+		SessionTicketsDisabled: true,         // a resumed session would bring an old answer
 		Time:                   g.Now,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			_, err := t.verify(s.PeerCertificates, g.Now())
+			_, err := p.admit(s.PeerCertificates, g.Now())
 			if errors.Is(err, errClock) {
 				g.Refused(err.Error())
 			}
@@ -95,29 +95,39 @@ func (g *Gate) config(t *trust) *tls.Config {
 	}
 }
 
-// trackedConn is a connection that is closed when its certificate is no longer accepted.
+// trackedConn is a connection that is closed when its certificate is no longer accepted, or gives other rights.
 type trackedConn struct {
 	net.Conn
 	gate  *Gate
 	chain []*x509.Certificate
-	grant atomic.Pointer[grant] // the last
+	last  atomic.Pointer[admission]
 }
 
-// role returns the role that the certificate gives now, or why it gives none.
-func (c *trackedConn) role() (access.Role, error) {
-	t, now := c.gate.trust.Load(), c.gate.Now()
-	if t == nil {
-		return "", fmt.Errorf("%w: no trust anchor", errRefused)
+// admission returns what the certificate gives now, or why it gives nothing.
+func (c *trackedConn) admission() (*admission, error) {
+	p, now := c.gate.policy.Load(), c.gate.Now()
+	if p == nil {
+		return nil, fmt.Errorf("%w: no trust anchor", errRefused)
 	}
-	if last := c.grant.Load(); last.holds(t, now) {
-		return last.role, nil
+	if last := c.last.Load(); last.holds(p, now) {
+		return last, nil
 	}
-	fresh, err := t.verify(c.chain, now)
+	fresh, err := p.admit(c.chain, now)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	c.grant.Store(fresh)
-	return fresh.role, nil
+	fresh.who.Address = c.RemoteAddr().String()
+	fresh.person.Definitions = c.gate.Definitions
+	fresh.state = c.gate.Audit.People(keeper{access.New(c.gate.Config.State, fresh.person), c}, fresh.who)
+	c.last.Store(fresh)
+	return fresh, nil
+}
+
+// stale reports whether the connection must end: its certificate is refused now, or what it gives has changed under streams that are open.
+func (c *trackedConn) stale() bool {
+	last := c.last.Load()
+	now, err := c.admission()
+	return err != nil || last != nil && last.roles != now.roles
 }
 
 func (c *trackedConn) Close() error {

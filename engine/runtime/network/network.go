@@ -2,7 +2,8 @@
 //
 // The runtime's main runs one Gate. It listens once the Certificates resource of the node holds a client CA, and not before. A change of
 // that resource is in force for the next handshake and the next request; connections whose certificate is no longer accepted, because it is revoked,
-// has expired or its CA is gone, are closed with all their streams. The Gate writes CertificatesStatuses.
+// has expired or its CA is gone, or whose Roles have changed, are closed with all their streams. The Gate writes CertificatesStatuses and
+// RoleStatuses.
 package network
 
 import (
@@ -15,6 +16,7 @@ import (
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/access"
+	"github.com/cosi-os/cosi/engine/runtime/audit"
 	"github.com/cosi-os/cosi/engine/runtime/observe"
 	"github.com/cosi-os/cosi/engine/runtime/output"
 	"github.com/cosi-os/cosi/engine/runtime/state"
@@ -27,6 +29,9 @@ var (
 	Statuses     = state.Kind{Namespace: "status", Type: "CertificatesStatuses.machine.cosi.dev"}
 )
 
+// RoleStatuses is the kind that says which Roles are in force.
+var RoleStatuses = state.Kind{Namespace: "status", Type: "RoleStatuses.machine.cosi.dev"}
+
 // Node is the id of the Certificates that count.
 const Node = "node"
 
@@ -38,6 +43,7 @@ type Config struct {
 	// State is the layer below access.
 	State       state.State
 	Definitions access.Definitions
+	Audit       *audit.Log
 	Output      output.Writer
 	// Listen makes the socket listen. It is called once.
 	Listen func() (net.Listener, error)
@@ -55,19 +61,15 @@ type Config struct {
 // Gate lets clients in.
 type Gate struct {
 	Config
-	trust  atomic.Pointer[trust]
+	policy atomic.Pointer[policy] // nil without a trust anchor
 	conns  connections
-	states map[access.Role]state.State
 	own    *tls.Certificate // made once
+	said   map[string]bool  // ids of the Roles that have a status
 }
 
 // New returns a Gate; Run opens it.
 func New(c Config) *Gate {
-	g := &Gate{Config: c, conns: connections{open: map[*trackedConn]bool{}}, states: map[access.Role]state.State{}}
-	for _, role := range []access.Role{access.Admin, access.Operator, access.Reader} {
-		g.states[role] = access.New(c.State, access.Person{Role: role, Definitions: c.Definitions})
-	}
-	return g
+	return &Gate{Config: c, conns: connections{open: map[*trackedConn]bool{}}, said: map[string]bool{}}
 }
 
 // Run serves until ctx is done.
@@ -80,7 +82,7 @@ func (g *Gate) Run(ctx context.Context) error {
 		case changed <- struct{}{}:
 		default: // A wake-up is pending.
 		}
-	}, Certificates)
+	}, Certificates, access.Roles)
 	watched := make(chan error, 1)
 	go func() { watched <- view.Run(ctx) }()
 	err := g.follow(ctx, view, changed)
@@ -116,7 +118,7 @@ func (g *Gate) follow(ctx context.Context, view *observe.View, changed <-chan st
 			stop()
 			return err
 		}
-		if server == nil && g.trust.Load() != nil {
+		if server == nil && g.policy.Load() != nil {
 			listener, err := g.Listen()
 			if err != nil {
 				return fmt.Errorf("port: %w", err)
@@ -128,33 +130,70 @@ func (g *Gate) follow(ctx context.Context, view *observe.View, changed <-chan st
 	}
 }
 
-// apply takes over the resource as it is now, closes the connections that it no longer accepts and writes the status. A resource that
-// cannot be used leaves the one before in force, so that a slip of an admin does not lock everybody out.
+// apply takes over the resources as they are now, closes the connections that they no longer accept and writes the statuses.
 func (g *Gate) apply(ctx context.Context, view *observe.View) error {
-	var problem error
-	found, version := false, ""
+	if !view.Synced() {
+		return nil
+	}
+	t, version, problem := g.readTrust(view)
+	roles, statuses := readRoles(view)
+	if fresh, now := (&policy{t, roles}), g.policy.Load(); t == nil {
+		g.policy.Store(nil)
+	} else if now == nil || !now.same(fresh) {
+		g.policy.Store(fresh)
+	}
+	for _, conn := range g.conns.all() {
+		if conn.stale() {
+			conn.Close()
+		}
+	}
+	if err := g.sayRoles(ctx, statuses); err != nil {
+		return err
+	}
+	return g.Output.Put(ctx, state.Pointer{Kind: Statuses, ID: Node}, g.status(version, problem))
+}
+
+// readTrust returns what to trust from now on, the version of the resource that was read, and what is wrong with it. One that cannot be used
+// leaves the one before in force, so that a slip of an admin does not lock everybody out.
+func (g *Gate) readTrust(view *observe.View) (t *trust, version string, problem error) {
 	for _, c := range observe.Items[machinepb.Certificates](view, Certificates) {
 		if c.GetId() != Node {
 			continue
 		}
-		found, version = true, c.GetVersion()
-		if g.trust.Load().of(c.Metadata) {
+		version = c.GetVersion()
+		if p := g.policy.Load(); p != nil {
+			t = p.trust
+		}
+		if t.of(c.Metadata) {
 			continue
 		}
-		t, err := parseTrust(c.Metadata, c.Spec, g.ownCertificate)
-		if problem = err; err == nil {
-			g.trust.Store(t)
+		if fresh, err := parseTrust(c.Metadata, c.Spec, g.ownCertificate); err != nil {
+			problem = err
+		} else {
+			t = fresh
 		}
 	}
-	if !found {
-		g.trust.Store(nil)
-	}
-	for _, conn := range g.conns.all() {
-		if _, err := conn.role(); err != nil {
-			conn.Close()
+	return t, version, problem
+}
+
+// sayRoles writes the statuses of Roles, and removes those of Roles that are gone.
+func (g *Gate) sayRoles(ctx context.Context, statuses map[string]*machinepb.RoleStatus) error {
+	for id, s := range statuses {
+		if err := g.Output.Put(ctx, state.Pointer{Kind: RoleStatuses, ID: id}, s); err != nil {
+			return err
 		}
+		g.said[id] = true
 	}
-	return g.Output.Put(ctx, state.Pointer{Kind: Statuses, ID: Node}, g.status(version, problem))
+	for id := range g.said {
+		if statuses[id] != nil {
+			continue
+		}
+		if err := g.Output.Delete(ctx, state.Pointer{Kind: RoleStatuses, ID: id}); err != nil {
+			return err
+		}
+		delete(g.said, id)
+	}
+	return nil
 }
 
 func (g *Gate) ownCertificate() (tls.Certificate, error) {

@@ -21,6 +21,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/engine/runtime/access"
+	"github.com/cosi-os/cosi/engine/runtime/audit"
 	"github.com/cosi-os/cosi/engine/runtime/output"
 	"github.com/cosi-os/cosi/engine/runtime/peer"
 	"github.com/cosi-os/cosi/engine/runtime/server"
@@ -114,8 +115,14 @@ func newNode(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	n.address = listener.Addr().String()
+	records := audit.Defaults
+	records.State, records.Together, records.Warn = n.store, func(string) bool { return true }, func(err error) { t.Error(err) }
+	log, err := audit.Open(t.Context(), records)
+	if err != nil {
+		t.Fatal(err)
+	}
 	gate := New(Config{
-		State: n.store, Definitions: func(string) *metapb.ResourceDefinitionSpec { return nil }, Output: output.New(n.store),
+		State: n.store, Audit: log, Definitions: func(string) *metapb.ResourceDefinitionSpec { return nil }, Output: output.New(n.store),
 		Listen: func() (net.Listener, error) { return listener, nil },
 		Server: func(o ...grpc.ServerOption) *grpc.Server {
 			g := grpc.NewServer(append(server.Options(), o...)...)
@@ -379,12 +386,12 @@ func TestVerify(t *testing.T) {
 		"not yet valid":          {[]*x509.Certificate{c.client("admin").Leaf}, issued.Add(-time.Hour), "", errClock},
 		"another CA's, too late": {[]*x509.Certificate{newCA(t).client("admin").Leaf}, expires.Add(time.Hour), "", errRefused},
 	} {
-		got, err := parsed.verify(test.chain, test.now)
+		got, err := (&policy{trust: parsed}).admit(test.chain, test.now)
 		if !errors.Is(err, test.err) || errors.Is(err, errClock) != errors.Is(test.err, errClock) {
 			t.Errorf("%s: %v; want %v", name, err, test.err)
 		}
-		if err == nil && got.role != test.role {
-			t.Errorf("%s: role %q; want %q", name, got.role, test.role)
+		if err == nil && got.person.Role != test.role {
+			t.Errorf("%s: role %q; want %q", name, got.person.Role, test.role)
 		}
 	}
 }

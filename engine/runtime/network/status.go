@@ -15,7 +15,10 @@ const (
 
 // status says what is in force, and of the version that was read last what is wrong with it.
 func (g *Gate) status(version string, problem error) *machinepb.CertificatesStatus {
-	t := g.trust.Load()
+	var t *trust
+	if p := g.policy.Load(); p != nil {
+		t = p.trust
+	}
 	s := &machinepb.CertificatesStatus{ObservedVersion: version}
 	if t != nil {
 		describe(s, t)

@@ -14,7 +14,7 @@ import (
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
-	"github.com/cosi-os/cosi/engine/runtime/access"
+	"github.com/cosi-os/cosi/engine/runtime/state"
 )
 
 // trust is a Certificates resource, parsed. It does not change.
@@ -28,24 +28,25 @@ type trust struct {
 	revoked    map[string]bool
 }
 
-// parseTrust returns what a node serves with. own is called when the resource brings no serving certificate. The errors name the field.
+// parseTrust returns what a node serves with. own is called when the resource brings no serving certificate. Errors about the resource are
+// of type *state.FieldError.
 func parseTrust(m *resourcepb.Metadata, c *machinepb.Certificates, own func() (tls.Certificate, error)) (*trust, error) {
 	t := &trust{version: m.GetVersion(), created: m.GetCreated().AsTime(), pool: x509.NewCertPool(), revoked: map[string]bool{}}
 	for i, text := range c.GetClientCas() {
 		cas, err := parseCertificates(text)
 		if err != nil {
-			return nil, fmt.Errorf("client_cas[%d]: %w", i, err)
+			return nil, wrong(fmt.Sprintf("client_cas[%d]", i), err)
 		}
 		for _, ca := range cas {
 			if !ca.IsCA {
-				return nil, fmt.Errorf("client_cas[%d]: %q is no CA certificate", i, ca.Subject)
+				return nil, wrong(fmt.Sprintf("client_cas[%d]", i), fmt.Errorf("%q is no CA certificate", ca.Subject))
 			}
 			t.cas = append(t.cas, ca)
 			t.pool.AddCert(ca)
 		}
 	}
 	if len(t.cas) == 0 {
-		return nil, errors.New("client_cas: there is none")
+		return nil, wrong("client_cas", errors.New("there is none"))
 	}
 	for _, fingerprint := range c.GetRevoked() {
 		t.revoked[strings.ToLower(fingerprint)] = true
@@ -59,6 +60,13 @@ func parseTrust(m *resourcepb.Metadata, c *machinepb.Certificates, own func() (t
 	t.serving, err = parseServing(c.GetServingCertificate(), c.GetServingKey())
 	return t, err
 }
+
+func wrong(field string, err error) error {
+	return &state.FieldError{Path: "spec." + field, Message: err.Error()}
+}
+
+// noCertificate is for those who only want to know whether a resource can be used.
+func noCertificate() (tls.Certificate, error) { return tls.Certificate{}, nil }
 
 func parseCertificates(text string) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
@@ -85,14 +93,14 @@ func parseCertificates(text string) ([]*x509.Certificate, error) {
 // parseServing never quotes the key in an error.
 func parseServing(certificate, key string) (tls.Certificate, error) {
 	if certificate == "" || key == "" {
-		return tls.Certificate{}, errors.New("serving_certificate and serving_key: one of them is missing")
+		return tls.Certificate{}, wrong("serving_key", errors.New("serving_certificate or serving_key: one of them is missing"))
 	}
 	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("serving_certificate, serving_key: %w", err)
+		return tls.Certificate{}, wrong("serving_key", err)
 	}
 	if len(pair.Leaf.DNSNames) == 0 {
-		return tls.Certificate{}, errors.New("serving_certificate: it has no DNS name, by which clients would know the node")
+		return tls.Certificate{}, wrong("serving_certificate", errors.New("it has no DNS name, by which clients would know the node"))
 	}
 	return pair, nil
 }
@@ -108,51 +116,33 @@ func (t *trust) of(m *resourcepb.Metadata) bool {
 	return t != nil && t.version == m.GetVersion() && t.created.Equal(m.GetCreated().AsTime())
 }
 
-// grant is what verify found out: it holds as long as the trust is in force and the time within the chain's validity. Verifying signatures
-// for each request would cost more than most requests do.
-type grant struct {
-	trust       *trust
-	role        access.Role
-	from, until time.Time
-}
-
-func (g *grant) holds(t *trust, now time.Time) bool {
-	return g != nil && g.trust == t && !now.Before(g.from) && !now.After(g.until)
-}
-
-// verify checks a client's chain, leaf first, at the time now.
-func (t *trust) verify(chain []*x509.Certificate, now time.Time) (*grant, error) {
+// verify checks a client's chain, leaf first, at the time now, and returns from when until when this holds.
+func (t *trust) verify(chain []*x509.Certificate, now time.Time) (from, until time.Time, err error) {
 	if len(chain) == 0 {
-		return nil, fmt.Errorf("%w: it has no certificate", errRefused)
+		return from, until, fmt.Errorf("%w: it has no certificate", errRefused)
 	}
 	leaf := chain[0]
 	verified, err := t.chain(chain, now)
 	if err != nil {
 		if t.validOnce(chain) {
-			return nil, fmt.Errorf("%w: certificate of %s is valid from %s to %s, this node's clock says %s", errClock, leaf.Subject,
+			return from, until, fmt.Errorf("%w: certificate of %s is valid from %s to %s, this node's clock says %s", errClock, leaf.Subject,
 				leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 		}
-		return nil, fmt.Errorf("%w: certificate of %s: %w", errRefused, leaf.Subject, err)
+		return from, until, fmt.Errorf("%w: certificate of %s: %w", errRefused, leaf.Subject, err)
 	}
+	from, until = leaf.NotBefore, leaf.NotAfter
 	for _, certificate := range verified {
 		if t.revoked[fingerprint(certificate)] {
-			return nil, fmt.Errorf("%w: certificate of %s is revoked", errRefused, certificate.Subject)
+			return from, until, fmt.Errorf("%w: certificate of %s is revoked", errRefused, certificate.Subject)
+		}
+		if certificate.NotBefore.After(from) {
+			from = certificate.NotBefore
+		}
+		if certificate.NotAfter.Before(until) {
+			until = certificate.NotAfter
 		}
 	}
-	role, ok := access.RoleOf(leaf.Subject.Organization)
-	if !ok {
-		return nil, fmt.Errorf("%w: certificate of %s has none of the organisations admin, operator, reader", errRefused, leaf.Subject)
-	}
-	g := &grant{trust: t, role: role, from: leaf.NotBefore, until: leaf.NotAfter}
-	for _, certificate := range verified {
-		if certificate.NotBefore.After(g.from) {
-			g.from = certificate.NotBefore
-		}
-		if certificate.NotAfter.Before(g.until) {
-			g.until = certificate.NotAfter
-		}
-	}
-	return g, nil
+	return from, until, nil
 }
 
 // chain returns the chain up to a trust anchor.
