@@ -41,7 +41,8 @@ func (p Problem) String() string {
 }
 
 // Decode reads the content of a resource from YAML or JSON and returns it marshalled, the same bytes for the same content.
-// Fields go by their proto name or its lowerCamel form. With any problem there are no bytes; all problems are returned.
+// Fields go by their proto name or its lowerCamel form. With any problem there are no bytes; all problems are returned, and those of a
+// Sensitive kind quote no values.
 func (k *Kind) Decode(document []byte) (spec []byte, problems []Problem) {
 	root, problem := ParseNode(document)
 	if problem != nil {
@@ -53,8 +54,9 @@ func (k *Kind) Decode(document []byte) (spec []byte, problems []Problem) {
 // DecodeNode is Decode for a node of a larger document, whose lines it reports. A nil node is an empty content.
 func (k *Kind) DecodeNode(n *yaml.Node) (spec []byte, problems []Problem) {
 	message := dynamicpb.NewMessage(k.Message)
-	if problems := DecodeMessage(message, n, "spec"); len(problems) > 0 {
-		return nil, problems
+	d := &decoder{secret: k.Sensitive()}
+	if d.message(message, n, "spec"); len(d.problems) > 0 {
+		return nil, d.problems
 	}
 	spec, err := proto.MarshalOptions{Deterministic: true}.Marshal(message)
 	if err != nil {
@@ -121,6 +123,7 @@ type decoder struct {
 	nodes    int
 	depth    int
 	full     bool // a bound was reached; one problem says so
+	secret   bool // problems quote no values
 }
 
 func (d *decoder) problem(n *yaml.Node, path, format string, args ...any) {
@@ -176,7 +179,7 @@ func (d *decoder) message(m protoreflect.Message, n *yaml.Node, path string) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		d.problem(n, path, "must be a mapping of fields, not %s", describe(n))
+		d.problem(n, path, "must be a mapping of fields, not %s", d.describe(n))
 		return
 	}
 	d.fields(m, n, path)
@@ -267,7 +270,7 @@ func (d *decoder) field(m protoreflect.Message, field protoreflect.FieldDescript
 
 func (d *decoder) listField(l protoreflect.List, field protoreflect.FieldDescriptor, n *yaml.Node, path string) {
 	if n.Kind != yaml.SequenceNode {
-		d.problem(n, path, "must be a list, not %s", describe(n))
+		d.problem(n, path, "must be a list, not %s", d.describe(n))
 		return
 	}
 	for i, item := range n.Content {
@@ -279,7 +282,7 @@ func (d *decoder) listField(l protoreflect.List, field protoreflect.FieldDescrip
 
 func (d *decoder) mapField(m protoreflect.Map, field protoreflect.FieldDescriptor, n *yaml.Node, path string) {
 	if n.Kind != yaml.MappingNode {
-		d.problem(n, path, "must be a mapping, not %s", describe(n))
+		d.problem(n, path, "must be a mapping, not %s", d.describe(n))
 		return
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -288,7 +291,7 @@ func (d *decoder) mapField(m protoreflect.Map, field protoreflect.FieldDescripto
 			continue
 		}
 		at := fmt.Sprintf("%s[%q]", path, name)
-		key, err := mapKey(field.MapKey(), name)
+		key, err := d.mapKey(field.MapKey(), name)
 		if err != nil {
 			d.problem(n.Content[i], at, "the key %v", err)
 			continue
@@ -337,7 +340,7 @@ func follow(n *yaml.Node) *yaml.Node {
 }
 
 // describe names what stands in a document, for "must be …, not …".
-func describe(n *yaml.Node) string {
+func (d *decoder) describe(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "a mapping"
@@ -347,7 +350,18 @@ func describe(n *yaml.Node) string {
 	if null(n) {
 		return "nothing"
 	}
-	return strconv.Quote(shorten(n.Value))
+	if d.secret {
+		return "a scalar"
+	}
+	return strconv.Quote(d.quote(n))
+}
+
+// quote is a scalar as a problem shows it: cut short, and not at all where it may be a secret.
+func (d *decoder) quote(n *yaml.Node) string {
+	if d.secret {
+		return "…"
+	}
+	return shorten(n.Value)
 }
 
 func shorten(s string) string {

@@ -149,3 +149,15 @@ func TestNumbersAsProtojsonReadsThem(t *testing.T) {
 		}
 	}
 }
+
+func TestProblemsOfASensitiveKindQuoteNothing(t *testing.T) {
+	kind := kind(t, "certs")
+	for _, text := range []string{"client_cas: xyzzy", "xyzzy", "serving_key: !!int xyzzy", "serving_key: 0xyzzy", "revoked: {a: xyzzy}"} {
+		_, problems := kind.Decode([]byte(text))
+		for _, p := range problems {
+			if strings.Contains(p.String(), "xyzzy") {
+				t.Errorf("%s: %v", text, p)
+			}
+		}
+	}
+}

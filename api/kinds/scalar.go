@@ -15,10 +15,10 @@ import (
 
 func (d *decoder) scalar(field protoreflect.FieldDescriptor, n *yaml.Node, path string) (protoreflect.Value, bool) {
 	if n.Kind != yaml.ScalarNode {
-		d.problem(n, path, "must be %s, not %s", want(field), describe(n))
+		d.problem(n, path, "must be %s, not %s", want(field), d.describe(n))
 		return protoreflect.Value{}, false
 	}
-	value, err := parseScalar(field, n)
+	value, err := d.parseScalar(field, n)
 	if err != nil {
 		d.problem(n, path, "%v", err)
 		return protoreflect.Value{}, false
@@ -43,29 +43,29 @@ func want(field protoreflect.FieldDescriptor) string {
 	return "an integer"
 }
 
-func parseScalar(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect.Value, error) {
+func (d *decoder) parseScalar(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect.Value, error) {
 	switch field.Kind() {
 	case protoreflect.BoolKind:
 		if n.ShortTag() != "!!bool" {
-			return mismatch(field, n)
+			return d.mismatch(field, n)
 		}
 		return protoreflect.ValueOfBool(strings.EqualFold(n.Value, "true")), nil
 	case protoreflect.StringKind:
-		return parseString(field, n)
+		return d.parseString(field, n)
 	case protoreflect.BytesKind:
 		data, err := parseBytes(n.Value)
 		if err != nil || !textual(n) {
-			return mismatch(field, n)
+			return d.mismatch(field, n)
 		}
 		return protoreflect.ValueOfBytes(data), nil
 	case protoreflect.EnumKind:
-		return parseEnum(field, n)
+		return d.parseEnum(field, n)
 	}
-	return parseNumber(field, n)
+	return d.parseNumber(field, n)
 }
 
-func mismatch(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect.Value, error) {
-	return protoreflect.Value{}, fmt.Errorf("must be %s, not %s", want(field), describe(n))
+func (d *decoder) mismatch(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect.Value, error) {
+	return protoreflect.Value{}, fmt.Errorf("must be %s, not %s", want(field), d.describe(n))
 }
 
 // textual reports whether a scalar is a string. A bare date is one: no field of ours is a YAML timestamp.
@@ -77,12 +77,12 @@ func textual(n *yaml.Node) bool {
 	return n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0
 }
 
-func parseString(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect.Value, error) {
+func (d *decoder) parseString(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect.Value, error) {
 	if !textual(n) {
-		return protoreflect.Value{}, fmt.Errorf("must be a string: write %q in quotes", shorten(n.Value))
+		return protoreflect.Value{}, fmt.Errorf("must be a string: write %s in quotes", strconv.Quote(d.quote(n)))
 	}
 	if n.ShortTag() == "!!binary" {
-		return mismatch(field, n)
+		return d.mismatch(field, n)
 	}
 	if !utf8.ValidString(n.Value) {
 		return protoreflect.Value{}, errors.New("is not valid UTF-8")
@@ -99,11 +99,11 @@ func parseBytes(text string) ([]byte, error) {
 	return base64.RawStdEncoding.DecodeString(text)
 }
 
-func parseEnum(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect.Value, error) {
+func (d *decoder) parseEnum(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect.Value, error) {
 	if n.ShortTag() == "!!int" {
 		number, err := parseInt(n.Value, 32)
 		if err != nil {
-			return mismatch(field, n)
+			return d.mismatch(field, n)
 		}
 		return protoreflect.ValueOfEnum(protoreflect.EnumNumber(number)), nil
 	}
@@ -116,9 +116,9 @@ func parseEnum(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect.V
 		candidates = append(candidates, string(enum.Values().Get(i).Name()))
 	}
 	if near := Nearest(n.Value, candidates); len(near) > 0 {
-		return protoreflect.Value{}, fmt.Errorf("%q is not a value (did you mean %s?)", shorten(n.Value), near[0])
+		return protoreflect.Value{}, fmt.Errorf("%q is not a value (did you mean %s?)", d.quote(n), near[0])
 	}
-	return mismatch(field, n)
+	return d.mismatch(field, n)
 }
 
 func enumNames(enum protoreflect.EnumDescriptor) string {
@@ -133,11 +133,11 @@ func enumNames(enum protoreflect.EnumDescriptor) string {
 
 var errRange = errors.New("is out of range")
 
-func parseNumber(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect.Value, error) {
+func (d *decoder) parseNumber(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect.Value, error) {
 	switch n.ShortTag() {
 	case "!!int", "!!float", "!!str":
 	default:
-		return mismatch(field, n)
+		return d.mismatch(field, n)
 	}
 	var value protoreflect.Value
 	var err error
@@ -150,10 +150,10 @@ func parseNumber(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect
 		value, err = parseSigned(field, n.Value)
 	}
 	if errors.Is(err, errRange) || errors.Is(err, errOctal) {
-		return value, fmt.Errorf("%s %w", shorten(n.Value), err)
+		return value, fmt.Errorf("%s %w", d.quote(n), err)
 	}
 	if err != nil {
-		return mismatch(field, n)
+		return d.mismatch(field, n)
 	}
 	return value, nil
 }
@@ -261,12 +261,12 @@ func parseFloat(field protoreflect.FieldDescriptor, n *yaml.Node) (protoreflect.
 	return protoreflect.ValueOfFloat64(f), nil
 }
 
-func mapKey(field protoreflect.FieldDescriptor, text string) (protoreflect.MapKey, error) {
+func (d *decoder) mapKey(field protoreflect.FieldDescriptor, text string) (protoreflect.MapKey, error) {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}
 	if field.Kind() == protoreflect.BoolKind && (text == "true" || text == "false") {
 		n.Tag = "!!bool"
 	}
-	value, err := parseScalar(field, n)
+	value, err := d.parseScalar(field, n)
 	if err != nil {
 		return protoreflect.MapKey{}, err
 	}

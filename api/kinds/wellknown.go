@@ -67,7 +67,7 @@ func getTime(m protoreflect.Message) (seconds int64, nanos int32) {
 func (d *decoder) timestamp(m protoreflect.Message, n *yaml.Node, path string) {
 	t, err := time.Parse(time.RFC3339Nano, n.Value)
 	if n.Kind != yaml.ScalarNode || err != nil || t.UTC().Year() < 1 || t.UTC().Year() > 9999 {
-		d.problem(n, path, "must be a time like 2026-01-31T15:04:05Z, not %s", describe(n))
+		d.problem(n, path, "must be a time like 2026-01-31T15:04:05Z, not %s", d.describe(n))
 		return
 	}
 	setTime(m, t.Unix(), int32(t.Nanosecond()))
@@ -76,7 +76,7 @@ func (d *decoder) timestamp(m protoreflect.Message, n *yaml.Node, path string) {
 func (d *decoder) duration(m protoreflect.Message, n *yaml.Node, path string) {
 	t, err := time.ParseDuration(n.Value)
 	if n.Kind != yaml.ScalarNode || err != nil {
-		d.problem(n, path, "must be a duration like 1.5s, not %s", describe(n))
+		d.problem(n, path, "must be a duration like 1.5s, not %s", d.describe(n))
 		return
 	}
 	setTime(m, int64(t/time.Second), int32(t%time.Second))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -92,6 +94,7 @@ type machine struct {
 	conn    *wire.Conn
 	sockets string
 	port    string
+	stderr  bytes.Buffer // to be read when it has ended
 
 	mu    sync.Mutex // guards downs
 	downs []wire.Down
@@ -112,6 +115,7 @@ func bootWith(t *testing.T, storage *wire.Storage, plugins ...*declaration.Decla
 	}
 	t.Cleanup(func() { os.RemoveAll(root) })
 	m := &machine{t: t, sockets: root, cmd: command(t)}
+	m.cmd.Stderr = io.MultiWriter(os.Stderr, &m.stderr)
 	dir := filepath.Join(root, declaration.Dir)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)

@@ -118,7 +118,7 @@ func (c *trackedConn) admission() (*admission, error) {
 	}
 	fresh.who.Address = c.RemoteAddr().String()
 	fresh.person.Definitions = c.gate.Definitions
-	fresh.state = c.gate.Audit.People(keeper{access.New(c.gate.Config.State, fresh.person), c}, fresh.who)
+	fresh.state = c.gate.Audit.People(access.New(keeper{c.gate.Config.State, c}, fresh.person), fresh.who)
 	c.last.Store(fresh)
 	return fresh, nil
 }

@@ -22,13 +22,16 @@ func (s *State) replaceable(ctx context.Context, old, fresh *kinds.Kind) error {
 	if old.Namespace() != fresh.Namespace() {
 		return refuse("spec.default_namespace", fmt.Sprintf("changes from %q to %q", old.Namespace(), fresh.Namespace()))
 	}
+	if old.Sensitive() && !fresh.Sensitive() {
+		return refuse("spec.sensitivity", "is taken away")
+	}
 	if why := incompatible(old.Message, fresh.Message, map[protoreflect.FullName]bool{}); why != "" {
 		return refuse("spec.descriptors", why)
 	}
 	for _, r := range all {
 		message, err := parse(fresh, r.GetSpec().GetProtoSpec())
 		if err == nil {
-			err = s.rules.check(message)
+			err = s.rules.check(message, fresh.Sensitive())
 		}
 		if err != nil {
 			return refuse("spec.descriptors", fmt.Sprintf("%q does not fit: %v", r.GetMetadata().GetId(), err))

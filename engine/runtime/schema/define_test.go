@@ -237,3 +237,40 @@ func TestDefinitionsOutliveTheRuntime(t *testing.T) {
 		}
 	})
 }
+
+// TestARuleDoesNotSayASecretAloud: an expression may make a sentence of what it judges.
+func TestARuleDoesNotSayASecretAloud(t *testing.T) {
+	const body = `string key = 1 [(buf.validate.field).cel = {id: "key.short", expression: "size(this) < 4 ? '' : 'not ' + this"}, (buf.validate.field).string.max_len = 100];`
+	for _, sensitive := range []bool{false, true} {
+		s := schema.New(memory.New(memory.Options{}), builtin.Set(), "")
+		d := gadgets(t, body)
+		if sensitive {
+			d.Sensitivity = metapb.ResourceDefinitionSpec_SENSITIVE
+		}
+		if err := define(s, d); err != nil {
+			t.Fatal(err)
+		}
+		want := "spec.key: not xyzzy"
+		if sensitive {
+			want = `spec.key: breaks the rule "key.short"`
+		}
+		if err := create(s, "a", "key: xyzzy"); err == nil || err.Error() != want {
+			t.Errorf("sensitive %v: %v; want %s", sensitive, err, want)
+		}
+	}
+}
+
+func TestWhatIsSecretStaysSo(t *testing.T) {
+	s := schema.New(memory.New(memory.Options{}), builtin.Set(), "")
+	secret := gadgets(t, body)
+	secret.Sensitivity = metapb.ResourceDefinitionSpec_SENSITIVE
+	if err := define(s, secret); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(s, "a", "name: x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := define(s, gadgets(t, body)); !errors.Is(err, state.ErrInvalid) || !strings.Contains(err.Error(), "spec.sensitivity: is taken away") {
+		t.Errorf("a definition without sensitivity: %v", err)
+	}
+}

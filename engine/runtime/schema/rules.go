@@ -3,6 +3,7 @@ package schema
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
@@ -22,8 +23,8 @@ type rules struct {
 	annotated sync.Map // protoreflect.MessageDescriptor to bool
 }
 
-// check returns FieldErrors with every rule that m breaks.
-func (r *rules) check(m proto.Message) error {
+// check returns FieldErrors with every rule that m breaks. What an expression says of a secret is left out: it may quote it.
+func (r *rules) check(m proto.Message, secret bool) error {
 	if !r.has(m.ProtoReflect().Descriptor()) {
 		return nil
 	}
@@ -42,14 +43,18 @@ func (r *rules) check(m proto.Message) error {
 		if field := protovalidate.FieldPathString(v.Proto.GetField()); field != "" {
 			path += "." + field
 		}
-		all = append(all, &state.FieldError{Path: path, Message: v.Proto.GetMessage()})
+		message := v.Proto.GetMessage()
+		if expression := v.Proto.GetRule().GetElements(); secret && len(expression) > 0 && strings.HasPrefix(expression[0].GetFieldName(), "cel") {
+			message = fmt.Sprintf("breaks the rule %q", v.Proto.GetRuleId())
+		}
+		all = append(all, &state.FieldError{Path: path, Message: message})
 	}
 	return all
 }
 
 // compile compiles the rules of a message, so that the first write need not, and fails when one of them does not compile.
 func (r *rules) compile(d protoreflect.MessageDescriptor) error {
-	err := r.check(newMessage(d))
+	err := r.check(newMessage(d), false)
 	var broken state.FieldErrors
 	if errors.As(err, &broken) {
 		return nil // an empty message may break rules

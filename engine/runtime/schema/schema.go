@@ -205,7 +205,7 @@ func (s *State) content(kind *kinds.Kind, spec *resourcepb.Spec) (*resourcepb.Sp
 	if err != nil {
 		return nil, err
 	}
-	if err := s.rules.check(message); err != nil {
+	if err := s.rules.check(message, kind.Sensitive()); err != nil {
 		return nil, err
 	}
 	if check := s.checks[kind.Type()]; check != nil {
