@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/engine/runtime/limit"
 	"github.com/cosi-os/cosi/engine/runtime/schema"
 	"github.com/cosi-os/cosi/engine/runtime/server"
 	"github.com/cosi-os/cosi/engine/runtime/state"
@@ -24,16 +25,16 @@ const openNamespace = "default"
 
 // serveAlone serves one unix socket until ctx is done. Whoever can open it may do anything, as any owner. With a directory, everything
 // is kept there; it fails when that is damaged.
-func serveAlone(ctx context.Context, address, dir string) error {
+func serveAlone(ctx context.Context, address, dir string, l *limit.Limiter) error {
 	path, ok := strings.CutPrefix(address, "unix:")
 	if !ok {
 		return fmt.Errorf("--listen %s: only unix sockets are served without TLS (unix:///tmp/cosi.sock)", address)
 	}
 	path = "/" + strings.TrimLeft(path, "/")
 	if dir == "" {
-		return serveStore(ctx, path, memory.New(memory.Options{Limits: limits}))
+		return serveStore(ctx, path, memory.New(memory.Options{Limits: history, Most: l.ResourcesOfKind}), l)
 	}
-	store, err := log.Open(dir, log.Options{Limits: limits, Warn: warn})
+	store, err := log.Open(dir, log.Options{Limits: history, Most: l.ResourcesOfKind, Warn: warn})
 	if err != nil {
 		return fmt.Errorf("--data %w", err)
 	}
@@ -43,7 +44,7 @@ func serveAlone(ctx context.Context, address, dir string) error {
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { store.Run(ctx) })
-	err = serveStore(ctx, path, store)
+	err = serveStore(ctx, path, store, l)
 	stop()
 	running.Wait()
 	return errors.Join(err, store.Close())
@@ -52,13 +53,13 @@ func serveAlone(ctx context.Context, address, dir string) error {
 func warn(err error) { fmt.Fprintln(os.Stderr, "runtime:", err) }
 
 // serveStore serves what a store holds on a unix socket.
-func serveStore(ctx context.Context, path string, store state.State) error {
+func serveStore(ctx context.Context, path string, store state.State, l *limit.Limiter) error {
 	listener, err := listenUnix(path)
 	if err != nil {
 		return err
 	}
-	top := schema.New(store, builtin.Set(), openNamespace)
-	g := grpc.NewServer(server.Options()...)
+	top := l.State(schema.New(store, builtin.Set(), openNamespace), "everybody")
+	g := grpc.NewServer(append(server.Options(), grpc.MaxRecvMsgSize(int(l.Values().GetMessageBytes())))...)
 	server.New(func(context.Context) (state.State, error) { return top, nil }).Register(g)
 	return serve(ctx, g, listener)
 }

@@ -15,27 +15,36 @@ import (
 	"os/signal"
 	"syscall"
 
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	"github.com/cosi-os/cosi/engine/runtime/limit"
 	"github.com/cosi-os/cosi/engine/wire"
+	"google.golang.org/protobuf/proto"
 )
 
 func main() {
 	listen := flag.String("listen", "", "serve alone on the unix socket `unix:///PATH`, trusting its callers")
 	data := flag.String("data", "", "with --listen: keep everything in the directory `DIR`, not in memory")
+	values := &machinepb.Limits{}
+	flag.Func("limit", "with --listen: `NAME=NUMBER`, a field of Limits.machine.cosi.dev ("+limit.Names()+"); may be repeated", func(text string) error {
+		return limit.Parse(values, text)
+	})
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := run(ctx, *listen, *data, os.Getenv(wire.EnvDescriptors)); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
+	if err := run(ctx, *listen, *data, values, os.Getenv(wire.EnvDescriptors)); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
 		fmt.Fprintln(os.Stderr, "runtime:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, listen, data, descriptors string) error {
+func run(ctx context.Context, listen, data string, values *machinepb.Limits, descriptors string) error {
 	switch {
 	case listen != "":
-		return serveAlone(ctx, listen, data)
+		return serveAlone(ctx, listen, data, limit.New(values))
 	case data != "":
 		return errors.New("--data goes with --listen")
+	case proto.Size(values) > 0:
+		return errors.New("--limit goes with --listen")
 	case descriptors != "":
 		fds, err := parseDescriptors(descriptors)
 		if err != nil {

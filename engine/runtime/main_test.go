@@ -74,9 +74,12 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{"", "", "engine=1", "not NAME=NUMBER"},
 		{"", "", "network=300", `no descriptor "engine"`},
 	} {
-		if err := run(t.Context(), c.listen, c.data, c.descriptors); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := run(t.Context(), c.listen, c.data, nil, c.descriptors); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("run(%q, %q, %q) = %v; want %q", c.listen, c.data, c.descriptors, err, c.want)
 		}
+	}
+	if err := run(t.Context(), "", "", &machinepb.Limits{Calls: 10}, "engine=3"); err == nil || err.Error() != "--limit goes with --listen" {
+		t.Errorf("limits for a node: %v", err)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/cosi-os/cosi/engine/runtime/audit"
 	"github.com/cosi-os/cosi/engine/runtime/console"
 	"github.com/cosi-os/cosi/engine/runtime/host"
+	"github.com/cosi-os/cosi/engine/runtime/limit"
 	"github.com/cosi-os/cosi/engine/runtime/network"
 	"github.com/cosi-os/cosi/engine/runtime/node"
 	"github.com/cosi-os/cosi/engine/runtime/output"
@@ -77,6 +78,7 @@ type nodeRuntime struct {
 
 	top    *schema.State // below access
 	audit  *audit.Log
+	limits *limit.Limiter
 	people state.State   // what people see of it
 	stored output.Writer // below schema: the runtime's own lines of logs need no check
 	output output.Writer
@@ -101,7 +103,7 @@ func newRuntime(fds descriptors, conn *wire.Conn) (*nodeRuntime, error) {
 	if first.Hello.Version != wire.Version {
 		return nil, fmt.Errorf("engine: it speaks version %d of the frames, this runtime %d", first.Hello.Version, wire.Version)
 	}
-	r := &nodeRuntime{fds: fds, hello: *first.Hello, server: server.New(peer.State)}
+	r := &nodeRuntime{fds: fds, hello: *first.Hello, server: server.New(peer.State), limits: limit.New(nil)}
 	var err error
 	if r.declarations, err = readDeclarations(filepath.Join(r.hello.Root, declaration.Dir)); err != nil {
 		return nil, err
@@ -113,7 +115,7 @@ func newRuntime(fds descriptors, conn *wire.Conn) (*nodeRuntime, error) {
 	if err := schema.Load(set, r.declarations); err != nil {
 		return nil, err
 	}
-	if r.storage, err = storage.Open(r.hello.Storage, log.Options{Limits: limits, Warn: warn}); err != nil {
+	if r.storage, err = storage.Open(r.hello.Storage, log.Options{Limits: history, Most: r.limits.ResourcesOfKind, Warn: warn}); err != nil {
 		return nil, err
 	}
 	if err := r.layers(set); err != nil {
@@ -125,7 +127,7 @@ func newRuntime(fds descriptors, conn *wire.Conn) (*nodeRuntime, error) {
 
 // layers puts schema and router in front of the stores.
 func (r *nodeRuntime) layers(set *kinds.Set) error {
-	store := memory.New(memory.Options{Limits: limits})
+	store := memory.New(memory.Options{Limits: history, Most: r.limits.ResourcesOfKind})
 	r.epoch = store.Epoch()
 	durable := map[string]state.State{}
 	if kept := r.storage.State(); kept != nil {
@@ -134,6 +136,11 @@ func (r *nodeRuntime) layers(set *kinds.Set) error {
 		}
 	}
 	routed := router.New(store, durable)
+	if values, err := limit.Read(context.Background(), routed); err != nil {
+		warn(fmt.Errorf("limits: %w", err)) // then the defaults hold
+	} else {
+		r.limits.Set(values)
+	}
 	r.top = schema.New(routed, set, "")
 	r.output, r.stored = output.New(r.top), output.New(routed)
 	r.top.Check(network.Certificates, network.CheckCertificates)
@@ -210,6 +217,7 @@ func (r *nodeRuntime) start(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return r.host.Shutdown(ctx, r.top, r.powerful) })
 	group.Go(func() error { return r.storage.Run(ctx) })
 	group.Go(func() error { return r.audit.Run(ctx) })
+	group.Go(func() error { return r.limits.Run(ctx, r.top, r.output) })
 	group.Go(func() error { return r.resetter.Run(ctx) })
 	if _, there := r.fds[wire.FDLocal]; there {
 		listener, err := r.fds.listener(wire.FDLocal)
@@ -230,7 +238,10 @@ func (r *nodeRuntime) servePlugin(ctx context.Context, listener net.Listener, d 
 		uid = uint32(own)
 	}
 	err := plugins.Serve(ctx, listener, d, uid, plugins.Config{
-		Table: r.table, State: r.top, Record: r.audit.Plugin, Options: server.Options(),
+		Table: r.table, State: r.top, Options: r.options(),
+		Guard: func(seen state.State, name string) state.State {
+			return r.limits.State(r.audit.Plugin(seen, name), "plugin/"+name)
+		},
 		Register:   func(g grpc.ServiceRegistrar, _ state.State) { r.server.Register(g) },
 		Registered: &pluginpb.Registered{RuntimeVersion: r.version, Epoch: r.epoch},
 	})
@@ -242,24 +253,31 @@ func (r *nodeRuntime) servePlugin(ctx context.Context, listener net.Listener, d 
 
 // serveLocal serves the user who started engine --root, as an admin.
 func (r *nodeRuntime) serveLocal(ctx context.Context, listener net.Listener) error {
-	admin := r.audit.People(access.New(r.people, access.Person{Role: access.Admin, Definitions: r.top.Definition}), audit.Who{Name: "local", Role: string(access.Admin)})
-	g := grpc.NewServer(append(server.Options(), grpc.Creds(peer.UID(uint32(os.Getuid()), admin)))...)
+	admin := r.limits.State(r.audit.People(
+		access.New(r.people, access.Person{Role: access.Admin, Definitions: r.top.Definition}), audit.Who{Name: "local", Role: string(access.Admin)},
+	), "local")
+	g := grpc.NewServer(append(r.options(), grpc.Creds(peer.UID(uint32(os.Getuid()), admin)))...)
 	r.server.Register(g)
 	return serve(ctx, g, listener)
 }
 
 func (r *nodeRuntime) gate() *network.Gate {
 	return network.New(network.Config{
-		State: r.people, Definitions: r.top.Definition, Audit: r.audit, Output: r.output, Name: r.name, Now: time.Now,
+		State: r.people, Definitions: r.top.Definition, Audit: r.audit, Limits: r.limits, Output: r.output, Name: r.name, Now: time.Now,
 		Listen: func() (net.Listener, error) { return r.fds.listen(wire.FDNetwork) },
 		Server: func(o ...grpc.ServerOption) *grpc.Server {
-			g := grpc.NewServer(slices.Concat(server.Options(), networkOptions(), o)...)
+			g := grpc.NewServer(slices.Concat(r.options(), networkOptions(), o)...)
 			r.server.Register(g)
 			return g
 		},
 		Listening: func() { r.stage("api"); r.node.Listening() },
 		Refused:   r.node.Refused,
 	})
+}
+
+// options are those of every server.
+func (r *nodeRuntime) options() []grpc.ServerOption {
+	return append(server.Options(), grpc.MaxRecvMsgSize(int(r.limits.Values().GetMessageBytes())))
 }
 
 // networkOptions find clients that have gone without a word, and let those that watch for long keep NAT entries alive.
@@ -321,8 +339,8 @@ func imageVersion(root string) (string, error) {
 	return image.Version, nil
 }
 
-// limits keep the last lines of each process however busy another is.
-func limits(k state.Kind) memory.Limits {
+// history keeps the last lines of each process however busy another is.
+func history(k state.Kind) memory.Limits {
 	if k == host.LogKind {
 		return memory.Limits{Events: 2048, Bytes: 2 << 20, EventsOfID: 500}
 	}

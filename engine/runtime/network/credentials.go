@@ -118,7 +118,8 @@ func (c *trackedConn) admission() (*admission, error) {
 	}
 	fresh.who.Address = c.RemoteAddr().String()
 	fresh.person.Definitions = c.gate.Definitions
-	fresh.state = c.gate.Audit.People(access.New(keeper{c.gate.Config.State, c}, fresh.person), fresh.who)
+	seen := c.gate.Audit.People(access.New(keeper{c.gate.Config.State, c}, fresh.person), fresh.who)
+	fresh.state = c.gate.Limits.State(seen, fresh.who.Role+"/"+fresh.who.Name)
 	c.last.Store(fresh)
 	return fresh, nil
 }

@@ -17,6 +17,7 @@ import (
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/access"
 	"github.com/cosi-os/cosi/engine/runtime/audit"
+	"github.com/cosi-os/cosi/engine/runtime/limit"
 	"github.com/cosi-os/cosi/engine/runtime/observe"
 	"github.com/cosi-os/cosi/engine/runtime/output"
 	"github.com/cosi-os/cosi/engine/runtime/state"
@@ -44,6 +45,7 @@ type Config struct {
 	State       state.State
 	Definitions access.Definitions
 	Audit       *audit.Log
+	Limits      *limit.Limiter
 	Output      output.Writer
 	// Listen makes the socket listen. It is called once.
 	Listen func() (net.Listener, error)

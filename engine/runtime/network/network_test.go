@@ -22,6 +22,7 @@ import (
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/engine/runtime/access"
 	"github.com/cosi-os/cosi/engine/runtime/audit"
+	"github.com/cosi-os/cosi/engine/runtime/limit"
 	"github.com/cosi-os/cosi/engine/runtime/output"
 	"github.com/cosi-os/cosi/engine/runtime/peer"
 	"github.com/cosi-os/cosi/engine/runtime/server"
@@ -122,7 +123,7 @@ func newNode(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	gate := New(Config{
-		State: n.store, Audit: log, Definitions: func(string) *metapb.ResourceDefinitionSpec { return nil }, Output: output.New(n.store),
+		State: n.store, Audit: log, Limits: limit.New(nil), Definitions: func(string) *metapb.ResourceDefinitionSpec { return nil }, Output: output.New(n.store),
 		Listen: func() (net.Listener, error) { return listener, nil },
 		Server: func(o ...grpc.ServerOption) *grpc.Server {
 			g := grpc.NewServer(append(server.Options(), o...)...)

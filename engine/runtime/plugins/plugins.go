@@ -22,8 +22,8 @@ type Config struct {
 	Table *Table
 	// State is the layer below access.
 	State state.State
-	// Record, if set, returns the state that a plugin sees with its refused calls recorded.
-	Record func(seen state.State, plugin string) state.State
+	// Guard, if set, is put around what a plugin sees.
+	Guard func(seen state.State, plugin string) state.State
 	// Register puts cosi.resource.State for a State on a gRPC server. The State is that of peer.State too.
 	Register func(grpc.ServiceRegistrar, state.State)
 	// Registered is the answer to each registration.
@@ -36,8 +36,8 @@ type Config struct {
 func Serve(ctx context.Context, listener net.Listener, d *declaration.Declaration, uid uint32, c Config) error {
 	identity := access.NewPlugin(d)
 	guarded := access.New(c.State, identity)
-	if c.Record != nil {
-		guarded = c.Record(guarded, d.Name)
+	if c.Guard != nil {
+		guarded = c.Guard(guarded, d.Name)
 	}
 	server := grpc.NewServer(append([]grpc.ServerOption{grpc.Creds(peer.UID(uid, guarded))}, c.Options...)...)
 	c.Register(server, guarded)

@@ -70,6 +70,7 @@ func TestEverySentinelHasItsCode(t *testing.T) {
 		state.ErrConflict: codes.FailedPrecondition, state.ErrPhase: codes.InvalidArgument, state.ErrFinalizers: codes.FailedPrecondition,
 		state.ErrInvalid: codes.InvalidArgument, state.ErrDenied: codes.PermissionDenied, state.ErrUnimplemented: codes.Unimplemented,
 		state.ErrBookmark: codes.FailedPrecondition, state.ErrSlow: codes.ResourceExhausted, state.ErrLimit: codes.ResourceExhausted,
+		state.ErrFrozen: codes.FailedPrecondition, state.ErrNoSpace: codes.ResourceExhausted,
 		context.Canceled: codes.Canceled, context.DeadlineExceeded: codes.DeadlineExceeded,
 	}
 	for _, sentinel := range append(state.Sentinels(), context.Canceled, context.DeadlineExceeded) {

@@ -64,6 +64,9 @@ func (s *Store) join(p state.Pointer, o state.WriteOptions, decide func(*resourc
 	}
 	current, on := s.current(p)
 	c, err = decide(current)
+	if err == nil {
+		err = s.Room(c, s.options.Most) // what is pending does not count: a batch may go over
+	}
 	if err != nil || o.DryRun || c.None() {
 		return c, on, false, err
 	}

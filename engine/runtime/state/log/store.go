@@ -49,6 +49,8 @@ type Options struct {
 	// Limits bound the history of a kind; nil: memory.DefaultLimits for each. EventsOfID is not kept beyond the kind's history when the
 	// store is opened again.
 	Limits func(state.Kind) memory.Limits
+	// Most is how many resources of a kind there may be, of those written from now on; nil: any number.
+	Most func() int
 	// SegmentBytes is the size of a segment; 0: 4 MiB.
 	SegmentBytes int64
 	// SnapshotBytes is how much log there is at least between two snapshots; 0: twice the size of a segment.

@@ -28,7 +28,8 @@ import (
 // Store is a state.State in memory. It is safe for concurrent use.
 type Store struct {
 	*Table
-	now func() time.Time
+	now  func() time.Time
+	most func() int
 
 	mu       sync.Mutex // held from the check of a write to its application; guards the field below
 	sequence uint64
@@ -42,6 +43,8 @@ type Options struct {
 	Now func() time.Time
 	// Limits bound the history of a kind; nil: DefaultLimits for each.
 	Limits func(state.Kind) Limits
+	// Most is how many resources of a kind there may be; nil: any number.
+	Most func() int
 }
 
 // New returns an empty store with a new epoch: bookmarks of earlier stores are not valid in it.
@@ -51,7 +54,7 @@ func New(o Options) *Store {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Store{Table: NewTable(epoch, o.Limits), now: o.Now}
+	return &Store{Table: NewTable(epoch, o.Limits), now: o.Now, most: o.Most}
 }
 
 // Create stores r. See state.State.
@@ -99,6 +102,9 @@ func (s *Store) commit(p state.Pointer, o state.WriteOptions, decide func(*resou
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, err := decide(s.Lookup(p))
+	if err == nil {
+		err = s.Room(c, s.most)
+	}
 	if err != nil || o.DryRun || c.None() {
 		return c, nil, err
 	}

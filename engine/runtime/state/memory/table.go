@@ -97,6 +97,39 @@ func (t *Table) makeKind(k state.Kind) *kind {
 	return known
 }
 
+// mostKinds is how many kinds may be written or watched: a kind that was stays.
+const mostKinds = 10_000
+
+// Room fails with state.ErrLimit when c creates a resource of a kind that has as many as it may have, or of one kind too many.
+func (t *Table) Room(c change.Change, most func() int) error {
+	if c.Before != nil || c.After == nil {
+		return nil
+	}
+	name := c.Pointer().Kind
+	k := t.kind(name)
+	if k == nil {
+		return t.roomForKind()
+	}
+	if most == nil {
+		return nil
+	}
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if n := len(k.byID); n >= most() {
+		return fmt.Errorf("%w: there are %d resources of %s, and %d are allowed", state.ErrLimit, n, name, most())
+	}
+	return nil
+}
+
+func (t *Table) roomForKind() error {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if n := len(t.kinds); n >= mostKinds {
+		return fmt.Errorf("%w: %d kinds are in use, and %d are allowed", state.ErrLimit, n, mostKinds)
+	}
+	return nil
+}
+
 // Lookup returns a resource, nil if there is none.
 func (t *Table) Lookup(p state.Pointer) *resourcepb.Resource {
 	k := t.kind(p.Kind)

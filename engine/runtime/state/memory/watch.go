@@ -33,6 +33,11 @@ func (t *Table) Watch(ctx context.Context, request state.WatchRequest) (state.Wa
 	if err != nil {
 		return nil, err
 	}
+	if t.kind(request.Kind) == nil {
+		if err := t.roomForKind(); err != nil {
+			return nil, err
+		}
+	}
 	k := t.makeKind(request.Kind)
 	w := &watch{ctx: ctx, kind: k, id: request.ID, selector: selector}
 	switch {
