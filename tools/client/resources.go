@@ -97,7 +97,7 @@ func (c *Client) applyOnce(ctx context.Context, k *kinds.Kind, r *resourcepb.Res
 	if m := old.GetMetadata(); m.GetPhase() == phaseTearingDown {
 		return "", nil, fmt.Errorf("%w and held by %s: apply it again once it is gone", ErrTearingDown, strings.Join(m.GetFinalizers(), ", "))
 	}
-	fresh := merge(old, r)
+	fresh := Merge(old, r)
 	if same(k, old, fresh) {
 		return Unchanged, old, nil
 	}
@@ -105,23 +105,29 @@ func (c *Client) applyOnce(ctx context.Context, k *kinds.Kind, r *resourcepb.Res
 	return Updated, response.GetResource(), err
 }
 
-// nodeAnnotation begins the annotations that a node writes.
-const nodeAnnotation = "cosi.dev/"
+// nodePrefix begins the labels and annotations that COSI itself writes: an apply that does not name one leaves it.
+const nodePrefix = "cosi.dev/"
 
-func merge(old, r *resourcepb.Resource) *resourcepb.Resource {
+// Merge returns old as an Apply of r would leave it.
+func Merge(old, r *resourcepb.Resource) *resourcepb.Resource {
 	fresh := proto.Clone(old).(*resourcepb.Resource)
-	fresh.Metadata.Labels = maps.Clone(r.GetMetadata().GetLabels())
-	annotations := maps.Clone(r.GetMetadata().GetAnnotations())
-	for key, value := range old.GetMetadata().GetAnnotations() {
-		if _, set := annotations[key]; !set && strings.HasPrefix(key, nodeAnnotation) {
-			if annotations == nil {
-				annotations = map[string]string{}
+	fresh.Metadata.Labels = keepNodes(r.GetMetadata().GetLabels(), old.GetMetadata().GetLabels())
+	fresh.Metadata.Annotations = keepNodes(r.GetMetadata().GetAnnotations(), old.GetMetadata().GetAnnotations())
+	fresh.Spec = r.GetSpec()
+	return fresh
+}
+
+// keepNodes returns wanted with what begins as the node's own and was there.
+func keepNodes(wanted, old map[string]string) map[string]string {
+	fresh := maps.Clone(wanted)
+	for key, value := range old {
+		if _, set := fresh[key]; !set && strings.HasPrefix(key, nodePrefix) {
+			if fresh == nil {
+				fresh = map[string]string{}
 			}
-			annotations[key] = value
+			fresh[key] = value
 		}
 	}
-	fresh.Metadata.Annotations = annotations
-	fresh.Spec = r.GetSpec()
 	return fresh
 }
 

@@ -46,7 +46,7 @@ func TestApplyKeepsWhatTheNodeAdded(t *testing.T) {
 			Annotations: map[string]string{"cosi.dev/cause": "d", "cosi.dev/provenance": "p"}},
 		Spec: wanted.GetSpec(),
 	}
-	got := merge(old, wanted)
+	got := Merge(old, wanted)
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}

@@ -22,6 +22,11 @@ const apiVersion = 1
 // Watch calls f with each event until ctx ends, f returns an error (ErrStop: nil), or the node ends the stream. An empty id watches the
 // whole kind. f gets the events of resources, BOOTSTRAPPED and NOOP; ERRORED is returned as an error.
 func (c *Client) Watch(ctx context.Context, k *kinds.Kind, id string, o *resourcepb.WatchOptions, f func(*resourcepb.Event) error) error {
+	return c.watch(ctx, k, id, o, func() {}, f)
+}
+
+// watch is Watch that calls established when the node has accepted it.
+func (c *Client) watch(ctx context.Context, k *kinds.Kind, id string, o *resourcepb.WatchOptions, established func(), f func(*resourcepb.Event) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	request := &resourcepb.WatchRequest{Namespace: k.Namespace(), Type: k.Type(), Options: o, ApiVersion: apiVersion}
@@ -40,6 +45,7 @@ func (c *Client) Watch(ctx context.Context, k *kinds.Kind, id string, o *resourc
 		if err != nil {
 			return Explain(err)
 		}
+		established()
 		for _, event := range response.GetEvent() {
 			if event.GetEventType() == resourcepb.EventType_ERRORED {
 				return fmt.Errorf("%w: %s", ErrEnded, event.GetError())

@@ -142,7 +142,7 @@ func (g *getCommand) watch(ctx context.Context, c *client.Client, k *kinds.Kind,
 	t := newTable(g.out, g.colours, header(k)...)
 	var rows [][]string
 	filling := id == ""
-	err := c.Watch(ctx, k, id, options, func(e *resourcepb.Event) error {
+	err := c.Follow(ctx, k, id, options, g.lost(), func(e *resourcepb.Event) error {
 		switch e.GetEventType() {
 		case resourcepb.EventType_NOOP:
 			return nil

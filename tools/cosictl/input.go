@@ -9,10 +9,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cosi-os/cosi/api/kinds"
+	"google.golang.org/protobuf/proto"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/api/document"
+	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/api/kinds/builtin"
 )
 
 // extensions are those of files that a directory is searched for.
@@ -23,6 +26,7 @@ type item struct {
 	document *document.Document
 	kind     *kinds.Kind
 	resource *resourcepb.Resource
+	defines  *kinds.Kind // if it is a definition
 }
 
 func (i *item) String() string { return i.kind.Singular() + "/" + i.resource.GetMetadata().GetId() }
@@ -40,34 +44,47 @@ func (a *app) read(ctx context.Context, paths []string, find lookup) ([]*item, e
 	if err != nil {
 		return nil, err
 	}
-	rules := &rules{}
-	var items []*item
+	var documents []*document.Document
 	count := 0
+	problem := func(all ...document.Problem) {
+		for _, p := range all {
+			fmt.Fprintln(a.err, p)
+		}
+		count += len(all)
+	}
 	for _, file := range files {
 		data, err := a.readFile(file)
 		if err != nil {
 			return nil, err
 		}
-		documents, problems := document.Parse(file, data)
+		parsed, problems := document.Parse(file, data)
+		problem(problems...)
+		documents = append(documents, parsed...)
+	}
+	r := &reader{rules: &rules{}, find: find}
+	items := map[*document.Document]*item{}
+	// Definitions first: the other documents may be of their kinds, wherever they stand.
+	for _, definitions := range []bool{true, false} {
 		for _, d := range documents {
-			i, wrong := resolve(ctx, d, find, rules)
-			if len(wrong) == 0 {
-				items = append(items, i)
+			if k, err := builtin.Set().Lookup(d.Metadata.Type); (err == nil && k.Type() == definitionType) != definitions {
+				continue
 			}
-			problems = append(problems, wrong...)
+			i, wrong := r.resolve(ctx, d)
+			problem(wrong...)
+			items[d] = i
 		}
-		for _, p := range problems {
-			fmt.Fprintln(a.err, p)
-		}
-		count += len(problems)
 	}
 	switch {
 	case count > 0:
 		return nil, fmt.Errorf("%s", plural(count, "problem"))
-	case len(items) == 0:
+	case len(documents) == 0:
 		return nil, fmt.Errorf("%s: no resources", strings.Join(paths, ", "))
 	}
-	return items, nil
+	var all []*item
+	for _, d := range documents {
+		all = append(all, items[d])
+	}
+	return all, nil
 }
 
 func plural(n int, noun string) string {
@@ -77,11 +94,34 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %s", n, noun)
 }
 
-func resolve(ctx context.Context, d *document.Document, find lookup, rules *rules) (*item, []document.Problem) {
+// Where kinds are defined, and where what people want lives.
+const (
+	definitionType  = "ResourceDefinitions.meta.cosi.dev"
+	namespaceConfig = "config"
+)
+
+// reader makes items of documents, and knows the kinds that they define.
+type reader struct {
+	rules   *rules
+	find    lookup
+	defined []*kinds.Kind
+}
+
+// kind prefers what the files define to what there is.
+func (r *reader) kind(ctx context.Context, name string) (*kinds.Kind, error) {
+	if set, err := kinds.NewSet(r.defined...); err == nil && len(r.defined) > 0 {
+		if k, err := set.Lookup(name); err == nil {
+			return k, nil
+		}
+	}
+	return r.find(ctx, name)
+}
+
+func (r *reader) resolve(ctx context.Context, d *document.Document) (*item, []document.Problem) {
 	at := func(field, message string) []document.Problem {
 		return []document.Problem{{Source: d.Source, Document: d.Index, Line: d.FieldLine(field), Field: field, Message: message}}
 	}
-	k, err := find(ctx, d.Metadata.Type)
+	k, err := r.kind(ctx, d.Metadata.Type)
 	if err != nil {
 		return nil, at("metadata.type", err.Error())
 	}
@@ -89,18 +129,34 @@ func resolve(ctx context.Context, d *document.Document, find lookup, rules *rule
 	if err != nil {
 		return nil, at("metadata.type", err.Error())
 	}
-	r, problems := d.Resolve(set)
+	resource, problems := d.Resolve(set)
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	broken, err := rules.check(k, r.GetSpec().GetProtoSpec())
+	broken, err := r.rules.check(k, resource.GetSpec().GetProtoSpec())
 	if err != nil {
 		return nil, at("spec", err.Error())
 	}
 	for _, b := range broken {
 		problems = append(problems, at(b.field, b.message)...)
 	}
-	return &item{document: d, kind: k, resource: r}, problems
+	i := &item{document: d, kind: k, resource: resource}
+	if k.Type() == definitionType && len(problems) == 0 {
+		if i.defines, err = defines(resource); err != nil {
+			return nil, at("spec.descriptors", err.Error())
+		}
+		r.defined = append(r.defined, i.defines)
+	}
+	return i, problems
+}
+
+// defines returns the kind of a definition.
+func defines(r *resourcepb.Resource) (*kinds.Kind, error) {
+	d := &metapb.ResourceDefinitionSpec{}
+	if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), d); err != nil {
+		return nil, err
+	}
+	return kinds.FromDefinition(d)
 }
 
 func (a *app) readFile(file string) ([]byte, error) {

@@ -74,20 +74,11 @@ func (l *logsCommand) run(ctx context.Context, c *client.Client, args []string) 
 		err = c.Watch(ctx, k, args[0], &resourcepb.WatchOptions{TailEvents: l.tail, Aggregated: true}, func(e *resourcepb.Event) error {
 			return l.event(k, e)
 		})
-		if !l.follow || !lost(err) || ctx.Err() != nil {
+		if !l.follow || !client.Lost(err) && client.Code(err) != codes.NotFound || ctx.Err() != nil {
 			return interrupted(ctx, err)
 		}
 		l.again(ctx, err)
 	}
-}
-
-// lost reports whether a watch ended for a reason that passes: the runtime restarts, the node reboots, too much was printed at once.
-func lost(err error) bool {
-	switch client.Code(err) {
-	case codes.Unavailable, codes.ResourceExhausted, codes.NotFound:
-		return true
-	}
-	return errors.Is(err, client.ErrEnded)
 }
 
 // catchUp is how many lines are looked at again after the connection was lost. Those that were printed are left out by their time:

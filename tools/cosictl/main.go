@@ -1,6 +1,7 @@
 // Cosictl is the command line client of a node: it reads, writes and watches resources, and makes keys and user data.
 //
-// Exit codes: 0 done, 1 an error, 2 a command line that makes no sense, 3 what was waited for has not come.
+// Exit codes: 0 done, 1 an error, 2 a command line that makes no sense, 3 what was waited for has not come. As is usual, diff ends with 1
+// when there are differences and with 2 for an error.
 package main
 
 import (
@@ -69,12 +70,16 @@ func run(ctx context.Context, args []string, a *app) int {
 	if err == nil {
 		return exitOK
 	}
+	if _, ok := err.(differs); ok {
+		return exitError
+	}
 	fmt.Fprintf(a.err, "cosictl: %v\n", err)
 	var usage usageError
 	var late timeoutError
+	var undecided unsure
 	var unready *client.TimeoutError
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.As(err, &undecided):
 		return exitUsage
 	case errors.As(err, &late), errors.As(err, &unready):
 		return exitTimeout

@@ -30,7 +30,8 @@ func newWatch(a *app) *cobra.Command {
 
   {"event":"UPDATED","bookmark":"…","resource":{"metadata":{…},"spec":{…}},"old":{…}}
 
-What is there comes first, as CREATED, and then BOOTSTRAPPED. --from goes on after the bookmark of an earlier event.`,
+What is there comes first, as CREATED, and then BOOTSTRAPPED. --from goes on after the bookmark of an earlier event. When the connection is
+lost, the watch goes on where it was; if the node no longer has what followed, it says so and begins anew.`,
 		Example: `  cosictl watch mountstatus
   cosictl watch mount/data
   cosictl watch links --only-new | jq -r .resource.metadata.id`,
@@ -68,7 +69,7 @@ func (w *watchCommand) run(ctx context.Context, c *client.Client, args []string)
 		return err
 	}
 	first := id != "" && w.onlyNew // the state of one resource always comes first
-	err = c.Watch(ctx, k, id, options, func(e *resourcepb.Event) error {
+	err = c.Follow(ctx, k, id, options, w.lost(), func(e *resourcepb.Event) error {
 		if first {
 			first = false
 			return nil
@@ -76,6 +77,21 @@ func (w *watchCommand) run(ctx context.Context, c *client.Client, args []string)
 		return printEvent(w.app, k, e)
 	})
 	return interrupted(ctx, err)
+}
+
+// lost returns what tells the person that a watch was interrupted: once for each time, however often it is tried again.
+func (a *app) lost() func(error, bool) {
+	last := ""
+	return func(reason error, missed bool) {
+		text := reason.Error() + ": trying again"
+		if missed {
+			text = reason.Error() + ": events may be missing, what is there comes again"
+		}
+		if text != last {
+			fmt.Fprintf(a.err, "cosictl: %s\n", text)
+		}
+		last = text
+	}
 }
 
 func printEvent(a *app, k *kinds.Kind, e *resourcepb.Event) error {
