@@ -116,7 +116,7 @@ var (
 
 // clients are sockets that wait for answers from outside, by the plugin whose they are; %d is its uid.
 var clients = map[string]string{
-	"network": `^packet protocol 0800 uid %d$`, // DHCP, while it asks
+	"network": `^packet protocol (0000|0800) uid %d$`, // DHCP, while it asks; 0000 until it is bound: nothing comes in before
 }
 
 // checkSockets: nothing but the API listens, and the sockets of clients are known by name.
