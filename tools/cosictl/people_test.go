@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -262,4 +263,22 @@ func TestAWatchGoesOnAfterARestart(t *testing.T) {
 	}
 	nobody := newPerson(t, "unix:///nowhere")
 	nobody.want(exitError, "watch", "mounts")
+}
+
+func TestSchemaOfKinds(t *testing.T) {
+	p := newPerson(t, "unix://"+startRuntime(t))
+	golden(t, "schema", p.want(exitOK, "schema", "mount", "--offline"))
+	p.want(exitOK, "apply", "-f", p.file("all.yaml", widgets(t)))
+	for text, args := range map[string][]string{
+		"Widgets.example.com":           {"schema"},
+		"MountPoints.storage.cosi.dev":  {"schema", "--offline"},
+		`"title": "A resource of a COSI`: {"schema", "mount", "widget"},
+	} {
+		if got := p.want(exitOK, args...); !strings.Contains(got, text) || !json.Valid([]byte(got)) {
+			t.Errorf("cosictl %s lacks %s", strings.Join(args, " "), text)
+		}
+	}
+	if text := p.want(exitError, "schema", "muont"); !strings.Contains(text, "did you mean") {
+		t.Errorf("said %q", text)
+	}
 }
