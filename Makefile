@@ -47,10 +47,11 @@ bench: ## Measure the figures that the README states
 	@$(MAKE) --no-print-directory image DEFINITION=bench
 	@$(GO) run ./hack/bench
 
-soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most TIME (20m); goes on where it stopped
+soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most TIME (20m); goes on where it stopped. WHAT=plug or first-boot: a node in a VM
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./engine/runtime
-	@$(GO) run ./hack/soak -program $(BIN)/runtime -rounds $(or $(ROUNDS),1000) -seed $(or $(SEED),1) -for $(or $(TIME),20m)
+	@test "$(or $(WHAT),runtime)" = runtime || $(MAKE) --no-print-directory image
+	@$(GO) run ./hack/soak -what $(or $(WHAT),runtime) -rounds $(or $(ROUNDS),1000) -seed $(or $(SEED),1) -for $(or $(TIME),20m)
 
 lint: ## Check formatting, vet, import rules, generated code
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }

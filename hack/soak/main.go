@@ -1,7 +1,7 @@
-// Soak kills a runtime a thousand times under load and appends to a file what came of it: which commit, how many rounds, what was wrong.
-// It goes on where it was interrupted.
+// Soak kills a runtime, or the machine below it, many times under load and appends to a file what came of it: which commit, how many
+// rounds, what was wrong. It goes on where it was interrupted.
 //
-//	go run ./hack/soak -program build/bin/runtime -rounds 1000 -seed 1 -for 20m -record docs/soak.md
+//	go run ./hack/soak -what runtime -rounds 1000 -seed 1 -for 20m -record docs/soak.md
 package main
 
 import (
@@ -20,28 +20,45 @@ import (
 	"time"
 
 	"github.com/cosi-os/cosi/hack/soak/kills"
+	"github.com/cosi-os/cosi/tools/qemu"
 )
 
 func main() {
-	program := flag.String("program", "build/bin/runtime", "the `runtime` to kill")
+	var o options
+	flag.StringVar(&o.what, "what", whatRuntime, "what is done: runtime (killed), plug (pulled, in the middle of writes), first-boot (cut off)")
+	flag.StringVar(&o.program, "program", "build/bin/runtime", "the `runtime` to kill")
+	flag.StringVar(&o.image, "image", "build/cosi-base-amd64.raw", "the `image` of the node whose plug is pulled")
 	rounds := flag.Int("rounds", 1000, "how often")
 	seed := flag.Uint64("seed", 1, "of the moments and the writes")
 	limit := flag.Duration("for", 20*time.Minute, "stop after that long, to go on the next time")
-	progress := flag.String("progress", "build/soak.json", "`file` that says where to go on")
+	progress := flag.String("progress", "", "`file` that says where to go on (default build/soak-WHAT.json)")
 	record := flag.String("record", "docs/soak.md", "`file` to append to")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	if err := run(ctx, *program, *rounds, *seed, *progress, *record); err != nil {
+	if *progress == "" {
+		*progress = "build/soak-" + o.what + ".json"
+	}
+	if err := run(ctx, o, *rounds, *seed, *progress, *record); err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
 		os.Exit(1)
 	}
 }
 
+// What may be done.
+const (
+	whatRuntime   = "runtime"
+	whatPlug      = "plug"
+	whatFirstBoot = "first-boot"
+)
+
+type options struct{ what, program, image string }
+
 // state is where a soak stands, for one commit, seed and number of rounds.
 type state struct {
+	What     string
 	Commit   string
 	Seed     uint64
 	Rounds   int
@@ -51,12 +68,12 @@ type state struct {
 	Failures []string
 }
 
-func run(ctx context.Context, program string, rounds int, seed uint64, progress, record string) error {
+func run(ctx context.Context, o options, rounds int, seed uint64, progress, record string) error {
 	commit, err := commit()
 	if err != nil {
 		return err
 	}
-	s, err := load(progress, state{Commit: commit, Seed: seed, Rounds: rounds})
+	s, err := load(progress, state{What: o.what, Commit: commit, Seed: seed, Rounds: rounds})
 	if err != nil {
 		return err
 	}
@@ -65,9 +82,10 @@ func run(ctx context.Context, program string, rounds int, seed uint64, progress,
 		return err
 	}
 	fmt.Printf("commit %s, seed %d: %d of %d rounds are done\n", s.Commit, s.Seed, s.Done, s.Rounds)
-	c := kills.Runtime{Program: program, Dir: dir, Log: os.Stderr}.Config()
-	c.Seed, c.First, c.Rounds = seed, s.Done, rounds-s.Done
-	report := kills.Run(ctx, c)
+	report, err := o.kill(ctx, dir, seed, s.Done, rounds-s.Done)
+	if err != nil {
+		return err
+	}
 	s.Done += report.Done
 	s.Writes += report.Writes
 	s.Events += report.Events
@@ -80,6 +98,32 @@ func run(ctx context.Context, program string, rounds int, seed uint64, progress,
 		return fmt.Errorf("%s\nwhat is left of it is in %s", strings.Join(report.Failures, "\n"), dir)
 	}
 	return os.RemoveAll(dir)
+}
+
+// kill does the rounds.
+func (o options) kill(ctx context.Context, dir string, seed uint64, first, rounds int) (kills.Report, error) {
+	var c kills.Config
+	switch o.what {
+	case whatRuntime:
+		c = kills.Runtime{Program: o.program, Dir: dir, Log: os.Stderr}.Config()
+	case whatPlug, whatFirstBoot:
+		host, err := qemu.Find(ctx)
+		if err != nil {
+			return kills.Report{}, err
+		}
+		m, err := kills.NewMachine(host, o.image, dir, os.Stderr)
+		if err != nil {
+			return kills.Report{}, err
+		}
+		if o.what == whatFirstBoot {
+			return m.FirstBoots(ctx, seed, first, rounds), nil
+		}
+		c = m.Config()
+	default:
+		return kills.Report{}, fmt.Errorf("-what %s: must be %s, %s or %s", o.what, whatRuntime, whatPlug, whatFirstBoot)
+	}
+	c.Seed, c.First, c.Rounds = seed, first, rounds
+	return kills.Run(ctx, c), nil
 }
 
 // commit names what is tested, and whether it is exactly that.
@@ -104,7 +148,7 @@ func load(path string, fresh state) (state, error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return fresh, fmt.Errorf("%s: %w", path, err)
 	}
-	if s.Commit != fresh.Commit || s.Seed != fresh.Seed || s.Rounds != fresh.Rounds || s.Done >= s.Rounds || len(s.Failures) > 0 {
+	if s.What != fresh.What || s.Commit != fresh.Commit || s.Seed != fresh.Seed || s.Rounds != fresh.Rounds || s.Done >= s.Rounds || len(s.Failures) > 0 {
 		return fresh, nil
 	}
 	return s, nil
@@ -123,11 +167,11 @@ func (s state) save(path string) error {
 
 const title = `# Soak
 
-Each line is a run of ` + "`make soak`" + `: a runtime that was killed with SIGKILL in the middle of writes and watches, and compared with what it had
-acknowledged. A run that was interrupted has a line for each part, which counts the parts before it.
+Each line is a run of ` + "`make soak`" + `: a runtime that was killed with SIGKILL in the middle of writes and watches, or a node whose plug was pulled then, and
+compared with what it had acknowledged; or a first boot that was cut off, and the next one. A run that was interrupted has a line for each part, which counts the parts before it.
 
-| commit | seed | rounds | writes acknowledged | events seen | failures |
-|---|---|---|---|---|---|
+| what | commit | seed | rounds | writes acknowledged | events seen | failures |
+|---|---|---|---|---|---|---|
 `
 
 func (s state) append(path string) error {
@@ -148,6 +192,6 @@ func (s state) append(path string) error {
 	if len(s.Failures) > 0 {
 		failures = strings.Join(s.Failures, "; ")
 	}
-	_, err = fmt.Fprintf(f, "| %s | %d | %d of %d | %d | %d | %s |\n", s.Commit, s.Seed, s.Done, s.Rounds, s.Writes, s.Events, failures)
+	_, err = fmt.Fprintf(f, "| %s | %s | %d | %d of %d | %d | %d | %s |\n", s.What, s.Commit, s.Seed, s.Done, s.Rounds, s.Writes, s.Events, failures)
 	return err
 }

@@ -19,6 +19,7 @@ func TestASoakGoesOnOnlyWhereItIsTheSame(t *testing.T) {
 	}{
 		{state{Commit: "a", Seed: 1, Rounds: 10}, 4},
 		{state{Commit: "b", Seed: 1, Rounds: 10}, 0},
+		{state{What: "plug", Commit: "a", Seed: 1, Rounds: 10}, 0},
 		{state{Commit: "a", Seed: 2, Rounds: 10}, 0},
 		{state{Commit: "a", Seed: 1, Rounds: 20}, 0},
 	} {
@@ -30,7 +31,7 @@ func TestASoakGoesOnOnlyWhereItIsTheSame(t *testing.T) {
 
 func TestEveryRunHasALine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "docs", "soak.md")
-	for _, s := range []state{{Commit: "a", Seed: 3, Rounds: 10, Done: 4}, {Commit: "a", Seed: 3, Rounds: 10, Done: 9, Failures: []string{"lost"}}} {
+	for _, s := range []state{{What: "plug", Commit: "a", Seed: 3, Rounds: 10, Done: 4}, {What: "plug", Commit: "a", Seed: 3, Rounds: 10, Done: 9, Failures: []string{"lost"}}} {
 		if err := s.append(path); err != nil {
 			t.Fatal(err)
 		}
@@ -39,7 +40,7 @@ func TestEveryRunHasALine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := title + "| a | 3 | 4 of 10 | 0 | 0 | none |\n| a | 3 | 9 of 10 | 0 | 0 | lost |\n"
+	want := title + "| plug | a | 3 | 4 of 10 | 0 | 0 | none |\n| plug | a | 3 | 9 of 10 | 0 | 0 | lost |\n"
 	if got := string(data); got != want || strings.Count(got, "# Soak") != 1 {
 		t.Errorf("the record is\n%s\nwant\n%s", got, want)
 	}

@@ -43,6 +43,8 @@ type Config struct {
 	Unready      time.Duration
 	OftenUnready int
 	FirstUnready bool
+	// Patience is how long a start and a comparison, or a load, may take; 0: 2 minutes.
+	Patience time.Duration
 
 	Log io.Writer // gets what went wrong
 	// Spoil, if set, is called after each kill, by tests that want something to be found.
@@ -52,7 +54,6 @@ type Config struct {
 const (
 	writersOfType   = 3
 	watchersOfType  = 2
-	patience        = 2 * time.Minute
 	resourcesOfEach = 8 // writer
 )
 
@@ -75,6 +76,9 @@ type run struct {
 
 // Run runs the rounds, until ctx is done or something is wrong: the directory then is as the failure left it.
 func Run(ctx context.Context, c Config) Report {
+	if c.Patience == 0 {
+		c.Patience = 2 * time.Minute
+	}
 	r := &run{Config: c}
 	for _, typ := range c.Types {
 		for w := range writersOfType {
@@ -115,7 +119,7 @@ func (r *run) round(ctx context.Context, n int, random *rand.Rand) error {
 		time.Sleep(time.Duration(random.Int64N(int64(r.Unready))))
 		return nil
 	}
-	comparing, done := context.WithTimeout(ctx, patience)
+	comparing, done := context.WithTimeout(ctx, r.Patience)
 	defer done()
 	c, err := victim.Dial(comparing)
 	if err != nil {
@@ -130,7 +134,7 @@ func (r *run) round(ctx context.Context, n int, random *rand.Rand) error {
 
 // load lets writers and watchers at the victim and kills it while they are at it.
 func (r *run) load(ctx context.Context, victim Victim, random *rand.Rand) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, r.Patience)
 	defer cancel()
 	var all []func(state) error
 	for _, w := range r.writers {
