@@ -4,7 +4,7 @@ DEFINITION ?= base
 BUILD      := build
 BIN        := $(BUILD)/bin
 GO         ?= go
-PROGRAMS   := ./tools/cosictl ./tools/cosi-image ./tools/cosi-run ./engine ./engine/runtime ./plugins
+PROGRAMS   := ./tools/cosictl ./tools/cosi-conformance ./tools/cosi-image ./tools/cosi-run ./engine ./engine/runtime ./plugins
 
 .DEFAULT_GOAL := help
 

@@ -270,8 +270,8 @@ func TestSchemaOfKinds(t *testing.T) {
 	golden(t, "schema", p.want(exitOK, "schema", "mount", "--offline"))
 	p.want(exitOK, "apply", "-f", p.file("all.yaml", widgets(t)))
 	for text, args := range map[string][]string{
-		"Widgets.example.com":           {"schema"},
-		"MountPoints.storage.cosi.dev":  {"schema", "--offline"},
+		"Widgets.example.com":            {"schema"},
+		"MountPoints.storage.cosi.dev":   {"schema", "--offline"},
 		`"title": "A resource of a COSI`: {"schema", "mount", "widget"},
 	} {
 		if got := p.want(exitOK, args...); !strings.Contains(got, text) || !json.Valid([]byte(got)) {

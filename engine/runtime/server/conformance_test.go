@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/server"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
@@ -25,6 +26,17 @@ import (
 
 func TestServiceOnAUnixSocketIsAState(t *testing.T) {
 	statetest.Run(t, func(t *testing.T) state.State { return statetest.Client(serve(t, newStore())) })
+}
+
+func TestServiceOnTheWire(t *testing.T) {
+	statetest.RunWire(t, func(t *testing.T) grpc.ClientConnInterface { return serve(t, newStore()) })
+}
+
+// TestWhatOthersSeeByCodes: a client that knows codes alone finds the same rules kept.
+func TestWhatOthersSeeByCodes(t *testing.T) {
+	statetest.Run(t, func(t *testing.T) state.State {
+		return statetest.Foreign(resourcepb.NewStateClient(serve(t, newStore())))
+	})
 }
 
 func TestServiceOverTLSIsAState(t *testing.T) {

@@ -6,26 +6,26 @@ import (
 )
 
 // alongside are the rules of WriteOptions.Along.
-var alongside = []rule{
-	{"A companion is created with the write, with the owner it names", func(f *fixture) {
+var alongside = []Rule{
+	{Name: "A companion is created with the write, with the owner it names", check: func(f *fixture) {
 		f.along(nil, state.Companion{Create: owned("b", "runtime")})
 		m := f.get("b").GetMetadata()
 		f.equal("owner", m.GetOwner(), "runtime")
 		f.equal("version", m.GetVersion(), "1")
 	}},
-	{"A companion is destroyed with the write, whoever owns it", func(f *fixture) {
+	{Name: "A companion is destroyed with the write, whoever owns it", check: func(f *fixture) {
 		f.along(nil, state.Companion{Create: owned("b", "runtime")})
 		_, err := f.Update(f.ctx, f.get("a"), state.WriteOptions{Along: companions(state.Companion{Destroy: pointer("b")})})
 		f.fails("Update", err, nil)
 		_, err = f.Get(f.ctx, pointer("b"))
 		f.fails("Get", err, state.ErrNotFound)
 	}},
-	{"A companion to destroy that is not there, or held by a finalizer, is left alone", func(f *fixture) {
+	{Name: "A companion to destroy that is not there, or held by a finalizer, is left alone", check: func(f *fixture) {
 		f.create(withFinalizers(thing("held"), "mount"))
 		f.along(nil, state.Companion{Destroy: pointer("held")}, state.Companion{Destroy: pointer("none")})
 		f.get("held")
 	}},
-	{"A companion that cannot be created takes the write with it", func(f *fixture) {
+	{Name: "A companion that cannot be created takes the write with it", check: func(f *fixture) {
 		f.create(thing("b"))
 		f.along(state.ErrExists, state.Companion{Create: owned("c", "")}, state.Companion{Create: owned("b", "")})
 		for _, id := range []string{"a", "c"} {
@@ -33,11 +33,11 @@ var alongside = []rule{
 			f.fails("Get "+id, err, state.ErrNotFound)
 		}
 	}},
-	{"One commit names a resource once", func(f *fixture) {
+	{Name: "One commit names a resource once", check: func(f *fixture) {
 		f.along(state.ErrInvalid, state.Companion{Create: owned("a", "")})
 		f.along(state.ErrInvalid, state.Companion{Create: owned("b", "")}, state.Companion{Destroy: pointer("b")})
 	}},
-	{"Along is given what the write does, and is not asked when nothing is done", func(f *fixture) {
+	{Name: "Along is given what the write does, and is not asked when nothing is done", check: func(f *fixture) {
 		var before, after *resourcepb.Resource
 		asked := 0
 		o := state.WriteOptions{Along: func(b, a *resourcepb.Resource) []state.Companion {
@@ -61,7 +61,7 @@ var alongside = []rule{
 		f.fails("Destroy", f.Destroy(f.ctx, pointer("a"), o), state.ErrNotFound)
 		f.equal("times asked", asked, 2)
 	}},
-	{"Each change of a commit has a bookmark of its own", func(f *fixture) {
+	{Name: "Each change of a commit has a bookmark of its own", check: func(f *fixture) {
 		w := f.watch(state.WatchRequest{Kind: kind})
 		f.along(nil, state.Companion{Create: owned("b", "")}, state.Companion{Create: owned("c", "")})
 		first := w.next()

@@ -11,8 +11,8 @@ import (
 	"github.com/cosi-os/cosi/engine/runtime/state"
 )
 
-var resuming = []rule{
-	{"A bookmark is an epoch of 8 bytes and a sequence of 8 bytes, one for all kinds", func(f *fixture) {
+var resuming = []Rule{
+	{Name: "A bookmark is an epoch of 8 bytes and a sequence of 8 bytes, one for all kinds", Extended: true, check: func(f *fixture) {
 		things, others := f.watch(state.WatchRequest{}), f.watch(state.WatchRequest{Kind: otherKind})
 		f.create(thing("a"))
 		f.create(edited(thing("a"), func(m *resourcepb.Metadata) { m.Type = otherKind.Type }))
@@ -32,7 +32,7 @@ var resuming = []rule{
 			}
 		}
 	}},
-	{"A watch goes on after any bookmark, whatever event or kind it came from", func(f *fixture) {
+	{Name: "A watch goes on after any bookmark, whatever event or kind it came from", check: func(f *fixture) {
 		w := f.watch(state.WatchRequest{BootstrapContents: true})
 		marks := [][]byte{w.expect("BOOTSTRAPPED @undefined*").GetBookmark()}
 		r := f.create(thing("a"))
@@ -49,14 +49,14 @@ var resuming = []rule{
 		}
 		f.watch(state.WatchRequest{Bookmark: other}).expect(all[1:]...)
 	}},
-	{"A watch from the newest bookmark waits for the next event", func(f *fixture) {
+	{Name: "A watch from the newest bookmark waits for the next event", check: func(f *fixture) {
 		w := f.watch(state.WatchRequest{})
 		f.create(thing("a"))
 		resumed := f.watch(state.WatchRequest{Bookmark: w.expect("CREATED a@1*").GetBookmark()})
 		f.create(thing("b"))
 		resumed.expect("CREATED b@1*")
 	}},
-	{"A query holds after a bookmark too", func(f *fixture) {
+	{Name: "A query holds after a bookmark too", check: func(f *fixture) {
 		mark := f.watch(state.WatchRequest{BootstrapBookmark: true}).next().GetBookmark()
 		r := f.create(thing("a", "x=1"))
 		f.create(thing("b"))
@@ -65,7 +65,7 @@ var resuming = []rule{
 			Labels: []*resourcepb.LabelQuery{labels(term("x", resourcepb.LabelTerm_EXISTS))},
 		}}).expect("CREATED a@1*", "DESTROYED a@2*")
 	}},
-	{"A bookmark that is malformed, foreign or still to come is refused", func(f *fixture) {
+	{Name: "A bookmark that is malformed, foreign or still to come is refused", check: func(f *fixture) {
 		mark := f.watch(state.WatchRequest{BootstrapBookmark: true}).next().GetBookmark()
 		foreign := bytes.Clone(mark)
 		foreign[0] ^= 1
@@ -76,23 +76,23 @@ var resuming = []rule{
 			f.fails("Watch from a bookmark that is "+name, err, state.ErrBookmark)
 		}
 	}},
-	{"A bookmark older than the history has expired", func(f *fixture) {
+	{Name: "A bookmark older than the history has expired", Outruns: true, check: func(f *fixture) {
 		mark := f.watch(state.WatchRequest{BootstrapBookmark: true}).next().GetBookmark()
 		r := f.create(thing("a"))
-		for range HistoryEvents - 1 {
+		for range f.history - 1 {
 			r = f.update(r)
 		}
 		f.watch(state.WatchRequest{Bookmark: mark}).expect("CREATED a@1*", "UPDATED a@2<1*")
 		f.update(r)
 		_, err := f.Watch(f.ctx, state.WatchRequest{Kind: kind, Bookmark: mark})
 		f.fails("Watch", err, state.ErrBookmark)
-		w := f.watch(state.WatchRequest{TailEvents: 2 * HistoryEvents})
+		w := f.watch(state.WatchRequest{TailEvents: 2 * f.history})
 		w.expect("UPDATED a@2<1*")
 	}},
-	{"Other kinds do not age a bookmark", func(f *fixture) {
+	{Name: "Other kinds do not age a bookmark", Extended: true, Outruns: true, check: func(f *fixture) {
 		mark := f.watch(state.WatchRequest{BootstrapBookmark: true}).next().GetBookmark()
 		r := f.create(edited(thing("x"), func(m *resourcepb.Metadata) { m.Type = otherKind.Type }))
-		for range 2 * HistoryEvents {
+		for range 2 * f.history {
 			r = f.update(r)
 		}
 		f.create(thing("a"))
@@ -100,14 +100,14 @@ var resuming = []rule{
 	}},
 }
 
-var failing = []rule{
-	{"A slow watcher stalls no writer, gets ERRORED, then ErrSlow, and can resume", func(f *fixture) {
+var failing = []Rule{
+	{Name: "A slow watcher stalls no writer, gets ERRORED, then ErrSlow, and can resume", Extended: true, Outruns: true, check: func(f *fixture) {
 		slow := f.watch(state.WatchRequest{})
 		// Larger than what a connection takes in without being read.
 		r := thing("a")
 		r.Spec = &resourcepb.Spec{ProtoSpec: bytes.Repeat([]byte("x"), 32<<10)}
 		r = f.create(r)
-		const writes = 4 * HistoryEvents
+		writes := 4 * f.history
 		for range writes {
 			r = f.update(r)
 		}
@@ -123,7 +123,7 @@ var failing = []rule{
 			version++
 			f.equal("version", e.GetResource().GetMetadata().GetVersion(), strconv.Itoa(version))
 			if version > writes {
-				f.Fatal("the watcher saw every event: it was not slow")
+				f.Fatalf("the watcher saw every event: it was not slow")
 			}
 		}
 		for range 2 {
@@ -133,16 +133,16 @@ var failing = []rule{
 		}
 		f.watch(state.WatchRequest{TailEvents: 1}).expect("UPDATED a@" + strconv.Itoa(writes+1) + "<" + strconv.Itoa(writes) + "*")
 	}},
-	{"A watcher that reads is not slow, however much is written", func(f *fixture) {
+	{Name: "A watcher that reads is not slow, however much is written", Outruns: true, check: func(f *fixture) {
 		w := f.watch(state.WatchRequest{})
 		r := f.create(thing("a"))
 		w.expect("CREATED a@1*")
-		for n := 2; n < 3*HistoryEvents; n++ {
+		for n := 2; n < 3*f.history; n++ {
 			r = f.update(r)
 			w.expect("UPDATED a@" + strconv.Itoa(n) + "<" + strconv.Itoa(n-1) + "*")
 		}
 	}},
-	{"Errors name the resource", func(f *fixture) {
+	{Name: "Errors name the resource", Extended: true, check: func(f *fixture) {
 		_, err := f.Get(f.ctx, pointer("missing"))
 		if err == nil || !strings.Contains(err.Error(), pointer("missing").String()) {
 			f.Errorf("Get = %v; want an error that holds %q", err, pointer("missing"))

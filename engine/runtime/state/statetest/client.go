@@ -6,7 +6,9 @@ import (
 	"io"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/server"
@@ -15,14 +17,39 @@ import (
 
 // Client returns the State that a node serves on a connection. Its errors wrap the sentinels again.
 func Client(conn grpc.ClientConnInterface) state.State {
-	return &client{resourcepb.NewStateClient(conn)}
+	return &client{resourcepb.NewStateClient(conn), server.Error}
 }
 
-type client struct{ api resourcepb.StateClient }
+// Foreign returns the State that any server of the API serves. Its errors are the sentinels that have their code, since other servers
+// do not say which of these it is.
+func Foreign(api resourcepb.StateClient) state.State { return &client{api, byCode} }
+
+// codeError is an error of a server that says no more than a code.
+type codeError struct{ error }
+
+func byCode(err error) error {
+	if err == nil {
+		return nil
+	}
+	return codeError{err}
+}
+
+func (e codeError) Unwrap() error { return e.error }
+
+// Is reports whether target is an error with the same code.
+func (e codeError) Is(target error) bool {
+	code := status.Code(server.Status(target))
+	return code != codes.Internal && code == status.Code(e.error)
+}
+
+type client struct {
+	api     resourcepb.StateClient
+	errorOf func(error) error
+}
 
 func (c *client) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource, error) {
 	answer, err := c.api.Get(ctx, &resourcepb.GetRequest{Namespace: p.Namespace, Type: p.Type, Id: p.ID})
-	return answer.GetResource(), server.Error(err)
+	return answer.GetResource(), c.errorOf(err)
 }
 
 func (c *client) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
@@ -32,7 +59,7 @@ func (c *client) List(ctx context.Context, k state.Kind, q state.Query) ([]*reso
 		LabelQuery: q.Labels, IdQuery: idQuery(q),
 	}})
 	if err != nil {
-		return nil, server.Error(err)
+		return nil, c.errorOf(err)
 	}
 	var all []*resourcepb.Resource
 	for {
@@ -41,7 +68,7 @@ func (c *client) List(ctx context.Context, k state.Kind, q state.Query) ([]*reso
 			return all, nil
 		}
 		if err != nil {
-			return nil, server.Error(err)
+			return nil, c.errorOf(err)
 		}
 		all = append(all, answer.GetResource())
 	}
@@ -49,7 +76,7 @@ func (c *client) List(ctx context.Context, k state.Kind, q state.Query) ([]*reso
 
 func (c *client) Create(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {
 	answer, err := c.api.Create(dry(ctx, o), &resourcepb.CreateRequest{Resource: r, Options: &resourcepb.CreateOptions{Owner: o.Owner}})
-	return answer.GetResource(), server.Error(err)
+	return answer.GetResource(), c.errorOf(err)
 }
 
 func (c *client) Update(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {
@@ -58,14 +85,14 @@ func (c *client) Update(ctx context.Context, r *resourcepb.Resource, o state.Wri
 		options.ExpectedPhase = &o.Phase
 	}
 	answer, err := c.api.Update(dry(ctx, o), &resourcepb.UpdateRequest{NewResource: r, Options: options})
-	return answer.GetResource(), server.Error(err)
+	return answer.GetResource(), c.errorOf(err)
 }
 
 func (c *client) Destroy(ctx context.Context, p state.Pointer, o state.WriteOptions) error {
 	_, err := c.api.Destroy(dry(ctx, o), &resourcepb.DestroyRequest{
 		Namespace: p.Namespace, Type: p.Type, Id: p.ID, Options: &resourcepb.DestroyOptions{Owner: o.Owner},
 	})
-	return server.Error(err)
+	return c.errorOf(err)
 }
 
 // Teardown reads the resource afterwards: the wire only says whether it may be destroyed.
@@ -74,7 +101,7 @@ func (c *client) Teardown(ctx context.Context, p state.Pointer, o state.WriteOpt
 		Namespace: p.Namespace, Type: p.Type, Id: p.ID, Options: &resourcepb.TeardownOptions{Owner: o.Owner},
 	})
 	if err != nil {
-		return nil, server.Error(err)
+		return nil, c.errorOf(err)
 	}
 	return c.Get(ctx, p)
 }
@@ -89,20 +116,21 @@ func (c *client) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, 
 		},
 	})
 	if err != nil {
-		return nil, server.Error(err)
+		return nil, c.errorOf(err)
 	}
 	first, err := stream.Recv()
 	if err != nil {
-		return nil, server.Error(err)
+		return nil, c.errorOf(err)
 	}
 	if len(first.GetEvent()) > 0 {
 		return nil, errors.New("the first message of the watch holds events")
 	}
-	return &clientWatch{stream}, nil
+	return &clientWatch{stream, c.errorOf}, nil
 }
 
 type clientWatch struct {
-	stream grpc.ServerStreamingClient[resourcepb.WatchResponse]
+	stream  grpc.ServerStreamingClient[resourcepb.WatchResponse]
+	errorOf func(error) error
 }
 
 // Next ends with the context of the watch, and at once with its own only if that is done before.
@@ -112,7 +140,7 @@ func (w *clientWatch) Next(ctx context.Context) ([]*state.Event, error) {
 	}
 	answer, err := w.stream.Recv()
 	if err != nil {
-		return nil, server.Error(err)
+		return nil, w.errorOf(err)
 	}
 	return answer.GetEvent(), nil
 }

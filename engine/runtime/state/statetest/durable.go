@@ -18,7 +18,7 @@ func RunDurable(t *testing.T, store func(*testing.T) (reopen func() state.State)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			reopen := store(t)
-			r.check(&durable{&fixture{T: t, State: reopen(), ctx: ctx}, reopen})
+			r.check(&durable{&fixture{T: t, State: reopen(), ctx: ctx, history: HistoryEvents}, reopen})
 		})
 	}
 }
@@ -86,13 +86,13 @@ var enduring = []struct {
 	{"What has left the history stays expired", func(d *durable) {
 		mark := d.watch(state.WatchRequest{BootstrapBookmark: true}).next().GetBookmark()
 		r := d.create(thing("a"))
-		for range HistoryEvents {
+		for range d.history {
 			r = d.update(r)
 		}
 		d.restart()
 		_, err := d.Watch(d.ctx, state.WatchRequest{Kind: kind, Bookmark: mark})
 		d.fails("Watch", err, state.ErrBookmark)
-		d.watch(state.WatchRequest{TailEvents: 2 * HistoryEvents}).expect("UPDATED a@2<1*", "UPDATED a@3<2*")
+		d.watch(state.WatchRequest{TailEvents: 2 * d.history}).expect("UPDATED a@2<1*", "UPDATED a@3<2*")
 	}},
 	{"A position that was never reached is refused after a restart", func(d *durable) {
 		d.create(thing("a"))

@@ -1,11 +1,13 @@
 // Package statetest is the conformance suite of state.State: what every store, every layer in front of one, and the gRPC service
-// must do. Tests call Run. Client makes the service a State again, so that the suite also runs over a real connection.
+// must do. Tests call Run. Client makes the service a State again, so that the suite also runs over a real connection; there WireRules
+// hold besides. cosi-conformance checks the same rules against any server.
 package statetest
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,17 +28,38 @@ var (
 // patience is how long a test waits for an event that must come.
 const patience = 60 * time.Second
 
-// rule is one thing that a State does. Its name is the sentence.
-type rule struct {
-	name  string
+// T is what a rule says what is wrong with. A *testing.T is one. Fatalf does not return.
+type T interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+// Rule is one thing that a State does.
+type Rule struct {
+	// Name is the sentence.
+	Name string
+	// Extended rules go beyond what servers of the API that exist do.
+	Extended bool
+	// Outruns rules write more events than the state keeps.
+	Outruns bool
+
 	check func(*fixture)
+}
+
+// Check checks the rule against a state that holds nothing of the suite's kinds and keeps history events of each.
+func (r Rule) Check(ctx context.Context, t T, s state.State, history int) {
+	r.check(&fixture{T: t, State: s, ctx: ctx, history: history})
+}
+
+// Rules returns the rules of every State.
+func Rules() []Rule {
+	return slices.Concat(creating, updating, destroying, reading, selecting, watchingOne, watchingKinds, resuming, failing)
 }
 
 // Run checks every rule against a state of its own, made by empty: one that holds nothing of the suite's kinds and keeps
 // HistoryEvents events of each.
-func Run(t *testing.T, empty func(*testing.T) state.State) {
-	run(t, empty, creating, updating, destroying, reading, selecting, watchingOne, watchingKinds, resuming, failing)
-}
+func Run(t *testing.T, empty func(*testing.T) state.State) { run(t, empty, Rules()) }
 
 // RunStore is Run for a store, which also takes what does not go over a connection.
 func RunStore(t *testing.T, empty func(*testing.T) state.State) {
@@ -44,23 +67,22 @@ func RunStore(t *testing.T, empty func(*testing.T) state.State) {
 	run(t, empty, alongside)
 }
 
-func run(t *testing.T, empty func(*testing.T) state.State, all ...[]rule) {
-	for _, rules := range all {
-		for _, r := range rules {
-			t.Run(r.name, func(t *testing.T) {
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
-				defer cancel()
-				r.check(&fixture{T: t, State: empty(t), ctx: ctx})
-			})
-		}
+func run(t *testing.T, empty func(*testing.T) state.State, rules []Rule) {
+	for _, r := range rules {
+		t.Run(r.Name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			r.Check(ctx, t, empty(t), HistoryEvents)
+		})
 	}
 }
 
 // fixture is a state under test.
 type fixture struct {
-	*testing.T
+	T
 	state.State
-	ctx context.Context
+	ctx     context.Context
+	history int
 }
 
 func pointer(id string) state.Pointer { return state.Pointer{Kind: kind, ID: id} }

@@ -15,8 +15,8 @@ import (
 
 // Silence is tested without waiting: whatever must not come would have come before the event of a later write.
 
-var watchingOne = []rule{
-	{"A watch of one resource starts with what is there, without bookmark", func(f *fixture) {
+var watchingOne = []Rule{
+	{Name: "A watch of one resource starts with what is there, without bookmark", check: func(f *fixture) {
 		r := f.create(thing("a"))
 		w := f.watch(state.WatchRequest{ID: proto.String("a")})
 		if e := w.expect("CREATED a@1"); !proto.Equal(e.GetResource(), r) {
@@ -25,14 +25,14 @@ var watchingOne = []rule{
 		f.update(r)
 		w.expect("UPDATED a@2<1*")
 	}},
-	{"A watch of nothing starts with a tombstone, without bookmark", func(f *fixture) {
+	{Name: "A watch of nothing starts with a tombstone, without bookmark", check: func(f *fixture) {
 		w := f.watch(state.WatchRequest{ID: proto.String("a")})
 		m := w.expect("DESTROYED a@undefined").GetResource().GetMetadata()
 		f.equal("kind", state.Kind{Namespace: m.GetNamespace(), Type: m.GetType()}, kind)
 		f.create(thing("a"))
 		w.expect("CREATED a@1*")
 	}},
-	{"A watch of one resource does not see the others", func(f *fixture) {
+	{Name: "A watch of one resource does not see the others", check: func(f *fixture) {
 		w := f.watch(state.WatchRequest{ID: proto.String("a")})
 		w.expect("DESTROYED a@undefined")
 		f.create(thing("b"))
@@ -42,7 +42,7 @@ var watchingOne = []rule{
 		f.destroy("a")
 		w.expect("CREATED a@1*", "DESTROYED a@1*")
 	}},
-	{"A watch of one resource takes neither contents nor queries", func(f *fixture) {
+	{Name: "A watch of one resource takes neither contents nor queries", check: func(f *fixture) {
 		for _, w := range []state.WatchRequest{
 			{BootstrapContents: true},
 			{Query: state.Query{Labels: []*resourcepb.LabelQuery{labels(term("x", resourcepb.LabelTerm_EXISTS))}}},
@@ -52,7 +52,7 @@ var watchingOne = []rule{
 			f.fails(fmt.Sprintf("Watch(%+v)", w), err, state.ErrUnimplemented)
 		}
 	}},
-	{"The tail of one resource is its own last events, then the live ones", func(f *fixture) {
+	{Name: "The tail of one resource is its own last events, then the live ones", check: func(f *fixture) {
 		r := f.create(thing("a"))
 		other := f.create(thing("b"))
 		for range 3 {
@@ -62,12 +62,12 @@ var watchingOne = []rule{
 		f.update(r)
 		w.expect("UPDATED a@3<2*", "UPDATED a@4<3*", "UPDATED a@5<4*")
 	}},
-	{"The tail of a resource that never was is empty and suppresses the tombstone", func(f *fixture) {
+	{Name: "The tail of a resource that never was is empty and suppresses the tombstone", check: func(f *fixture) {
 		w := f.watch(state.WatchRequest{ID: proto.String("a"), TailEvents: 2})
 		f.create(thing("a"))
 		w.expect("CREATED a@1*")
 	}},
-	{"A watch of one resource goes on after a bookmark, without the present state", func(f *fixture) {
+	{Name: "A watch of one resource goes on after a bookmark, without the present state", check: func(f *fixture) {
 		w := f.watch(state.WatchRequest{ID: proto.String("a")})
 		w.expect("DESTROYED a@undefined")
 		r := f.create(thing("a"))
@@ -79,14 +79,14 @@ var watchingOne = []rule{
 	}},
 }
 
-var watchingKinds = []rule{
-	{"A watch of a kind is silent until something changes", func(f *fixture) {
+var watchingKinds = []Rule{
+	{Name: "A watch of a kind is silent until something changes", check: func(f *fixture) {
 		f.create(thing("a"))
 		w := f.watch(state.WatchRequest{})
 		f.create(thing("b"))
 		w.expect("CREATED b@1*")
 	}},
-	{"Every live event has a bookmark, and old is set on updates only", func(f *fixture) {
+	{Name: "Every live event has a bookmark, and old is set on updates only", check: func(f *fixture) {
 		w := f.watch(state.WatchRequest{})
 		r := f.create(withFinalizers(thing("a"), "one"))
 		second := f.update(r)
@@ -102,7 +102,7 @@ var watchingKinds = []rule{
 		f.equal("phase", e.GetResource().GetMetadata().GetPhase(), state.PhaseTearingDown)
 		w.expect("UPDATED a@4<3*", "DESTROYED a@4*")
 	}},
-	{"What is refused or a dry run makes no event", func(f *fixture) {
+	{Name: "What is refused or a dry run makes no event", Extended: true, check: func(f *fixture) {
 		r := f.create(withFinalizers(thing("a"), "one"))
 		w := f.watch(state.WatchRequest{})
 		dry := state.WriteOptions{DryRun: true}
@@ -115,7 +115,7 @@ var watchingKinds = []rule{
 		f.create(thing("last"))
 		w.expect("CREATED last@1*")
 	}},
-	{"A repeated teardown makes no event", func(f *fixture) {
+	{Name: "A repeated teardown makes no event", check: func(f *fixture) {
 		f.create(thing("a"))
 		w := f.watch(state.WatchRequest{})
 		for range 2 {
@@ -125,13 +125,13 @@ var watchingKinds = []rule{
 		f.destroy("a")
 		w.expect("UPDATED a@2<1*", "DESTROYED a@2*")
 	}},
-	{"A watch of a kind does not see other kinds", func(f *fixture) {
+	{Name: "A watch of a kind does not see other kinds", check: func(f *fixture) {
 		w := f.watch(state.WatchRequest{})
 		f.create(edited(thing("a"), func(m *resourcepb.Metadata) { m.Type = otherKind.Type }))
 		f.create(thing("b"))
 		w.expect("CREATED b@1*")
 	}},
-	{"Contents come in the order of their ids, then BOOTSTRAPPED with a bookmark", func(f *fixture) {
+	{Name: "Contents come in the order of their ids, then BOOTSTRAPPED with a bookmark", check: func(f *fixture) {
 		f.create(thing("b"))
 		f.update(f.create(thing("c")))
 		f.create(thing("a"))
@@ -141,10 +141,10 @@ var watchingKinds = []rule{
 		f.destroy("b")
 		w.expect("DESTROYED b@1*")
 	}},
-	{"The contents of an empty kind are BOOTSTRAPPED alone", func(f *fixture) {
+	{Name: "The contents of an empty kind are BOOTSTRAPPED alone", check: func(f *fixture) {
 		f.watch(state.WatchRequest{BootstrapContents: true}).expect("BOOTSTRAPPED @undefined*")
 	}},
-	{"The bootstrap bookmark comes first as NOOP", func(f *fixture) {
+	{Name: "The bootstrap bookmark comes first as NOOP", check: func(f *fixture) {
 		f.create(thing("a"))
 		w := f.watch(state.WatchRequest{BootstrapBookmark: true})
 		bookmark := w.expect("NOOP @undefined*").GetBookmark()
@@ -152,7 +152,7 @@ var watchingKinds = []rule{
 		w.expect("CREATED b@1*")
 		f.watch(state.WatchRequest{Bookmark: bookmark}).expect("CREATED b@1*")
 	}},
-	{"Contents, tail and bookmark exclude each other", func(f *fixture) {
+	{Name: "Contents, tail and bookmark exclude each other", check: func(f *fixture) {
 		bookmark := f.watch(state.WatchRequest{BootstrapBookmark: true}).next().GetBookmark()
 		for _, w := range []state.WatchRequest{
 			{BootstrapContents: true, TailEvents: 1}, {BootstrapContents: true, Bookmark: bookmark}, {TailEvents: 1, Bookmark: bookmark}, {TailEvents: -1},
@@ -162,7 +162,7 @@ var watchingKinds = []rule{
 			f.fails(fmt.Sprintf("Watch(%+v)", w), err, state.ErrInvalid)
 		}
 	}},
-	{"The tail is the last events of the history, then the live ones", func(f *fixture) {
+	{Name: "The tail is the last events of the history, then the live ones", check: func(f *fixture) {
 		r := f.create(thing("a"))
 		f.create(thing("b"))
 		f.destroy("b")
@@ -171,7 +171,7 @@ var watchingKinds = []rule{
 		w.expect("CREATED b@1*", "DESTROYED b@1*", "UPDATED a@2<1*")
 		f.watch(state.WatchRequest{TailEvents: 1000}).expect("CREATED a@1*", "CREATED b@1*", "DESTROYED b@1*", "UPDATED a@2<1*")
 	}},
-	{"With a label query, to begin to match is CREATED and to cease DESTROYED", func(f *fixture) {
+	{Name: "With a label query, to begin to match is CREATED and to cease DESTROYED", check: func(f *fixture) {
 		yes := state.Query{Labels: []*resourcepb.LabelQuery{labels(term("on", resourcepb.LabelTerm_EQUAL, "yes"))}}
 		w := f.watch(state.WatchRequest{Query: yes})
 		switched := func(r *resourcepb.Resource, on string) *resourcepb.Resource {
@@ -188,7 +188,7 @@ var watchingKinds = []rule{
 		w.expect("CREATED a@2*", "UPDATED a@3<2*", "DESTROYED a@4*", "CREATED b@1*", "DESTROYED b@1*")
 		f.watch(state.WatchRequest{Query: yes, TailEvents: 3}).expect("DESTROYED a@4*", "CREATED b@1*", "DESTROYED b@1*")
 	}},
-	{"Contents are those that match the query", func(f *fixture) {
+	{Name: "Contents are those that match the query", check: func(f *fixture) {
 		f.create(thing("a", "x=1"))
 		f.create(thing("b"))
 		f.create(thing("c", "x=1"))
@@ -197,7 +197,7 @@ var watchingKinds = []rule{
 		}})
 		w.expect("CREATED a@1", "BOOTSTRAPPED @undefined*")
 	}},
-	{"Several watchers see all events of concurrent writers once, in one order", func(f *fixture) {
+	{Name: "Several watchers see all events of concurrent writers once, in one order", check: func(f *fixture) {
 		const writers, writes, watchers = 4, 12, 3 // fewer events than the history holds
 		var all []*watcher
 		for range watchers {
@@ -222,7 +222,7 @@ var watchingKinds = []rule{
 			f.equal("order", order, orders[0])
 		}
 	}},
-	{"A watch ends with its context", func(f *fixture) {
+	{Name: "A watch ends with its context", check: func(f *fixture) {
 		ctx, cancel := context.WithCancel(f.ctx)
 		w, err := f.Watch(ctx, state.WatchRequest{Kind: kind})
 		f.fails("Watch", err, nil)

@@ -12,8 +12,8 @@ import (
 	"github.com/cosi-os/cosi/engine/runtime/state"
 )
 
-var creating = []rule{
-	{"Create sets version 1, phase running and both times", func(f *fixture) {
+var creating = []Rule{
+	{Name: "Create sets version 1, phase running and both times", check: func(f *fixture) {
 		before := time.Now().Add(-time.Minute)
 		m := f.create(edited(thing("a"), func(m *resourcepb.Metadata) { m.Version = "7" })).GetMetadata()
 		f.equal("version", m.GetVersion(), "1")
@@ -22,7 +22,7 @@ var creating = []rule{
 			f.Errorf("created %v, updated %v; want the present, twice", m.GetCreated(), m.GetUpdated())
 		}
 	}},
-	{"Create returns what Get returns", func(f *fixture) {
+	{Name: "Create returns what Get returns", check: func(f *fixture) {
 		r := withFinalizers(thing("a", "x=1"), "one", "two")
 		r.Metadata.Annotations = map[string]string{"note": "kept"}
 		created := f.create(r)
@@ -35,54 +35,54 @@ var creating = []rule{
 		}
 		f.equal("content", string(created.GetSpec().GetProtoSpec()), "content of a")
 	}},
-	{"Create takes the owner from the options", func(f *fixture) {
+	{Name: "Create takes the owner from the options", check: func(f *fixture) {
 		r, err := f.Create(f.ctx, thing("a"), state.WriteOptions{Owner: "mount"})
 		f.fails("Create", err, nil)
 		f.equal("owner", r.GetMetadata().GetOwner(), "mount")
 	}},
-	{"Create refuses another owner in the metadata", func(f *fixture) {
+	{Name: "Create refuses another owner in the metadata", check: func(f *fixture) {
 		r := edited(thing("a"), func(m *resourcepb.Metadata) { m.Owner = "mount" })
 		_, err := f.Create(f.ctx, r, state.WriteOptions{})
 		f.fails("Create", err, state.ErrInvalid)
 		_, err = f.Create(f.ctx, r, state.WriteOptions{Owner: "network"})
 		f.fails("Create", err, state.ErrInvalid)
 	}},
-	{"Create refuses a name that is taken", func(f *fixture) {
+	{Name: "Create refuses a name that is taken", check: func(f *fixture) {
 		f.create(thing("a"))
 		_, err := f.Create(f.ctx, thing("a"), state.WriteOptions{})
 		f.fails("Create", err, state.ErrExists)
 		_, err = f.Create(f.ctx, thing("a"), state.WriteOptions{Owner: "mount"})
 		f.fails("Create", err, state.ErrExists)
 	}},
-	{"Create refuses an empty id and an unknown phase", func(f *fixture) {
+	{Name: "Create refuses an empty id and an unknown phase", check: func(f *fixture) {
 		_, err := f.Create(f.ctx, thing(""), state.WriteOptions{})
 		f.fails("Create", err, state.ErrInvalid)
 		_, err = f.Create(f.ctx, edited(thing("a"), func(m *resourcepb.Metadata) { m.Phase = "walking" }), state.WriteOptions{})
 		f.fails("Create", err, state.ErrInvalid)
 	}},
-	{"Create in a dry run answers and stores nothing", func(f *fixture) {
+	{Name: "Create in a dry run answers and stores nothing", Extended: true, check: func(f *fixture) {
 		r, err := f.Create(f.ctx, thing("a"), state.WriteOptions{DryRun: true})
 		f.fails("Create", err, nil)
 		f.equal("version", r.GetMetadata().GetVersion(), "1")
 		_, err = f.Get(f.ctx, pointer("a"))
 		f.fails("Get", err, state.ErrNotFound)
 	}},
-	{"Create again after Destroy starts at version 1", func(f *fixture) {
+	{Name: "Create again after Destroy starts at version 1", check: func(f *fixture) {
 		f.update(f.create(thing("a")))
 		f.destroy("a")
 		f.equal("version", f.create(thing("a")).GetMetadata().GetVersion(), "1")
 	}},
 }
 
-var updating = []rule{
-	{"Update bumps the version, also where nothing changes", func(f *fixture) {
+var updating = []Rule{
+	{Name: "Update bumps the version, also where nothing changes", check: func(f *fixture) {
 		r := f.create(thing("a"))
 		r = f.update(r)
 		f.equal("version", r.GetMetadata().GetVersion(), "2")
 		f.equal("version", f.update(r).GetMetadata().GetVersion(), "3")
 		f.equal("version", f.get("a").GetMetadata().GetVersion(), "3")
 	}},
-	{"Update keeps created and sets updated", func(f *fixture) {
+	{Name: "Update keeps created and sets updated", check: func(f *fixture) {
 		first := f.create(thing("a"))
 		second := f.update(edited(first, func(m *resourcepb.Metadata) { m.Created, m.Updated = nil, nil })).GetMetadata()
 		if !proto.Equal(second.GetCreated(), first.GetMetadata().GetCreated()) {
@@ -92,7 +92,7 @@ var updating = []rule{
 			f.Errorf("updated %v, before created %v", second.GetUpdated(), second.GetCreated())
 		}
 	}},
-	{"Update replaces content, labels, annotations and finalizers", func(f *fixture) {
+	{Name: "Update replaces content, labels, annotations and finalizers", check: func(f *fixture) {
 		r := withFinalizers(f.create(withFinalizers(thing("a", "old=1"), "one")), "two")
 		r.Metadata.Labels = map[string]string{"new": "1"}
 		r.Metadata.Annotations = map[string]string{"new": "2"}
@@ -103,7 +103,7 @@ var updating = []rule{
 		}
 		f.equal("content", string(f.get("a").GetSpec().GetProtoSpec()), "new")
 	}},
-	{"Update keeps owner and phase when it names none", func(f *fixture) {
+	{Name: "Update keeps owner and phase when it names none", check: func(f *fixture) {
 		f.create(edited(thing("a"), func(m *resourcepb.Metadata) { m.Owner, m.Phase = "mount", state.PhaseTearingDown }))
 		r := edited(thing("a"), func(m *resourcepb.Metadata) { m.Version = "1" })
 		r, err := f.Update(f.ctx, r, state.WriteOptions{Owner: "mount"})
@@ -111,7 +111,7 @@ var updating = []rule{
 		f.equal("owner", r.GetMetadata().GetOwner(), "mount")
 		f.equal("phase", r.GetMetadata().GetPhase(), state.PhaseTearingDown)
 	}},
-	{"Update checks existence, owner, version and phase in this order", func(f *fixture) {
+	{Name: "Update checks existence, owner, version and phase in this order", check: func(f *fixture) {
 		wrong := edited(thing("a"), func(m *resourcepb.Metadata) { m.Version = "9" })
 		o := state.WriteOptions{Owner: "network", Phase: state.PhaseTearingDown}
 		_, err := f.Update(f.ctx, wrong, o)
@@ -129,7 +129,7 @@ var updating = []rule{
 		_, err = f.Update(f.ctx, right, o)
 		f.fails("Update", err, nil)
 	}},
-	{"Update wants the owner exactly", func(f *fixture) {
+	{Name: "Update wants the owner exactly", check: func(f *fixture) {
 		owned := f.create(edited(thing("owned"), func(m *resourcepb.Metadata) { m.Owner = "mount" }))
 		free := f.create(thing("free"))
 		_, err := f.Update(f.ctx, owned, state.WriteOptions{})
@@ -137,13 +137,13 @@ var updating = []rule{
 		_, err = f.Update(f.ctx, free, state.WriteOptions{Owner: "mount"})
 		f.fails("Update of a free resource by an owner", err, state.ErrOwner)
 	}},
-	{"Update does not change the owner", func(f *fixture) {
+	{Name: "Update does not change the owner", check: func(f *fixture) {
 		r := f.create(thing("a"))
 		_, err := f.Update(f.ctx, edited(r, func(m *resourcepb.Metadata) { m.Owner = "mount" }), state.WriteOptions{})
 		f.fails("Update", err, state.ErrInvalid)
 		f.equal("version", f.get("a").GetMetadata().GetVersion(), "1")
 	}},
-	{"Update in a dry run checks, answers and stores nothing", func(f *fixture) {
+	{Name: "Update in a dry run checks, answers and stores nothing", Extended: true, check: func(f *fixture) {
 		r := f.create(thing("a"))
 		next, err := f.Update(f.ctx, r, state.WriteOptions{DryRun: true})
 		f.fails("Update", err, nil)
@@ -152,7 +152,7 @@ var updating = []rule{
 		_, err = f.Update(f.ctx, next, state.WriteOptions{DryRun: true})
 		f.fails("Update of another version", err, state.ErrConflict)
 	}},
-	{"Of concurrent updates of one version one is accepted", func(f *fixture) {
+	{Name: "Of concurrent updates of one version one is accepted", check: func(f *fixture) {
 		r := f.create(thing("a"))
 		const writers = 8
 		errs := make([]error, writers)
@@ -171,7 +171,7 @@ var updating = []rule{
 		}
 		f.equal("accepted", accepted, 1)
 	}},
-	{"Concurrent writers of several resources lose nothing", func(f *fixture) {
+	{Name: "Concurrent writers of several resources lose nothing", check: func(f *fixture) {
 		const writers, writes = 4, 10
 		var all sync.WaitGroup
 		for i := range writers {
@@ -192,28 +192,28 @@ var updating = []rule{
 	}},
 }
 
-var destroying = []rule{
-	{"Destroy needs no teardown before", func(f *fixture) {
+var destroying = []Rule{
+	{Name: "Destroy needs no teardown before", check: func(f *fixture) {
 		f.create(thing("a"))
 		f.destroy("a")
 		_, err := f.Get(f.ctx, pointer("a"))
 		f.fails("Get", err, state.ErrNotFound)
 	}},
-	{"Destroy checks existence, owner and finalizers in this order", func(f *fixture) {
+	{Name: "Destroy checks existence, owner and finalizers in this order", check: func(f *fixture) {
 		f.fails("Destroy of nothing", f.Destroy(f.ctx, pointer("a"), state.WriteOptions{}), state.ErrNotFound)
 		f.create(withFinalizers(edited(thing("a"), func(m *resourcepb.Metadata) { m.Owner = "mount" }), "one"))
 		f.fails("Destroy by nobody", f.Destroy(f.ctx, pointer("a"), state.WriteOptions{}), state.ErrOwner)
 		f.fails("Destroy", f.Destroy(f.ctx, pointer("a"), state.WriteOptions{Owner: "mount"}), state.ErrFinalizers)
 		f.get("a")
 	}},
-	{"Destroy in a dry run checks and destroys nothing", func(f *fixture) {
+	{Name: "Destroy in a dry run checks and destroys nothing", Extended: true, check: func(f *fixture) {
 		r := f.create(withFinalizers(thing("a"), "one"))
 		f.fails("Destroy", f.Destroy(f.ctx, pointer("a"), state.WriteOptions{DryRun: true}), state.ErrFinalizers)
 		f.update(withFinalizers(r))
 		f.fails("Destroy", f.Destroy(f.ctx, pointer("a"), state.WriteOptions{DryRun: true}), nil)
 		f.get("a")
 	}},
-	{"Teardown sets the phase and bumps the version once", func(f *fixture) {
+	{Name: "Teardown sets the phase and bumps the version once", check: func(f *fixture) {
 		first := f.create(withFinalizers(thing("a"), "one"))
 		for range 2 {
 			r, err := f.Teardown(f.ctx, pointer("a"), state.WriteOptions{})
@@ -226,20 +226,20 @@ var destroying = []rule{
 		f.equal("version", m.GetVersion(), "2")
 		f.equal("created", m.GetCreated().AsTime(), first.GetMetadata().GetCreated().AsTime())
 	}},
-	{"Teardown checks existence and owner in this order", func(f *fixture) {
+	{Name: "Teardown checks existence and owner in this order", check: func(f *fixture) {
 		_, err := f.Teardown(f.ctx, pointer("a"), state.WriteOptions{})
 		f.fails("Teardown of nothing", err, state.ErrNotFound)
 		f.create(edited(thing("a"), func(m *resourcepb.Metadata) { m.Owner = "mount" }))
 		_, err = f.Teardown(f.ctx, pointer("a"), state.WriteOptions{})
 		f.fails("Teardown by nobody", err, state.ErrOwner)
 	}},
-	{"Teardown in a dry run changes nothing", func(f *fixture) {
+	{Name: "Teardown in a dry run changes nothing", Extended: true, check: func(f *fixture) {
 		f.create(thing("a"))
 		_, err := f.Teardown(f.ctx, pointer("a"), state.WriteOptions{DryRun: true})
 		f.fails("Teardown", err, nil)
 		f.equal("phase", f.get("a").GetMetadata().GetPhase(), state.PhaseRunning)
 	}},
-	{"A finalizer is removed while tearing down, then Destroy succeeds", func(f *fixture) {
+	{Name: "A finalizer is removed while tearing down, then Destroy succeeds", check: func(f *fixture) {
 		f.create(withFinalizers(thing("a"), "one"))
 		_, err := f.Teardown(f.ctx, pointer("a"), state.WriteOptions{})
 		f.fails("Teardown", err, nil)
