@@ -152,6 +152,25 @@ func (d *Declaration) Finalizes(typ string) bool {
 // Writes reports whether typ is an output.
 func (d *Declaration) Writes(typ string) bool { return slices.Contains(d.Outputs, typ) }
 
+// CheckClaims fails when two plugins take the same desired kind: both write its statuses, and would undo each other's work. desired
+// returns the type whose status has a type, "" if there is none.
+func CheckClaims(all []*Declaration, desired func(observed string) string) error {
+	claimed := map[string]string{}
+	for _, d := range all {
+		for _, output := range d.Outputs {
+			typ := desired(output)
+			if typ == "" {
+				continue
+			}
+			if other, taken := claimed[typ]; taken {
+				return fmt.Errorf("plugins %s and %s both take %s (they write %s): an image has one of them", other, d.Name, typ, output)
+			}
+			claimed[typ] = d.Name
+		}
+	}
+	return nil
+}
+
 // DefinitionsFile is the name of the file with the definitions of a plugin's kinds.
 func DefinitionsFile(plugin string) string { return plugin + ".binpb" }
 

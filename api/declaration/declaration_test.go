@@ -36,6 +36,18 @@ func TestRights(t *testing.T) {
 	}
 }
 
+func TestTwoPluginsCannotTakeOneKind(t *testing.T) {
+	desired := func(observed string) string { return map[string]string{"MountStatuses": "Mounts"}[observed] }
+	one := &Declaration{Name: "mount", Outputs: []string{"MountStatuses", "Events"}}
+	if err := CheckClaims([]*Declaration{one, {Name: "other", Outputs: []string{"Events"}}}, desired); err != nil {
+		t.Errorf("events of two plugins: %v", err)
+	}
+	err := CheckClaims([]*Declaration{one, {Name: "fuse", Outputs: []string{"MountStatuses"}}}, desired)
+	if err == nil || err.Error() != "plugins mount and fuse both take Mounts (they write MountStatuses): an image has one of them" {
+		t.Errorf("two of one kind: %v", err)
+	}
+}
+
 func TestLoadNamesTheBrokenFile(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "b.json", `{"name": "b"}`)

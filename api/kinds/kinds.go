@@ -124,6 +124,16 @@ func (s *Set) Lookup(name string) (*Kind, error) {
 // ByType returns the kind with exactly that type, or nil.
 func (s *Set) ByType(typ string) *Kind { return s.byType[typ] }
 
+// Desired returns the type whose status has the type observed, "" if there is none.
+func (s *Set) Desired(observed string) string {
+	for _, k := range s.All() {
+		if observed != "" && k.Definition.GetObservedType() == observed {
+			return k.Type()
+		}
+	}
+	return ""
+}
+
 // All returns the kinds in the order of their types.
 func (s *Set) All() []*Kind {
 	all := make([]*Kind, 0, len(s.byType))

@@ -10,6 +10,7 @@ import (
 	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
+	"github.com/cosi-os/cosi/api/declaration"
 	"github.com/cosi-os/cosi/engine/wire"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -59,6 +60,27 @@ func TestWhatPeopleWriteOutlivesTheRuntime(t *testing.T) {
 		t.Errorf("the request after the crash: %v; want that it is gone", err)
 	}
 	endsCleanly(t, m.cmd)
+}
+
+// TestAKindOutlivesThePluginThatTakesIt: another image has another plugin for it, and what people want is still there.
+func TestAKindOutlivesThePluginThatTakesIt(t *testing.T) {
+	disk := kept(t)
+	statuses := "MountPointStatuses.storage.cosi.dev"
+	for _, name := range []string{"mount", "fuse"} {
+		m := bootWith(t, disk, &declaration.Declaration{
+			Name: name, Inputs: []declaration.Input{{Type: mountPoints, Finalizers: true}}, Outputs: []string{statuses},
+		})
+		if name == "mount" {
+			create(t, m.admin(), "", "config", mountPoints, "a", &storagepb.MountPoint{Source: "tmpfs", Target: "/var/a", Fstype: "tmpfs"})
+		}
+		p := m.plug(name)
+		point := &storagepb.MountPoint{}
+		if err := read(t.Context(), p.state, "config", mountPoints, "a", point); err != nil || point.GetTarget() != "/var/a" {
+			t.Errorf("%s reads %v, %v", name, point, err)
+		}
+		create(t, p.state, name, "status", statuses, "a", &storagepb.MountPointStatus{ObservedVersion: "1", Ready: true})
+		m.kill()
+	}
 }
 
 func TestWithoutADiskTheNodeSaysSo(t *testing.T) {

@@ -115,6 +115,9 @@ func newRuntime(fds descriptors, conn *wire.Conn) (*nodeRuntime, error) {
 	if err := schema.Load(set, r.declarations); err != nil {
 		return nil, err
 	}
+	if err := declaration.CheckClaims(r.declarations, set.Desired); err != nil {
+		return nil, err
+	}
 	if r.storage, err = storage.Open(r.hello.Storage, log.Options{Limits: history, Most: r.limits.ResourcesOfKind, Warn: warn}); err != nil {
 		return nil, err
 	}

@@ -32,6 +32,9 @@ func declarations(tree string, p *plan.Plan) ([]*declaration.Declaration, error)
 		}
 		all = append(all, d)
 	}
+	if err := declaration.CheckClaims(all, set.Desired); err != nil {
+		problems = append(problems, err)
+	}
 	return all, errors.Join(problems...)
 }
 
