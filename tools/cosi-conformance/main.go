@@ -103,6 +103,7 @@ history of events only when --history says how many of a kind the server keeps.`
 	flags.DurationVar(&c.patience, "timeout", time.Minute, "how long one rule may take")
 	flags.StringVarP(&format, "output", "o", "text", "`format`: text, json")
 	_ = cmd.MarkFlagRequired("endpoint") // fails only for an unknown flag
+	cmd.AddCommand(pluginCommand(out))
 	return cmd
 }
 
