@@ -2,7 +2,7 @@
 // programs first and calls it; a subset can be named:
 //
 //	go run ./hack/bench            all
-//	go run ./hack/bench build size boot split idle
+//	go run ./hack/bench build size boot split idle api
 //	go run ./hack/bench clean      a build with empty caches, which takes minutes; only when it is named
 //
 // A figure that is missed is shown as missed and is no error; one that cannot be measured is.
@@ -55,14 +55,14 @@ func main() {
 }
 
 func run(ctx context.Context, wanted []string) error {
-	groups := []group{{"build", build}, {"size", size}, {"boot", boot}, {"split", split}, {"idle", idle}, {"clean", clean}}
+	groups := []group{{"build", build}, {"size", size}, {"boot", boot}, {"split", split}, {"idle", idle}, {"api", api}, {"clean", clean}}
 	for _, name := range wanted {
 		if !slices.ContainsFunc(groups, func(g group) bool { return g.name == name }) {
-			return fmt.Errorf("%q is none of build, size, boot, split, idle, clean", name)
+			return fmt.Errorf("%q is none of build, size, boot, split, idle, api, clean", name)
 		}
 	}
 	if len(wanted) == 0 {
-		wanted = []string{"build", "size", "boot", "split", "idle"}
+		wanted = []string{"build", "size", "boot", "split", "idle", "api"}
 	}
 	load, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

@@ -2,7 +2,6 @@
 //
 //	runtime --listen unix:///tmp/x.sock &
 //	go run ./hack/load -endpoint unix:///tmp/x.sock
-//
 package main
 
 import (

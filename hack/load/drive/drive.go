@@ -34,6 +34,7 @@ type Server struct {
 	clients []resourcepb.StateClient
 	conns   []*grpc.ClientConn
 	process process
+	disk    *disk // nil: it keeps nothing, as far as we know
 	kinds   int
 }
 

@@ -29,6 +29,7 @@ type Rate struct {
 	PerSecond float64
 	CPU       time.Duration // of the server, for each
 	P50, P99  time.Duration // that a worker waits
+	Flushes   float64       // of the server's disk, a second
 }
 
 // Rates measures workers that do each of the operations for a while, in the order that they need: what create makes is read and destroyed.
@@ -81,6 +82,10 @@ func newCrowd(s *Server, n int) *crowd {
 // measure lets all workers do o for a while. A destroy ends when nothing is left.
 func (c *crowd) measure(ctx context.Context, o Operation, each time.Duration) (Rate, error) {
 	var done atomic.Int64
+	before, err := c.server.disk.flushes()
+	if err != nil {
+		return Rate{}, err
+	}
 	cpu, took, err := c.server.process.cost(func() error {
 		end := time.Now().Add(each)
 		return c.all(func(w *worker) error {
@@ -89,6 +94,10 @@ func (c *crowd) measure(ctx context.Context, o Operation, each time.Duration) (R
 			return err
 		})
 	})
+	if err != nil {
+		return Rate{}, err
+	}
+	after, err := c.server.disk.flushes()
 	if err != nil {
 		return Rate{}, err
 	}
@@ -103,7 +112,7 @@ func (c *crowd) measure(ctx context.Context, o Operation, each time.Duration) (R
 	slices.Sort(waited)
 	return Rate{
 		Operation: o, Workers: len(c.workers), PerSecond: float64(n) / took.Seconds(), CPU: cpu / time.Duration(n),
-		P50: percentile(waited, 50), P99: percentile(waited, 99),
+		P50: percentile(waited, 50), P99: percentile(waited, 99), Flushes: float64(after-before) / took.Seconds(),
 	}, nil
 }
 

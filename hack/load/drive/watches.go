@@ -18,7 +18,7 @@ const (
 	// updates are seen by them.
 	updates = 40
 	// idle watches are open when their memory is looked at.
-	idle = 4000
+	idle = 1500
 )
 
 // FanOut is what one update costs that every watcher sees.

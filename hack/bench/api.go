@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/cosi-os/cosi/hack/load/drive"
+)
+
+// api puts the runtime alone under load. Its figures stand beside those of another server, in a table of their own, and none is returned.
+func api(ctx context.Context) ([]figure, error) {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	memory, err := startRuntime(ctx, filepath.Join(dir, "m"), "")
+	if err != nil {
+		return nil, err
+	}
+	defer memory.stop()
+	figures, err := drive.Memory(ctx, memory.Server)
+	if err != nil {
+		return nil, err
+	}
+	data := filepath.Join(outputs, "bench-data") // where the project is, there is a disk; /tmp may be memory
+	if err := errors.Join(os.RemoveAll(data), os.MkdirAll(data, 0o755)); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(data)
+	kept, err := durable(ctx, dir, data, memory.Server)
+	if err != nil {
+		return nil, fmt.Errorf("durable: %w", err)
+	}
+	fmt.Println()
+	return nil, drive.Print(os.Stdout, append(figures, kept...))
+}
+
+// durable measures a runtime that keeps its data, when it holds little and when it holds much.
+func durable(ctx context.Context, dir, data string, memory *drive.Server) ([]drive.Figure, error) {
+	r, err := startRuntime(ctx, filepath.Join(dir, "d"), filepath.Join(data, "little"))
+	if err != nil {
+		return nil, err
+	}
+	defer r.stop()
+	figures, err := drive.Durable(ctx, r.Server, memory, data)
+	if err != nil {
+		return nil, err
+	}
+	much, err := large(ctx, dir, filepath.Join(data, "much"))
+	return append(figures, much...), err
+}
+
+// large fills a runtime, looks at what a write costs then, and starts it again.
+func large(ctx context.Context, dir, data string) ([]drive.Figure, error) {
+	r, err := startRuntime(ctx, filepath.Join(dir, "l"), data)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { r.stop() }()
+	empty, err := r.Memory()
+	if err != nil {
+		return nil, err
+	}
+	few, err := r.Among(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kind, encoded, err := r.Grow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	many, err := r.Among(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.stop()
+	begun := time.Now()
+	if r, err = startRuntime(ctx, filepath.Join(dir, "l"), data); err != nil {
+		return nil, err
+	}
+	if err := r.Holds(ctx, kind); err != nil {
+		return nil, err
+	}
+	took := time.Since(begun)
+	full, err := r.Memory()
+	if err != nil {
+		return nil, err
+	}
+	return []drive.Figure{
+		{Name: "start with 100,000 resources, until the first answer", Measured: took.Seconds(), Unit: "s", Target: 1},
+		{Name: "memory for each byte of 100,000 resources", Measured: float64(full-empty) / float64(encoded), Unit: "bytes", Target: 3},
+		{Name: "durable update at 16, server CPU, alone", Measured: float64(few) / float64(time.Microsecond), Unit: "µs"},
+		{Name: "durable update at 16, server CPU, among 100,000", Measured: float64(many) / float64(time.Microsecond), Unit: "µs"},
+	}, nil
+}
+
+// program is a runtime that runs alone, and the load on it.
+type program struct {
+	*drive.Server
+	cmd *exec.Cmd
+}
+
+// startRuntime starts one on a socket, in memory unless it has a directory for its data, and waits until it answers.
+func startRuntime(ctx context.Context, socket, data string) (*program, error) {
+	arguments := []string{"--listen", "unix://" + socket}
+	if data != "" {
+		arguments = append(arguments, "--data", data)
+	}
+	p := &program{cmd: exec.CommandContext(ctx, filepath.Join(outputs, "bin/runtime"), arguments...)}
+	p.cmd.Stderr = os.Stderr
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			conn.Close()
+			break
+		}
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			p.stop()
+			return nil, err
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	var err error
+	if p.Server, err = drive.Open("unix://" + socket); err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// stop ends the runtime.
+func (p *program) stop() {
+	if p.Server != nil {
+		p.Close()
+	}
+	p.cmd.Process.Signal(os.Interrupt)
+	p.cmd.Wait()
+}

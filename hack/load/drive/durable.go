@@ -1,0 +1,94 @@
+package drive
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+)
+
+// durables are the durable writes of another server, in a second, and what its writers wait for, in ms.
+var durables = [3]struct{ rate, p50 string }{{"850-1,280", "1.1"}, {"850-1,280", "13"}, {"850-1,280", "55"}}
+
+const (
+	// tenfold is what ten times the writes of another server are, where an fdatasync takes about 1 ms.
+	tenfold = 11_000
+	// share is how much of the rate in memory durable writes keep, of the same run.
+	share = 0.6
+)
+
+// Durable measures updates on a server that keeps its data below dir, beside those on one that keeps it in memory.
+func Durable(ctx context.Context, durable, memory *Server, dir string) ([]Figure, error) {
+	d, err := openDisk(dir)
+	if err != nil {
+		return nil, err
+	}
+	durable.disk = d
+	var figures []Figure
+	for i, n := range Workers {
+		sync, err := d.fdatasync()
+		if err != nil {
+			return figures, err
+		}
+		inMemory, err := memory.median(ctx, n, Update)
+		if err != nil {
+			return figures, err
+		}
+		measured, err := durable.median(ctx, n, Update)
+		if err != nil {
+			return figures, err
+		}
+		figures = append(figures, durableFigures(measured[0], inMemory[0].PerSecond, sync, durables[i].rate, durables[i].p50)...)
+	}
+	return figures, nil
+}
+
+func durableFigures(r Rate, inMemory float64, sync time.Duration, otherRate, otherP50 string) []Figure {
+	name := fmt.Sprintf("durable update at %d", r.Workers)
+	rate := Figure{Name: name, Measured: r.PerSecond, Unit: "/s", Other: otherRate, Rate: true}
+	part := Figure{Name: name + ", of the rate in memory", Measured: 100 * r.PerSecond / inMemory, Unit: "%", Rate: true}
+	if r.Workers > 1 {
+		rate.Target, part.Target = tenfold, 100*share
+	}
+	return []Figure{
+		rate, part,
+		{Name: name + ", p50", Measured: milliseconds(r.P50), Unit: "ms", Other: otherP50},
+		{Name: name + ", p99", Measured: milliseconds(r.P99), Unit: "ms"},
+		{Name: name + ", flushes of the disk", Measured: r.Flushes, Unit: "/s"},
+		{Name: name + ", an fdatasync alone, p50", Measured: milliseconds(sync), Unit: "ms"},
+	}
+}
+
+// Large is how many resources a large server holds.
+const Large = 100_000
+
+// Grow fills the server and returns the kind of what it then holds, and how large that is, encoded.
+func (s *Server) Grow(ctx context.Context) (kind string, encoded int, err error) {
+	kind = s.newKind()
+	if err := s.fill(ctx, kind, Large, nil); err != nil {
+		return "", 0, err
+	}
+	r, err := s.client(0).Get(ctx, &resourcepb.GetRequest{Namespace: namespace, Type: kind, Id: name(0)})
+	return kind, Large * proto.Size(r.GetResource()), err
+}
+
+// Holds fails unless the server has what Grow made.
+func (s *Server) Holds(ctx context.Context, kind string) error {
+	_, err := s.client(0).Get(ctx, &resourcepb.GetRequest{Namespace: namespace, Type: kind, Id: name(Large - 1)})
+	return err
+}
+
+// Memory returns how much memory the server has, its files left out.
+func (s *Server) Memory() (bytes int64, err error) { return s.process.memory() }
+
+// Among measures what an update costs the server as it is, at 16 workers.
+func (s *Server) Among(ctx context.Context) (time.Duration, error) {
+	measured, err := s.median(ctx, 16, Update)
+	if err != nil {
+		return 0, err
+	}
+	return measured[0].CPU, nil
+}
