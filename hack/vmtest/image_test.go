@@ -28,7 +28,7 @@ var known = regexp.MustCompile(`^(` + strings.Join([]string{
 	`usr/bin/(engine|runtime)`,
 	`usr/lib/cosi/bin/plugins`,
 	`usr/lib/cosi/plugins/(mount|network|power|userdata)\.(json|binpb)`,
-	`usr/lib/cosi/(image\.json|modules|resources\.yaml)`,
+	`usr/lib/cosi/(image\.json|kinds\.binpb\.gz|modules|resources\.yaml)`,
 	`usr/lib/modules/[^/]+/(modules\.(alias|dep)|kernel/.+\.ko)`,
 	`usr/lib/os-release`,
 }, "|") + `)$`)

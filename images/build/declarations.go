@@ -1,6 +1,8 @@
 package build
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,32 +67,87 @@ func definitions(d *declaration.Declaration, set *kinds.Set) ([]byte, error) {
 		types = append(types, input.Type)
 	}
 	slices.Sort(types)
-	merged, met := &descriptorpb.FileDescriptorSet{}, map[string]bool{}
+	all := newDescriptors()
 	for _, typ := range slices.Compact(types) {
 		kind := set.ByType(typ)
 		if kind == nil {
 			_, err := set.Lookup(typ) // names the nearest
 			return nil, fmt.Errorf("%s: not a type of this repository: %w", typ, err)
 		}
-		data, err := kind.DescriptorSet()
-		if err != nil {
+		if err := all.kind(kind); err != nil {
 			return nil, err
-		}
-		one := &descriptorpb.FileDescriptorSet{}
-		if err := proto.Unmarshal(data, one); err != nil {
-			return nil, err
-		}
-		for _, file := range one.File {
-			if !met[file.GetName()] {
-				met[file.GetName()] = true
-				merged.File = append(merged.File, file)
-			}
 		}
 	}
-	return proto.MarshalOptions{Deterministic: true}.Marshal(merged)
+	return all.marshal()
+}
+
+// descriptors are a FileDescriptorSet that names no file twice.
+type descriptors struct {
+	set *descriptorpb.FileDescriptorSet
+	met map[string]bool
+}
+
+func newDescriptors() *descriptors {
+	return &descriptors{&descriptorpb.FileDescriptorSet{}, map[string]bool{}}
+}
+
+func (d *descriptors) kind(k *kinds.Kind) error {
+	data, err := k.DescriptorSet()
+	if err != nil {
+		return err
+	}
+	return d.add(data)
+}
+
+// add adds the files of a marshalled FileDescriptorSet.
+func (d *descriptors) add(data []byte) error {
+	one := &descriptorpb.FileDescriptorSet{}
+	if err := proto.Unmarshal(data, one); err != nil {
+		return err
+	}
+	for _, file := range one.File {
+		if !d.met[file.GetName()] {
+			d.met[file.GetName()] = true
+			d.set.File = append(d.set.File, file)
+		}
+	}
+	return nil
+}
+
+func (d *descriptors) marshal() ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(d.set)
 }
 
 func encodeDeclaration(d *declaration.Declaration) ([]byte, error) {
 	data, err := json.MarshalIndent(d, "", "  ")
 	return append(data, '\n'), err
+}
+
+// kindsOf are the descriptors of this repository's kinds and of those that plugins bring, with gzip.
+func kindsOf(all []*declaration.Declaration) ([]byte, error) {
+	merged := newDescriptors()
+	for _, k := range builtin.Set().All() {
+		if err := merged.kind(k); err != nil {
+			return nil, err
+		}
+	}
+	for _, d := range all {
+		if err := merged.add(d.Definitions); err != nil {
+			return nil, fmt.Errorf("plugin %s: definitions: %w", d.Name, err)
+		}
+	}
+	data, err := merged.marshal()
+	if err != nil {
+		return nil, err
+	}
+	var compressed bytes.Buffer
+	w, err := gzip.NewWriterLevel(&compressed, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(data); err != nil {
+		return nil, err
+	}
+	err = w.Close()
+	return compressed.Bytes(), err
 }

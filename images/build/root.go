@@ -60,7 +60,11 @@ func userland(p *plan.Plan, in *Inputs, c contents, programs map[string]string, 
 	if err != nil {
 		return nil, err
 	}
-	return append(entries, file(plan.Resources, c.resources), file(plan.Image, identity), file(plan.OSRelease, osRelease(p, in, unpinned))), nil
+	known, err := kindsOf(c.declarations)
+	if err != nil {
+		return nil, err
+	}
+	return append(entries, file(plan.Kinds, known), file(plan.Resources, c.resources), file(plan.Image, identity), file(plan.OSRelease, osRelease(p, in, unpinned))), nil
 }
 
 func file(path string, data []byte) rootfs.Entry {

@@ -72,6 +72,8 @@ const (
 	Modules = "usr/lib/cosi/modules"
 	// Resources are the image's default resources.
 	Resources = "usr/lib/cosi/resources.yaml"
+	// Kinds has the descriptors of all kinds that a node has from the start, for whoever looks at the image: a FileDescriptorSet, with gzip.
+	Kinds = "usr/lib/cosi/kinds.binpb.gz"
 	// Image is the image's identity for the engine.
 	Image = "usr/lib/cosi/image.json"
 	// OSRelease is the image's identity for everybody: see os-release(5).

@@ -282,3 +282,15 @@ func TestSchemaOfKinds(t *testing.T) {
 		t.Errorf("said %q", text)
 	}
 }
+
+func TestValidateAgainstAnImage(t *testing.T) {
+	p := newPerson(t, "")
+	file := p.file("mount.yaml", mountYAML)
+	if text := p.want(exitError, "validate", "-f", file, "--image", file); !strings.Contains(text, "mount.yaml: is no image of a COSI node") {
+		t.Errorf("said %q", text)
+	}
+	if text := p.want(exitError, "schema", "--image", p.file("node.qcow2", "QFI\xfb0123456789")); !strings.Contains(text, "take the .raw or .efi") {
+		t.Errorf("said %q", text)
+	}
+	p.want(exitOK, "validate", "-f", file)
+}

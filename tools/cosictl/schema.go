@@ -7,13 +7,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cosi-os/cosi/api/kinds"
-	"github.com/cosi-os/cosi/api/kinds/builtin"
 	"github.com/cosi-os/cosi/tools/client"
 	"github.com/cosi-os/cosi/tools/jsonschema"
 )
 
 func newSchema(a *app) *cobra.Command {
 	var offline bool
+	var image string
 	cmd := &cobra.Command{
 		Use:   "schema [KIND...]",
 		Short: "Print the JSON Schema of kinds, for editors",
@@ -26,8 +26,12 @@ What JSON Schema cannot say, such as rules that are expressions, is left to "cos
 		Args:              arguments(0, 1000),
 		ValidArgsFunction: a.completeKindAndID,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if offline {
-				return a.schema(args, builtin.Set())
+			if offline || image != "" {
+				set, err := offlineKinds(image)
+				if err != nil {
+					return err
+				}
+				return a.schema(args, set)
 			}
 			return a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 				set, err := c.Kinds(ctx)
@@ -39,6 +43,7 @@ What JSON Schema cannot say, such as rules that are expressions, is left to "cos
 		},
 	}
 	cmd.Flags().BoolVar(&offline, "offline", false, "take the kinds that this program was built with, without a node")
+	addImage(cmd, &image)
 	return cmd
 }
 

@@ -1,0 +1,47 @@
+package inspect
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestWhatIsNoImageIsRefusedInWords(t *testing.T) {
+	dir := t.TempDir()
+	for content, want := range map[string]string{
+		"":                                   "is no image of a COSI node",
+		"a":                                  "is no image of a COSI node",
+		strings.Repeat("\x00", 1<<20):        "is no image of a COSI node",
+		"MZ" + strings.Repeat("\x00", 1<<12): "is no image of a COSI node",
+		"QFI\xfb" + strings.Repeat("x", 512): "take the .raw or .efi that was built with it",
+		"070701" + strings.Repeat("0", 512):  "initramfs",
+	} {
+		file := filepath.Join(dir, "image")
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Kinds(file); err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), file+": ") {
+			t.Errorf("%.8q: %v; want %q", content, err, want)
+		}
+	}
+	if _, err := Kinds(filepath.Join(dir, "none")); !os.IsNotExist(err) {
+		t.Errorf("no file: %v", err)
+	}
+}
+
+// FuzzRootOf: any bytes are an image or an error.
+func FuzzRootOf(f *testing.F) {
+	for _, seed := range []string{"MZ", "070701", "QFI\xfb", "EFI PART"} {
+		f.Add([]byte(seed + strings.Repeat("\x00", 1024)))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		file := filepath.Join(t.TempDir(), "image")
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if set, err := Kinds(file); err == nil && len(set.All()) == 0 {
+			t.Error("an image without kinds")
+		}
+	})
+}

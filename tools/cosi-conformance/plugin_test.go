@@ -1,0 +1,267 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
+	"github.com/cosi-os/cosi/sdk"
+)
+
+// TestMain makes the test binary each of the plugins, by the name that it is called by.
+func TestMain(m *testing.M) {
+	if p, ok := specimens()[filepath.Base(os.Args[0])]; ok {
+		sdk.Main(p.plugin())
+	}
+	os.Exit(m.Run())
+}
+
+const (
+	points   = "MountPoints.storage.cosi.dev"
+	statuses = "MountPointStatuses.storage.cosi.dev"
+)
+
+const pretend = `{
+	"name": "pretend", "description": "says of each MountPoint that it is mounted",
+	"inputs": [{"type": "MountPoints.storage.cosi.dev", "finalizers": true}], "outputs": ["MountPointStatuses.storage.cosi.dev"]
+}`
+
+// specimen is a plugin, in what it does unlike a good one.
+type specimen struct {
+	breaks      string // the rule
+	declaration string
+	serve       func(context.Context, *sdk.State, mountPoint) error
+	letGo       func(context.Context, *sdk.State, mountPoint) error
+	watch       func(ctx context.Context, wake func()) error
+	drain       func(context.Context, *sdk.State) error
+}
+
+type mountPoint = sdk.Resource[*storagepb.MountPoint]
+
+func (p specimen) plugin() sdk.Plugin {
+	if p.declaration == "" {
+		p.declaration = pretend
+	}
+	if p.serve == nil {
+		p.serve = says("Mounted")
+	}
+	if p.letGo == nil {
+		p.letGo = letGo
+	}
+	reconcile := func(ctx context.Context, s *sdk.State) error {
+		var errs []error
+		for _, point := range sdk.List[*storagepb.MountPoint](s, points) {
+			if point.TearingDown() {
+				errs = append(errs, p.letGo(ctx, s, point))
+			} else if err := s.AddFinalizer(ctx, point.Metadata); err != nil {
+				errs = append(errs, err)
+			} else {
+				errs = append(errs, p.serve(ctx, s, point))
+			}
+		}
+		return errors.Join(errs...)
+	}
+	return sdk.Plugin{Declaration: []byte(p.declaration), Version: "1", Controllers: []sdk.Controller{{
+		Name: "points", Inputs: []string{points}, Outputs: []string{statuses}, Reconcile: reconcile, Watch: p.watch, Drain: p.drain,
+	}}}
+}
+
+// says writes the status.
+func says(reason string) func(context.Context, *sdk.State, mountPoint) error {
+	return func(ctx context.Context, s *sdk.State, p mountPoint) error {
+		status := &storagepb.MountPointStatus{ObservedVersion: p.GetVersion(), Ready: true, Reason: reason, Target: p.Spec.GetTarget()}
+		return s.Write(ctx, statuses, p.GetId(), status, p.Metadata)
+	}
+}
+
+func letGo(ctx context.Context, s *sdk.State, p mountPoint) error {
+	if err := s.Delete(ctx, statuses, p.GetId()); err != nil {
+		return err
+	}
+	return s.RemoveFinalizer(ctx, p.Metadata)
+}
+
+// sayAgain writes the status that is there, needlessly.
+func sayAgain(ctx context.Context, s *sdk.State, p mountPoint) error {
+	if err := says("Mounted")(ctx, s, p); err != nil {
+		return err
+	}
+	status, err := s.Client().Get(ctx, &resourcepb.GetRequest{Namespace: "status", Type: statuses, Id: p.GetId()})
+	if err != nil {
+		return err
+	}
+	_, err = s.Client().Update(ctx, &resourcepb.UpdateRequest{NewResource: status.GetResource(), Options: &resourcepb.UpdateOptions{Owner: "pretend"}})
+	return err
+}
+
+// specimens returns a good plugin, and others with one mistake each.
+func specimens() map[string]specimen {
+	said := map[string]bool{}
+	return map[string]specimen{
+		"good":     {},
+		"impostor": {breaks: ruleStarts, declaration: strings.Replace(pretend, "pretend", "another", 1)},
+		"mute": {breaks: ruleAnswers, serve: func(context.Context, *sdk.State, mountPoint) error {
+			return nil
+		}},
+		"restless": {breaks: ruleRests, serve: sayAgain, watch: func(ctx context.Context, wake func()) error {
+			for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+				wake()
+			}
+			return nil
+		}},
+		"needless": {breaks: ruleReconnects, serve: sayAgain},
+		"forgetful": {breaks: ruleRewrites, serve: func(ctx context.Context, s *sdk.State, p mountPoint) error {
+			if version := p.GetId() + p.GetVersion(); !said[version] { // also what the runtime has forgotten since
+				said[version] = true
+				return says("Mounted")(ctx, s, p)
+			}
+			return nil
+		}},
+		"fickle":   {breaks: ruleSurvives, serve: says(fmt.Sprintf("MountedBy%d", os.Getpid()))},
+		"clinging": {breaks: ruleLetsGo, letGo: func(ctx context.Context, s *sdk.State, p mountPoint) error { return s.Delete(ctx, statuses, p.GetId()) }},
+		"frail": {breaks: ruleLetsGo, letGo: func(context.Context, *sdk.State, mountPoint) error {
+			panic("an empty map")
+		}},
+		"hasty": {breaks: ruleFinishes, letGo: func(ctx context.Context, s *sdk.State, p mountPoint) error {
+			if _, there := sdk.Get[*storagepb.MountPointStatus](s, statuses, p.GetId()); !there {
+				return nil // done, it believes
+			}
+			if err := s.Delete(ctx, statuses, p.GetId()); err != nil {
+				return err
+			}
+			time.Sleep(300 * time.Millisecond)
+			return s.RemoveFinalizer(ctx, p.Metadata)
+		}},
+		"stubborn": {breaks: ruleDrains, drain: func(context.Context, *sdk.State) error { select {} }},
+		"sulking": {breaks: ruleDrains, drain: func(context.Context, *sdk.State) error {
+			os.Exit(3)
+			return nil
+		}},
+		"curious": {breaks: ruleCalls, serve: func(ctx context.Context, s *sdk.State, p mountPoint) error {
+			_, _ = s.Client().Get(ctx, &resourcepb.GetRequest{Namespace: "config", Type: "Users.auth.cosi.dev", Id: "root"})
+			return says("Mounted")(ctx, s, p)
+		}},
+		"meddling": {breaks: ruleCalls, serve: func(ctx context.Context, s *sdk.State, p mountPoint) error {
+			_, _ = s.Client().Destroy(ctx, &resourcepb.DestroyRequest{Namespace: "config", Type: points, Id: p.GetId()})
+			return says("Mounted")(ctx, s, p)
+		}},
+	}
+}
+
+const documents = `
+kind: MountPoint
+id: one
+spec: {source: tmpfs, target: /var/one, fstype: tmpfs}
+---
+kind: MountPoint
+id: two
+spec: {source: tmpfs, target: /var/two, fstype: tmpfs}
+`
+
+// write puts a file into a directory of the test and returns its path.
+func write(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// named returns the test binary under the name of a specimen.
+func named(t *testing.T, name string) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.Symlink(self, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// checkPlugin returns what came of each rule, what the tool said, and its exit code.
+func checkPlugin(t *testing.T, name string, args ...string) (all []finding, said string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	args = append([]string{"plugin", named(t, name), "--declaration", write(t, "plugin.json", pretend), "--quiet", "300ms", "-o", "json"}, args...)
+	code = run(t.Context(), args, &out, &errs)
+	for line := range strings.Lines(out.String()) {
+		var f finding
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, f)
+	}
+	return all, errs.String(), code
+}
+
+func rulesThat(all []finding, outcome string) (rules []string) {
+	for _, f := range all {
+		if f.Outcome == outcome {
+			rules = append(rules, f.Rule)
+		}
+	}
+	return rules
+}
+
+func TestPlugins(t *testing.T) {
+	for name, p := range specimens() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// The good one may take its time on a busy machine; what a bad one never does is waited for.
+			timeout, code, want := "10s", exitBroken, []string{p.breaks}
+			if p.breaks == "" {
+				timeout, code, want = "60s", exitKept, nil
+			}
+			all, said, got := checkPlugin(t, name, "--inputs", write(t, "inputs.yaml", documents), "--timeout", timeout)
+			if broken := rulesThat(all, broken); got != code || !slices.Equal(broken, want) {
+				t.Errorf("exit code %d, broken %q; want %d, %q\n%v\n%s", got, broken, code, want, all, said)
+			}
+			if len(all) != 10 || p.breaks == "" && len(rulesThat(all, kept)) != 10 {
+				t.Errorf("%d rules: %v; want 10", len(all), all)
+			}
+		})
+	}
+}
+
+func TestWithoutInputsTheRestOfAPluginIsChecked(t *testing.T) {
+	t.Parallel()
+	all, said, code := checkPlugin(t, "good")
+	want := []string{ruleAnswers, ruleRewrites, ruleLetsGo, ruleFinishes}
+	if got := rulesThat(all, unchecked); code != exitKept || !slices.Equal(got, want) {
+		t.Errorf("exit code %d, unchecked %q; want %q\n%s", code, got, want, said)
+	}
+}
+
+func TestAPluginThatCannotBeCheckedIsNoVerdict(t *testing.T) {
+	d := write(t, "plugin.json", pretend)
+	for want, args := range map[string][]string{
+		"accepts 1 arg(s)":              {"--declaration", d},
+		`"declaration" not set`:         {"./nothing"},
+		"unknown field":                 {"./nothing", "--declaration", write(t, "plugin.json", `{"nmae": ""}`)},
+		"output Nothings, which is no":  {"./nothing", "--declaration", write(t, "plugin.json", `{"name": "a", "outputs": ["Nothings"]}`)},
+		"must be text or json":          {"./nothing", "--declaration", d, "-o", "xml"},
+		"is no input of the":            {"./nothing", "--declaration", d, "--inputs", write(t, "i.yaml", "kind: Hostname\nid: a\nspec: {name: b}\n")},
+		"i.yaml:3: spec":                {"./nothing", "--declaration", d, "--inputs", write(t, "i.yaml", "kind: MountPoint\nid: a\nspec: {tarket: /b}\n")},
+		"inputs.yaml: no such file":     {"./nothing", "--declaration", d, "--inputs", "/inputs.yaml"},
+		"plugin.json: no such file or ": {"./nothing", "--declaration", "/plugin.json"},
+	} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), append([]string{"plugin"}, args...), &out, &errs); code != exitUnchecked || !strings.Contains(errs.String(), want) {
+			t.Errorf("%q: exit code %d, %s; want %q", args, code, errs.String(), want)
+		}
+	}
+}
