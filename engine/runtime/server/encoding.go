@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 )
 
@@ -25,12 +26,25 @@ func Options() []grpc.ServerOption {
 	}
 }
 
-// codec is the proto codec, which also sends frames.
+// codec is the proto codec. It also sends frames, and encodes resources by hand.
 type codec struct{ encoding.CodecV2 }
 
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if f, ok := v.(frame); ok {
-		return f.buffers, nil
+	var r *resourcepb.Resource
+	switch v := v.(type) {
+	case frame:
+		return v.buffers, nil
+	case *resourcepb.GetResponse:
+		r = v.GetResource()
+	case *resourcepb.ListResponse:
+		r = v.GetResource()
+	case *resourcepb.CreateResponse:
+		r = v.GetResource()
+	case *resourcepb.UpdateResponse:
+		r = v.GetResource()
+	}
+	if data, ok := encodeAnswer(r); ok {
+		return mem.BufferSlice{mem.SliceBuffer(data)}, nil
 	}
 	return c.CodecV2.Marshal(v)
 }
@@ -88,13 +102,11 @@ func (c *encoder) encode(e *state.Event) ([]byte, error) {
 	return data, nil
 }
 
-// eventField is the number of WatchResponse.event.
-const eventField protowire.Number = 1
-
 func encode(e *state.Event) ([]byte, error) {
+	if data, ok := encodeEvent(e); ok {
+		return data, nil
+	}
 	size := proto.Size(e)
-	data := make([]byte, 0, protowire.SizeTag(eventField)+protowire.SizeBytes(size))
-	data = protowire.AppendTag(data, eventField, protowire.BytesType)
-	data = protowire.AppendVarint(data, uint64(size))
+	data := appendLength(make([]byte, 0, 1+protowire.SizeBytes(size)), tagEvent, size)
 	return proto.MarshalOptions{}.MarshalAppend(data, e)
 }
