@@ -196,18 +196,44 @@ func (w *watch) wait(ctx context.Context) error {
 			}
 			return w.ctx.Err()
 		}
+		if err := w.sleep(ctx, changed); err != nil {
+			return err
+		}
+	}
+}
+
+// sleep waits for changed, or for the end of one of the two contexts. For a caller over the network they are one, and to wait for two things
+// costs a thousand watchers less than to wait for three.
+func (w *watch) sleep(ctx context.Context, changed <-chan struct{}) error {
+	if ctx == w.ctx {
 		select {
 		case <-changed:
+			return nil
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-w.ctx.Done():
-			return w.ctx.Err()
 		}
+	}
+	select {
+	case <-changed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-w.ctx.Done():
+		return w.ctx.Err()
 	}
 }
 
 // wait returns what is closed at the next change, nil if the history has gone beyond position already.
 func (k *kind) wait(position uint64) <-chan struct{} {
+	k.mu.RLock()
+	there, changed := k.history.end > position, k.changed
+	k.mu.RUnlock()
+	if there {
+		return nil
+	}
+	if changed != nil { // one of those who wait already made it
+		return changed
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.history.end > position {
