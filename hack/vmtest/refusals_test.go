@@ -21,6 +21,8 @@ func TestRefusals(t *testing.T) {
 		{"Confinement", checkConfinement},
 		{"Sockets", checkSockets},
 		{"Roles", checkRoles},
+		{"GrantedRoles", checkGrantedRoles},
+		{"Audit", checkAudit},
 		{"Strangers", checkStrangers},
 		{"Revocation", checkRevocation},
 		{"NewCertificates", checkNewCertificates},

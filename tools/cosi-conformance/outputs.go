@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
@@ -127,4 +128,16 @@ func (h *host) gone(ctx context.Context, input *resourcepb.Resource) error {
 		}
 	}
 	return nil
+}
+
+// remove destroys inputs that the plugin does not let go of, as an admin may.
+func (h *host) remove(ctx context.Context, inputs []*resourcepb.Resource) {
+	for _, input := range inputs {
+		if held, err := h.store.Get(ctx, state.PointerTo(input)); err == nil {
+			free := proto.CloneOf(held)
+			free.Metadata.Finalizers = nil
+			_, _ = h.store.Update(ctx, free, state.WriteOptions{}) // what stays is in no other step's way
+			_ = h.store.Destroy(ctx, state.PointerTo(input), state.WriteOptions{})
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
@@ -36,26 +37,29 @@ const (
 	ruleCalls      = "It calls nothing that its declaration does not have"
 )
 
-// step is how a rule is checked. A broken rule that it builds on would break it too: it is then not checked.
+// step is how a rule is checked.
 type step struct {
 	rule   string
 	inputs bool // it needs some
-	builds string
 	run    func(context.Context) error
+	// builds are rules that break this one too when they are broken: it is then not checked.
+	builds []string
 }
 
 func (c *pluginChecker) steps() []step {
+	started := func(context.Context) error { return nil } // as before every step
+	refused := func(context.Context) error { return c.host.refusals() }
 	return []step{
-		{rule: ruleStarts, run: func(context.Context) error { return nil }}, // as before every step
-		{rule: ruleAnswers, inputs: true, run: c.answers},
-		{rule: ruleRests, run: c.rests},
-		{rule: ruleReconnects, builds: ruleRests, run: c.reconnects},
-		{rule: ruleRewrites, inputs: true, builds: ruleAnswers, run: c.rewrites},
-		{rule: ruleSurvives, builds: ruleAnswers, run: c.survives},
-		{rule: ruleLetsGo, inputs: true, run: c.letsGo},
-		{rule: ruleFinishes, inputs: true, builds: ruleLetsGo, run: c.finishes},
-		{rule: ruleDrains, run: c.drains},
-		{rule: ruleCalls, run: func(context.Context) error { return c.host.refusals() }},
+		{ruleStarts, false, started, nil},
+		{ruleAnswers, true, c.answers, nil},
+		{ruleRests, false, c.rests, nil},
+		{ruleReconnects, false, c.reconnects, []string{ruleRests}},
+		{ruleRewrites, true, c.rewrites, []string{ruleAnswers}},
+		{ruleSurvives, false, c.survives, []string{ruleAnswers}},
+		{ruleLetsGo, true, c.letsGo, nil},
+		{ruleFinishes, true, c.finishes, []string{ruleAnswers, ruleLetsGo}},
+		{ruleDrains, false, c.drains, nil},
+		{ruleCalls, false, refused, nil},
 	}
 }
 
@@ -85,13 +89,14 @@ func (c *pluginChecker) check(ctx context.Context) error {
 
 func (c *pluginChecker) finding(ctx context.Context, s step, outcomes map[string]string) finding {
 	f := finding{Rule: s.rule, Outcome: unchecked}
+	base := slices.IndexFunc(s.builds, func(rule string) bool { return outcomes[rule] == broken })
 	switch {
 	case s.inputs && len(c.inputs) == 0:
 		f.Why = "--inputs has no document"
 	case outcomes[ruleStarts] == broken && s.rule != ruleCalls:
 		f.Why = "the plugin does not start"
-	case outcomes[s.builds] == broken:
-		f.Why = "a rule that it builds on is broken: " + s.builds
+	case base >= 0:
+		f.Why = "a rule that it builds on is broken: " + s.builds[base]
 	default:
 		f.Outcome = kept
 		if err := c.running(ctx, s); err != nil {
@@ -218,6 +223,9 @@ func (c *pluginChecker) kill(ctx context.Context) error {
 
 // survives gives every input a new version and kills the plugin while it is at it. What it says then may not differ but for the version.
 func (c *pluginChecker) survives(ctx context.Context) error {
+	if err := c.answers(ctx); err != nil {
+		return err
+	}
 	before, err := c.host.outputs(ctx, false)
 	if err != nil {
 		return err
@@ -261,7 +269,11 @@ func (c *pluginChecker) letsGo(ctx context.Context) error {
 	if err := c.teardownAll(ctx); err != nil {
 		return err
 	}
-	return c.gone(ctx)
+	err := c.gone(ctx)
+	if err != nil {
+		c.host.remove(ctx, c.inputs) // the next steps go without
+	}
+	return err
 }
 
 // finishes kills the plugin while it lets go.

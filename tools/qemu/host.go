@@ -23,7 +23,8 @@ var ErrNoQEMU = errors.New("no usable QEMU")
 type Host struct {
 	Program    string // qemu-system-x86_64
 	Version    string
-	KVM        bool   // /dev/kvm opens
+	KVM        bool   // guests run on it
+	NoKVM      error  // why not
 	Code, Vars string // of the UEFI firmware; empty if there is none
 }
 
@@ -37,7 +38,7 @@ var firmware = [][2]string{
 // Find looks for QEMU, an accelerator and UEFI firmware. It fails with ErrNoQEMU if QEMU is missing,
 // or is older than 10 and would have to emulate: QEMU 7.2's TCG crashes 6.12 guests at random.
 func Find(ctx context.Context) (*Host, error) {
-	h := &Host{KVM: opensKVM()}
+	h := &Host{}
 	var err error
 	if h.Program, err = exec.LookPath("qemu-system-x86_64"); err != nil {
 		return nil, fmt.Errorf("%w: qemu-system-x86_64 is not installed (hack/setup run installs it)", ErrNoQEMU)
@@ -52,8 +53,10 @@ func Find(ctx context.Context) (*Host, error) {
 	if h.Version, major, err = parseVersion(string(out)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoQEMU, err)
 	}
+	h.NoKVM = tryKVM(ctx, h.Program)
+	h.KVM = h.NoKVM == nil
 	if major < 10 && !h.KVM {
-		return nil, fmt.Errorf("%w: QEMU %s crashes guests at random without KVM, 10 or newer is wanted (hack/setup run installs it)", ErrNoQEMU, h.Version)
+		return nil, fmt.Errorf("%w: QEMU %s crashes guests at random without KVM (%w), 10 or newer is wanted (hack/setup run installs it)", ErrNoQEMU, h.Version, h.NoKVM)
 	}
 	for _, f := range firmware {
 		if exists(f[0]) && exists(f[1]) {
@@ -64,12 +67,15 @@ func Find(ctx context.Context) (*Host, error) {
 	return h, nil
 }
 
-// Accelerator is "KVM", or "TCG" where everything is emulated.
+// Accelerator is "KVM", or "TCG" where everything is emulated, and why.
 func (h *Host) Accelerator() string {
-	if h.KVM {
+	switch {
+	case h.KVM:
 		return "KVM"
+	case h.NoKVM == nil, errors.Is(h.NoKVM, os.ErrNotExist):
+		return "TCG"
 	}
-	return "TCG"
+	return fmt.Sprintf("TCG (no KVM: %v)", h.NoKVM)
 }
 
 // Slower is how much longer things take than on hardware, roughly: what deadlines are multiplied by.
@@ -89,16 +95,6 @@ func parseVersion(out string) (version string, major int, err error) {
 	}
 	major, err = strconv.Atoi(m[2])
 	return m[1], major, err
-}
-
-// opensKVM opens the device: that it exists says nothing about permissions.
-func opensKVM() bool {
-	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
-	if err != nil {
-		return false
-	}
-	f.Close()
-	return true
 }
 
 func exists(path string) bool {
