@@ -19,6 +19,9 @@ import (
 
 func (h *host) startPlugin() error {
 	h.killPlugin()
+	if err := h.sessionOver(); err != nil {
+		return err
+	}
 	cmd := exec.Command(h.program)
 	cmd.Env = append(os.Environ(), wire.EnvEndpoint+"=unix://"+h.socket(), wire.EnvName+"="+h.declaration.Name)
 	cmd.Stdout, cmd.Stderr = h.said, h.said
@@ -36,6 +39,16 @@ func (h *host) killPlugin() {
 		<-h.ended
 		h.plugin = nil
 	}
+}
+
+// sessionOver waits until the runtime has seen that the plugin is gone: until then the status says of the next one that it is ready.
+func (h *host) sessionOver() error {
+	for end := time.Now().Add(10 * time.Second); h.ready() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			return errors.New("the runtime holds on to the session of a process that has ended")
+		}
+	}
+	return nil
 }
 
 // waitPlugin returns the exit code of a plugin that ends by itself.
