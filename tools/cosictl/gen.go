@@ -96,10 +96,13 @@ func newGenClient(g *genCommand) *cobra.Command {
 				return usageError{err}
 			}
 			_, err = g.make(pki.ClientName(args[0]), func(ca *pki.Pair) (*pki.Pair, error) { return g.maker().Client(ca, args[0], parsed) })
+			if err == nil && !parsed.BuiltIn() {
+				fmt.Fprintf(g.out, "%s is none of admin, operator and reader: a node lets %s in once one of its Roles names that organisation ('cosictl explain role')\n", role, args[0])
+			}
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&role, "role", role, "`role`: admin, operator, reader")
+	cmd.Flags().StringVar(&role, "role", role, "`role`: admin, operator, reader, or an organisation that a Role of the node names")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"admin", "operator", "reader"}, cobra.ShellCompDirectiveNoFileComp))
 	g.addForce(cmd)
 	return cmd

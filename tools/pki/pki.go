@@ -19,10 +19,12 @@ import (
 	"math/big"
 	"net/netip"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 )
 
-// Role is what a client may do on a node.
+// Role is what a client may do on a node: one of Roles, or what the node's Roles documents allow an organisation.
 type Role string
 
 // Roles, as organisations of client certificates.
@@ -32,7 +34,7 @@ const (
 	RoleReader   Role = "reader"
 )
 
-// Roles are all roles there are.
+// Roles are those that every node knows.
 var Roles = []Role{RoleAdmin, RoleOperator, RoleReader}
 
 // How long what is made stays valid.
@@ -195,12 +197,13 @@ func ParseFingerprint(text string) (string, error) {
 	return hex.EncodeToString(sum), nil
 }
 
-// ParseRole reads a role.
+// ParseRole reads a role: one of Roles, or an organisation that a Roles document of the node may name, as long as that allows.
 func ParseRole(text string) (Role, error) {
-	for _, role := range Roles {
-		if text == string(role) {
-			return role, nil
-		}
+	if text == "" || len(text) > 253 || strings.TrimSpace(text) != text {
+		return "", fmt.Errorf("%q is not a role (%s, %s, %s, or an organisation that a Role of the node names)", text, RoleAdmin, RoleOperator, RoleReader)
 	}
-	return "", fmt.Errorf("%q is not a role (%s, %s, %s)", text, RoleAdmin, RoleOperator, RoleReader)
+	return Role(text), nil
 }
+
+// BuiltIn reports whether every node knows the role.
+func (r Role) BuiltIn() bool { return slices.Contains(Roles, r) }

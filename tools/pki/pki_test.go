@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,7 +60,7 @@ func TestANodeIsVerifiedByItsNameOnly(t *testing.T) {
 func TestAClientsRoleIsItsOrganisation(t *testing.T) {
 	m := maker(t, now)
 	ca := must(t)(m.CA("lab"))
-	for _, role := range Roles {
+	for _, role := range append(slices.Clone(Roles), "name-servers") {
 		client := must(t)(m.Client(ca, "me", role))
 		if o := client.Certificate.Subject.Organization; len(o) != 1 || o[0] != string(role) {
 			t.Errorf("organisation of %s: %v", role, o)
@@ -68,8 +69,10 @@ func TestAClientsRoleIsItsOrganisation(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := m.Client(ca, "me", "root"); err == nil || !strings.Contains(err.Error(), `"root" is not a role`) {
-		t.Errorf("role root: %v", err)
+	for _, role := range []Role{"", " admin", Role(strings.Repeat("r", 254))} {
+		if _, err := m.Client(ca, "me", role); err == nil || !strings.Contains(err.Error(), "is not a role") {
+			t.Errorf("role %q: %v", role, err)
+		}
 	}
 	if _, err := m.Client(must(t)(m.Client(ca, "me", RoleAdmin)), "you", RoleAdmin); err == nil {
 		t.Error("a client signed a certificate")
