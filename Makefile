@@ -53,6 +53,9 @@ soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most
 	@test "$(or $(WHAT),runtime)" = runtime || $(MAKE) --no-print-directory image
 	@$(GO) run ./hack/soak -what $(or $(WHAT),runtime) -rounds $(or $(ROUNDS),1000) -seed $(or $(SEED),1) -for $(or $(TIME),20m)
 
+fuzz: ## Run each fuzz test whose PACKAGE.NAME matches MATCH (all) for CPU (10m) of processor time; docs/fuzz.md says what came of it
+	@$(GO) run ./hack/fuzz -match '$(or $(MATCH),.)' -cpu $(or $(CPU),10m)
+
 lint: ## Check formatting, vet, import rules, generated code
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	@$(GO) vet ./...
@@ -65,5 +68,5 @@ generate: ## Generate Go code from api/**/*.proto
 clean: ## Remove what the other targets made
 	rm -rf $(BUILD)
 
-.PHONY: help build image run dev test bench soak lint generate clean FORCE
+.PHONY: help build image run dev test bench soak fuzz lint generate clean FORCE
 FORCE:

@@ -250,7 +250,7 @@ func (m *machine) shows(text string) bool {
 
 func (m *machine) dial(socket string) *grpc.ClientConn { return dialUnix(m.t, m.socket(socket)) }
 
-func dialUnix(t *testing.T, path string) *grpc.ClientConn {
+func dialUnix(t testing.TB, path string) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("unix://"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
