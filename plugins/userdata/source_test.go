@@ -1,17 +1,25 @@
 package userdata
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/diskfs/go-diskfs"
 	"github.com/diskfs/go-diskfs/disk"
@@ -195,17 +203,49 @@ func TestESPIsRefusedUnderSecureBoot(t *testing.T) {
 	}
 }
 
+// anotherCA serves with a certificate of its own: httptest's servers share theirs.
+func anotherCA(t *testing.T, serve http.Handler) *httptest.Server {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(serve)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: key}}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server
+}
+
 func TestFetch(t *testing.T) {
+	var plain, secure, other *httptest.Server
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/user-data" {
+		switch r.URL.Path {
+		case "/user-data":
+			w.Write([]byte(document1))
+		case "/to-http":
+			http.Redirect(w, r, plain.URL+"/user-data", http.StatusFound)
+		case "/to-https":
+			http.Redirect(w, r, secure.URL+"/user-data", http.StatusFound)
+		case "/to-other":
+			http.Redirect(w, r, other.URL+"/user-data", http.StatusFound)
+		case "/there-and-back": // whoever changes http on the way can send the node anywhere, to another server of the pinned CA too
+			http.Redirect(w, r, plain.URL+"/to-https", http.StatusFound)
+		case "/round":
+			http.Redirect(w, r, "/round", http.StatusFound)
+		default:
 			http.NotFound(w, r)
-			return
 		}
-		w.Write([]byte(document1))
 	})
-	plain, secure := httptest.NewServer(serve), httptest.NewTLSServer(serve)
+	plain, secure = httptest.NewServer(serve), httptest.NewTLSServer(serve)
 	defer plain.Close()
 	defer secure.Close()
+	other = anotherCA(t, serve)
 	sum := sha256.Sum256([]byte(document1))
 	digest := hex.EncodeToString(sum[:])
 
@@ -213,6 +253,10 @@ func TestFetch(t *testing.T) {
 	put(t, pinned, caFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})))
 	foreign := t.TempDir()
 	put(t, foreign, caFile, "no certificate at all")
+	unreadable := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(unreadable, caFile), 0o755); err != nil {
+		t.Fatal(err)
+	}
 
 	for _, c := range []struct {
 		name, root, url string
@@ -225,10 +269,18 @@ func TestFetch(t *testing.T) {
 		{"https without a pinned CA", "", secure.URL + "/user-data", true, "", false},
 		{"https with the pinned CA", pinned, secure.URL + "/user-data", false, "", false},
 		{"https with another CA", foreign, secure.URL + "/user-data", false, "certificate", false},
+		{"https with a CA that cannot be read", unreadable, secure.URL + "/user-data", false, "userdata-ca.pem", false},
 		{"wrong digest", "", plain.URL + "/user-data#sha256=" + strings.Repeat("0", 64), false, "SHA-256 is", true},
 		{"bad fragment", "", plain.URL + "/user-data#md5=1", false, "is not #sha256=", true},
 		{"ftp", "", "ftp://127.0.0.1/x", false, "neither http", true},
 		{"missing", "", plain.URL + "/other", true, "404", false},
+		{"https redirects to https", pinned, secure.URL + "/to-https", false, "", false},
+		{"http redirects to https", pinned, plain.URL + "/to-https", true, "", false},
+		{"https redirects to http", pinned, secure.URL + "/to-http", false, secure.URL + "/to-http redirects to http://", true},
+		{"https without a pinned CA redirects to http", "", secure.URL + "/to-http", true, "away from https", true},
+		{"https by way of http to https", pinned, secure.URL + "/there-and-back", false, "away from https", true},
+		{"https redirects to a server of another CA", pinned, secure.URL + "/to-other", false, "certificate", false},
+		{"round and round", "", plain.URL + "/round", true, "more than 10 redirects", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			root := c.root

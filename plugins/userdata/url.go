@@ -6,10 +6,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -39,7 +39,11 @@ func fetch(ctx context.Context, root, address string) *found {
 	}
 	location.Fragment = ""
 	f.name = location.Redacted()
-	pool := pinnedCA(root)
+	pool, err := pinnedCA(root)
+	if err != nil {
+		f.err = err
+		return f
+	}
 	f.unauthenticated = !pinnedDigest && (pool == nil || location.Scheme == "http")
 	if f.data, f.err = get(ctx, location.String(), pool); f.err != nil {
 		return f
@@ -50,14 +54,15 @@ func fetch(ctx context.Context, root, address string) *found {
 	return f
 }
 
-func pinnedCA(root string) *x509.CertPool {
-	pem, err := os.ReadFile(filepath.Join(root, caFile))
-	if err != nil {
-		return nil
+// pinnedCA returns nil if the image pins none. A file that holds no certificate trusts nobody.
+func pinnedCA(root string) (*x509.CertPool, error) {
+	pem, err := readFile(filepath.Join(root, caFile))
+	if pem == nil || err != nil {
+		return nil, err
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
-	return pool
+	return pool, nil
 }
 
 // get fetches address. Without a pinned CA the certificate proves nothing about user data, so it is not looked at; the caller then shows
@@ -71,7 +76,10 @@ func get(ctx context.Context, address string, pool *x509.CertPool) ([]byte, erro
 	}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, InsecureSkipVerify: pool == nil}}
 	defer transport.CloseIdleConnections()
-	response, err := (&http.Client{Transport: transport}).Do(request)
+	response, err := (&http.Client{Transport: transport, CheckRedirect: stayOnHTTPS}).Do(request)
+	if failed := (*url.Error)(nil); errors.As(err, &failed) && errors.Is(err, errRefused) {
+		return nil, failed.Err // it says from where to where
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -81,3 +89,17 @@ func get(ctx context.Context, address string, pool *x509.CertPool) ([]byte, erro
 	}
 	return readAll(response.Body)
 }
+
+// stayOnHTTPS refuses a redirect that leaves https: whoever names an https URL counts on it, to the last byte. The certificate of each
+// server on the way is checked like the first one's.
+func stayOnHTTPS(next *http.Request, before []*http.Request) error {
+	if last := before[len(before)-1].URL; last.Scheme == "https" && next.URL.Scheme != "https" {
+		return refused("%s redirects to %s, away from https", last.Redacted(), next.URL.Redacted())
+	}
+	if len(before) >= maxRedirects {
+		return fmt.Errorf("more than %d redirects", maxRedirects)
+	}
+	return nil
+}
+
+const maxRedirects = 10
