@@ -37,7 +37,6 @@ var systemMounts = []mount{
 	{source: "bpf", target: "/sys/fs/bpf", fstype: "bpf", flags: quiet, data: "mode=0700", optional: true},
 	{source: "securityfs", target: "/sys/kernel/security", fstype: "securityfs", flags: quiet, optional: true},
 	{source: "tracefs", target: "/sys/kernel/tracing", fstype: "tracefs", flags: quiet, data: "mode=0700", optional: true},
-	{source: "efivarfs", target: "/sys/firmware/efi/efivars", fstype: "efivarfs", flags: quiet, optional: true},
 }
 
 // memoryMounts are what a node may write to that has no disk. They are made before anything is in them.

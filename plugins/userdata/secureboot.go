@@ -2,12 +2,45 @@ package userdata
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
 
-// secureBootVariable is the UEFI global variable SecureBoot: four bytes of attributes, then 1 when it is on (UEFI 2.10, 3.3).
-const secureBootVariable = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+const (
+	// efiDir is there when the machine was booted by EFI.
+	efiDir = "sys/firmware/efi"
+	// bootParams is what the kernel was handed at its start. Its EFI stub asks the firmware for the variable SecureBoot while nothing
+	// else runs yet and leaves the answer there: no file system for EFI variables is needed, which would be one more module to load and
+	// every variable of the firmware to read. Only x86 has it.
+	bootParams = "sys/kernel/boot_params/data"
+	// secureBootOffset is the place of secure_boot in it: Documentation/arch/x86/zero-page.rst.
+	secureBootOffset = 0x1ec
+	// Values of enum efi_secureboot_mode, linux/efi.h. The others are unset, and unknown: the firmware answered with an error.
+	secureBootDisabled = 2
+	secureBootEnabled  = 3
+)
+
+// secureBoot says in words that the machine is under Secure Boot, or may be; "" if it is not. A machine that was booted by EFI is, unless
+// it is known that it is not.
+func secureBoot(root string) string {
+	if _, err := os.Stat(filepath.Join(root, efiDir)); errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	mode := byte(0)
+	if data, err := os.ReadFile(filepath.Join(root, bootParams)); err == nil && len(data) > secureBootOffset {
+		mode = data[secureBootOffset]
+	}
+	switch mode {
+	case secureBootDisabled:
+		return ""
+	case secureBootEnabled:
+		return "under Secure Boot"
+	default:
+		return "while it is not known whether Secure Boot is on"
+	}
+}
 
 // espAllowed refuses the ESP on a node that had a trust anchor already, and under Secure Boot unless the image's definition allows it:
 // the ESP is the one place that is neither signed nor the owner's alone.
@@ -15,8 +48,8 @@ func (c *controller) espAllowed() error {
 	if *c.trusted {
 		return refused("user data on the ESP is for the first boot: this node has a trust anchor already, so the file is not read")
 	}
-	value, err := os.ReadFile(filepath.Join(c.root, secureBootVariable))
-	if err != nil || len(value) < 5 || value[4] != 1 {
+	reason := secureBoot(c.root)
+	if reason == "" {
 		return nil
 	}
 	var image struct {
@@ -26,5 +59,5 @@ func (c *controller) espAllowed() error {
 	if err == nil && json.Unmarshal(data, &image) == nil && image.ESPUserData {
 		return nil
 	}
-	return refused("user data on the ESP is not read under Secure Boot; an image whose definition says esp_user_data_under_secure_boot: true does")
+	return refused("user data on the ESP is not read %s, unless the image's definition says user_data.esp_under_secure_boot: true", reason)
 }

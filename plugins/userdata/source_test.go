@@ -189,17 +189,46 @@ func TestDisks(t *testing.T) {
 }
 
 func TestESPIsRefusedUnderSecureBoot(t *testing.T) {
-	root := t.TempDir()
-	if err := (&controller{root: root, trusted: new(bool)}).espAllowed(); err != nil {
-		t.Fatalf("without EFI variables: %v", err)
+	params := func(mode byte) string {
+		data := make([]byte, 4096)
+		data[secureBootOffset] = mode
+		return string(data)
 	}
-	put(t, root, secureBootVariable, "\x06\x00\x00\x00\x01")
-	if err := (&controller{root: root, trusted: new(bool)}).espAllowed(); !errors.Is(err, errRefused) {
-		t.Fatalf("under Secure Boot: %v; want a refusal", err)
-	}
-	put(t, root, "usr/lib/cosi/image.json", `{"esp_user_data_under_secure_boot": true}`)
-	if err := (&controller{root: root, trusted: new(bool)}).espAllowed(); err != nil {
-		t.Fatalf("allowed by the image: %v", err)
+	const allows, definition = `{"esp_user_data_under_secure_boot": true}`, "user_data.esp_under_secure_boot: true"
+	for _, c := range []struct {
+		name    string
+		files   map[string]string
+		refusal string // "": allowed
+	}{
+		{"no EFI", map[string]string{"sys/kernel/x": ""}, ""},
+		{"no EFI, and the byte was not set", map[string]string{bootParams: params(0)}, ""},
+		{"disabled", map[string]string{efiDir + "/x": "", bootParams: params(secureBootDisabled)}, ""},
+		{"enabled", map[string]string{efiDir + "/x": "", bootParams: params(secureBootEnabled)}, "under Secure Boot, unless"},
+		{"enabled, and the image allows it", map[string]string{efiDir + "/x": "", bootParams: params(secureBootEnabled), "usr/lib/cosi/image.json": allows}, ""},
+		{"enabled, and image.json is broken", map[string]string{efiDir + "/x": "", bootParams: params(secureBootEnabled), "usr/lib/cosi/image.json": allows[1:]}, "under Secure Boot"},
+		{"the boot loader left it unset", map[string]string{efiDir + "/x": "", bootParams: params(0)}, "not known"},
+		{"the firmware answered with an error", map[string]string{efiDir + "/x": "", bootParams: params(1)}, "not known"},
+		{"a value of later kernels", map[string]string{efiDir + "/x": "", bootParams: params(4)}, "not known"},
+		{"the kernel does not tell", map[string]string{efiDir + "/x": ""}, "not known"},
+		{"too short", map[string]string{efiDir + "/x": "", bootParams: params(0)[:secureBootOffset]}, "not known"},
+		{"cannot be read", map[string]string{efiDir + "/x": "", bootParams + "/x": ""}, "not known"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root := t.TempDir()
+			for path, content := range c.files {
+				put(t, root, path, content)
+			}
+			err := (&controller{root: root, trusted: new(bool)}).espAllowed()
+			if c.refusal == "" {
+				if err != nil {
+					t.Errorf("espAllowed = %v; want none", err)
+				}
+				return
+			}
+			if !errors.Is(err, errRefused) || !strings.Contains(err.Error(), c.refusal) || !strings.Contains(err.Error(), definition) {
+				t.Errorf("espAllowed = %v; want a refusal with %q and %q", err, c.refusal, definition)
+			}
+		})
 	}
 }
 
