@@ -86,6 +86,11 @@ func TestABuildIsDoneOnceForItsInputs(t *testing.T) {
 func TestEveryInputChangesTheImage(t *testing.T) {
 	o := fixture(t)
 	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, uki, direct]", "outputs: [direct]")
+	ca, err := os.ReadFile("../definition/testdata/ca.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(o.Tree, "images/ca.pem"), append([]byte("the CA of the lab\n"), ca...))
 	_, m := build(t, o)
 	last := m.Outputs[1].SHA256
 	for _, change := range []struct{ file, from, to string }{
@@ -93,6 +98,8 @@ func TestEveryInputChangesTheImage(t *testing.T) {
 		{"plugins/mount/plugin.json", "mounts", "mounts things"},
 		{"images/dev.yaml", "id: default", "id: other"},
 		{"images/VERSION", "1.2.3", "1.2.4"},
+		{"images/dev.yaml", "outputs:", "user_data: {url_ca: ca.pem}\noutputs:"},
+		{"images/ca.pem", "of the lab", "of the other lab"},
 	} {
 		o.change(t, change.file, change.from, change.to)
 		_, m := build(t, o)
@@ -150,6 +157,11 @@ func TestErrorsCanBeTold(t *testing.T) {
 
 func TestRootHoldsWhatTheEngineExpects(t *testing.T) {
 	o := fixture(t)
+	ca, err := filepath.Abs("../definition/testdata/ca.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.change(t, "images/dev.yaml", "outputs:", "user_data: {url_ca: "+ca+"}\noutputs:")
 	if _, err := Root(context.Background(), o, o.definition()); err != nil {
 		t.Fatal(err)
 	}
@@ -191,6 +203,9 @@ func TestRootHoldsWhatTheEngineExpects(t *testing.T) {
 	}
 	if release := string(read("usr/lib/os-release")); !strings.Contains(release, "ID=cosi\n") || strings.Contains(release, "UNPINNED") {
 		t.Errorf("os-release: %s", release)
+	}
+	if pinned := string(read("usr/lib/cosi/userdata-ca.pem")); !strings.Contains(pinned, "BEGIN CERTIFICATE") {
+		t.Errorf("userdata-ca.pem: %s", pinned)
 	}
 	for _, program := range []string{"usr/bin/engine", "usr/bin/runtime", "usr/lib/cosi/bin/plugins", "usr/lib/cosi/bin/marker"} {
 		if info, err := os.Stat(filepath.Join(o.Output, program)); err != nil || info.Mode().Perm() != 0o755 {

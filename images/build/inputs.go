@@ -67,6 +67,9 @@ func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
 		}
 		in.Files["images/"+filepath.Base(file)] = sum(data)
 	}
+	if u := p.Definition.UserData; u.URLCA != "" {
+		in.Files["images/"+filepath.Base(u.URLCA)] = sum(u.URLCertificates)
+	}
 	if err := in.addFile(o.Tree, LockFile); err != nil {
 		return nil, err
 	}

@@ -64,6 +64,9 @@ func userland(p *plan.Plan, in *Inputs, c contents, programs map[string]string, 
 	if err != nil {
 		return nil, err
 	}
+	if certificates := p.Definition.UserData.URLCertificates; certificates != nil {
+		entries = append(entries, file(plan.URLCA, certificates))
+	}
 	return append(entries, file(plan.Kinds, known), file(plan.Resources, c.resources), file(plan.Image, identity), file(plan.OSRelease, osRelease(p, in, unpinned))), nil
 }
 

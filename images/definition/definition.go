@@ -68,6 +68,12 @@ type UserData struct {
 	// ESPUnderSecureBoot lets a node read user-data.yaml from its EFI system partition under Secure Boot, where anybody with the disk
 	// in his hands may have put it.
 	ESPUnderSecureBoot bool `yaml:"esp_under_secure_boot"`
+	// URLCA is the path, relative to the definition's, of a PEM file with the certificates that vouch for an https URL of user data. A
+	// node without shows what such a URL brings as unauthenticated, unless the URL says its SHA-256.
+	URLCA string `yaml:"url_ca"`
+
+	// URLCertificates is what the file URLCA holds.
+	URLCertificates []byte `yaml:"-"`
 }
 
 // Output is a kind of file that a build makes.

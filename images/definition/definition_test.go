@@ -87,6 +87,52 @@ user_data: {esp_under_secure_boot: true}
 	}
 }
 
+// What user data is authenticated by is certificates and nothing else, read from beside the definition that names it.
+func TestURLCAIsAFileOfCertificates(t *testing.T) {
+	ca, err := os.ReadFile("testdata/ca.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(kind, body string) string {
+		return "-----BEGIN " + kind + "-----\n" + body + "\n-----END " + kind + "-----\n"
+	}
+	for name, c := range map[string]struct{ content, want string }{
+		"a certificate":           {string(ca), ""},
+		"two, and a remark":       {"the CA of the lab\n" + string(ca) + string(ca), ""},
+		"nothing":                 {"", "holds no certificate in PEM"},
+		"text":                    {"no certificate at all\n", "holds no certificate in PEM"},
+		"a private key beside it": {string(ca) + block("PRIVATE KEY", "AAAA"), "holds a PRIVATE KEY: want certificates only"},
+		"a broken certificate":    {string(ca) + block("CERTIFICATE", "AAAA"), "x509: "},
+		"a torn certificate":      {string(ca) + string(ca[:len(ca)/2]), "broken"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for path, text := range map[string]string{
+				"base.yaml":      "name: base\narch: amd64\nepoch: 2026-01-01T00:00:00Z\nkernel: {flavour: cloud}\ninitramfs: {compression: none}\nplugins: [mount]\noutputs: [raw]\nuser_data:\n  url_ca: keys/ca.pem\n",
+				"mine/over.yaml": "name: over\nextends: ../base.yaml\n",
+				"keys/ca.pem":    c.content,
+			} {
+				if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d, err := Load(filepath.Join(dir, "mine/over.yaml"))
+			if c.want == "" {
+				if err != nil || string(d.UserData.URLCertificates) != c.content || d.UserData.URLCA != filepath.Join(dir, "keys/ca.pem") {
+					t.Errorf("Load = %+v, %v; want the file's content", d, err)
+				}
+				return
+			}
+			if where := "base.yaml:9: user_data.url_ca: "; err == nil || !strings.Contains(err.Error(), where) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("Load = %v; want %s… %s", err, where, c.want)
+			}
+		})
+	}
+}
+
 func TestNearest(t *testing.T) {
 	for got, want := range map[string]string{"clowd": "cloud", "emtal": "metal", "CLOUD": "cloud", "kubernetes": ""} {
 		if near := nearest(got, Flavours); near != want {

@@ -30,7 +30,11 @@ func load(file string, chain []string) (*Definition, error) {
 		return nil, err
 	}
 	d, lines, problems := parse(file, data)
+	if d != nil {
+		problems = append(problems, d.readURLCA(file, lines)...)
+	}
 	if len(problems) > 0 {
+		slices.SortStableFunc(problems, func(a, b Problem) int { return a.Line - b.Line })
 		return nil, problems
 	}
 	if d.Extends != "" {
@@ -68,7 +72,6 @@ func parse(file string, data []byte) (*Definition, map[string]int, Problems) {
 	d := &Definition{}
 	c.fill(root, "", d)
 	c.meaning(d)
-	slices.SortStableFunc(c.problems, func(a, b Problem) int { return a.Line - b.Line })
 	return d, c.lines, c.problems
 }
 
@@ -90,6 +93,9 @@ func merge(base, over *Definition) *Definition {
 	set(&d.Kernel.Flavour, over.Kernel.Flavour)
 	set(&d.Initramfs.Compression, over.Initramfs.Compression)
 	set(&d.UserData.ESPUnderSecureBoot, over.UserData.ESPUnderSecureBoot)
+	if over.UserData.URLCA != "" {
+		d.UserData.URLCA, d.UserData.URLCertificates = over.UserData.URLCA, over.UserData.URLCertificates
+	}
 	if !over.Epoch.IsZero() {
 		d.Epoch = over.Epoch
 	}

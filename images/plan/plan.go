@@ -72,6 +72,8 @@ const (
 	Modules = "usr/lib/cosi/modules"
 	// Resources are the image's default resources.
 	Resources = "usr/lib/cosi/resources.yaml"
+	// URLCA are the certificates that vouch for an https URL of user data.
+	URLCA = "usr/lib/cosi/userdata-ca.pem"
 	// Kinds has the descriptors of all kinds that a node has from the start, for whoever looks at the image: a FileDescriptorSet, with gzip.
 	Kinds = "usr/lib/cosi/kinds.binpb.gz"
 	// Image is the image's identity for the engine.
@@ -107,6 +109,9 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 		Programs:    []Program{{"./engine", "usr/bin/engine"}, {"./engine/runtime", "usr/bin/runtime"}, {"./plugins", Multi}},
 		CommandLine: strings.Join(append([]string{rootArgument}, d.Kernel.Arguments...), " "),
 		Root:        []string{Image, Modules, Resources, OSRelease},
+	}
+	if d.UserData.URLCA != "" {
+		p.Root = append(p.Root, URLCA)
 	}
 	p.plugins()
 	// A fixed order, so that what is made of another output comes after it.
@@ -158,6 +163,9 @@ func (p *Plan) String() string {
 	section("compile", programs...)
 	var files []string
 	for _, file := range p.Root {
+		if file == URLCA {
+			file += ", from " + p.Definition.UserData.URLCA
+		}
 		files = append(files, "/"+file)
 	}
 	for _, plugin := range p.Plugins {

@@ -1,0 +1,53 @@
+package definition
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// readURLCA reads the certificates that the definition in file names.
+func (d *Definition) readURLCA(file string, lines map[string]int) Problems {
+	u := &d.UserData
+	if u.URLCA == "" {
+		return nil
+	}
+	if !filepath.IsAbs(u.URLCA) {
+		u.URLCA = filepath.Join(filepath.Dir(file), u.URLCA)
+	}
+	var err error
+	if u.URLCertificates, err = os.ReadFile(u.URLCA); err == nil {
+		if err = certificates(u.URLCertificates); err != nil {
+			err = fmt.Errorf("%s: %w", u.URLCA, err)
+		}
+	}
+	if err != nil {
+		const field = "user_data.url_ca"
+		return Problems{{file, lines[field], field, err.Error()}}
+	}
+	return nil
+}
+
+// certificates checks that data are certificates in PEM, and nothing else: what is in an image is no secret.
+func certificates(data []byte) error {
+	block, rest := pem.Decode(data)
+	if block == nil {
+		return errors.New("holds no certificate in PEM")
+	}
+	for ; block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			return fmt.Errorf("holds a %s: want certificates only", block.Type)
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return err
+		}
+	}
+	if bytes.Contains(rest, []byte("-----BEGIN")) {
+		return errors.New("ends with a PEM block that is broken")
+	}
+	return nil
+}
