@@ -28,20 +28,31 @@ const (
 	espDir = "EFI"
 )
 
-// disks reads user data from every CIDATA file system and every EFI system partition among the block devices of root. It reads the file
-// systems itself: nothing is mounted, so that the plugin needs no right to mount and the kernel parses nothing that came from outside.
+// disks reads user data from every CIDATA file system and every EFI system partition among the block devices of root, in this order; of
+// either, the one it returns is absent if there is none. It reads the file systems itself: nothing is mounted, so that the plugin needs
+// no right to mount and the kernel parses nothing that came from outside.
 func disks(root string) []*found {
 	entries, _ := os.ReadDir(filepath.Join(root, "sys/class/block"))
-	var all []*found
+	var cidata, esp []*found
 	for _, entry := range entries {
-		if f := device(filepath.Join(root, "dev", entry.Name())); f != nil {
-			all = append(all, f)
+		switch f := device(filepath.Join(root, "dev", entry.Name())); {
+		case f == nil:
+		case f.source == sourceCIDATA:
+			cidata = append(cidata, f)
+		default:
+			esp = append(esp, f)
 		}
 	}
-	return all
+	if cidata == nil {
+		cidata = append(cidata, nowhere(sourceCIDATA, "no disk with this label"))
+	}
+	if esp == nil {
+		esp = append(esp, nowhere(sourceESP, "no EFI system partition"))
+	}
+	return append(cidata, esp...)
 }
 
-// device reads one block device; nil if it is neither CIDATA nor an EFI system partition with a file of ours.
+// device reads one block device; nil if it is neither CIDATA nor an EFI system partition.
 func device(path string) *found {
 	volume, err := openVolume(path)
 	if err != nil || volume == nil {
@@ -54,7 +65,7 @@ func device(path string) *found {
 	} else if volume.iso {
 		return nil
 	}
-	f.id = f.source + "-" + filepath.Base(path)
+	f.id, f.missing = f.source+"-"+filepath.Base(path), "no file "+f.name
 	files, err := volume.open()
 	if err == nil && f.source == sourceESP {
 		if _, err := files.ReadDir(espDir); err != nil {
@@ -66,9 +77,6 @@ func device(path string) *found {
 	}
 	if err != nil {
 		f.err = fmt.Errorf("%s of %s: %w", f.name, path, err)
-	}
-	if f.source == sourceESP && f.absent() {
-		return nil
 	}
 	return f
 }

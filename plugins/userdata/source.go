@@ -47,8 +47,15 @@ type found struct {
 	data []byte
 	// unauthenticated data came over a channel that anyone on the path could have changed.
 	unauthenticated bool
-	// err is why there is no data. A source with neither data nor error is absent.
+	// err is why what is there cannot be used. A source with neither data nor error is absent.
 	err error
+	// missing is what an absent source lacks, in words.
+	missing string
+}
+
+// nowhere is a source that there is none of.
+func nowhere(source, missing string) *found {
+	return &found{source: source, id: source, missing: missing}
 }
 
 func (f *found) absent() bool { return f.data == nil && f.err == nil }

@@ -164,7 +164,7 @@ func TestDisks(t *testing.T) {
 		{"CIDATA on FAT12", 2 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat12, VolumeLabel: "CIDATA"}, map[string]string{"user-data": document1}, sourceCIDATA, document1},
 		{"CIDATA without a file", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "CIDATA"}, nil, sourceCIDATA, ""},
 		{"ESP", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "ESP"}, map[string]string{"EFI/x": "", "user-data.yaml": document1}, sourceESP, document1},
-		{"ESP without a file", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "ESP"}, map[string]string{"EFI/x": ""}, "", ""},
+		{"ESP without a file", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "ESP"}, map[string]string{"EFI/x": ""}, sourceESP, ""},
 		{"a stick with photos", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "PHOTOS"}, map[string]string{"user-data.yaml": document1}, "", ""},
 		{"another ISO", 10 * mib, disk.FilesystemSpec{FSType: filesystem.TypeISO9660, VolumeLabel: "debian"}, map[string]string{"user-data": document1}, "", ""},
 	} {
@@ -172,17 +172,17 @@ func TestDisks(t *testing.T) {
 			root := t.TempDir()
 			makeDevice(t, root, "vdb", c.size, c.spec, c.files)
 			all := disks(root)
-			if c.source == "" {
-				if len(all) != 0 {
-					t.Fatalf("disks = %+v; want none", all[0])
+			if len(all) != 2 || all[0].source != sourceCIDATA || all[1].source != sourceESP {
+				t.Fatalf("disks = %+v; want one CIDATA and one ESP", all)
+			}
+			for _, f := range all {
+				id, data := f.source, ""
+				if f.source == c.source {
+					id, data = c.source+"-vdb", c.data
 				}
-				return
-			}
-			if len(all) != 1 {
-				t.Fatalf("disks = %v; want one", all)
-			}
-			if f := all[0]; f.source != c.source || f.id != c.source+"-vdb" || string(f.data) != c.data || f.err != nil {
-				t.Fatalf("disks = %+v %q; want %s with %q", f, f.data, c.source, c.data)
+				if f.id != id || string(f.data) != data || f.err != nil || f.absent() != (data == "") || f.missing == "" {
+					t.Errorf("disks has %+v %q; want %s with %q", f, f.data, id, data)
+				}
 			}
 		})
 	}

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,8 +47,13 @@ func Plugin() sdk.Plugin { return plugin(cmp.Or(os.Getenv("COSI_ROOT"), "/")) }
 
 // plugin returns the plugin for a node whose files are below root, which "engine --root" names in COSI_ROOT: the machine's own disks and
 // kernel arguments are then none of its business.
-func plugin(root string) sdk.Plugin {
-	c := &controller{root: root, retry: retry{first: 2 * time.Second, most: time.Minute}, now: time.Now}
+func plugin(root string) sdk.Plugin { return newController(root).plugin() }
+
+func newController(root string) *controller {
+	return &controller{root: root, retry: retry{first: 2 * time.Second, most: time.Minute}, now: time.Now}
+}
+
+func (c *controller) plugin() sdk.Plugin {
 	return sdk.Plugin{
 		Declaration: declaration,
 		Version:     Version,
@@ -112,10 +118,14 @@ func (c *controller) reconcile(ctx context.Context, s *sdk.State) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range append(offline, c.defaults()) {
+	all := append(offline, c.defaults())
+	for _, f := range all {
 		if err := c.settle(ctx, s, a, f); err != nil {
 			return err
 		}
+	}
+	if err := c.forget(ctx, s, all); err != nil {
+		return err
 	}
 	pending, err := c.remote(ctx, s, a, value)
 	if err != nil {
@@ -127,25 +137,25 @@ func (c *controller) reconcile(ctx context.Context, s *sdk.State) error {
 // offline reads every source that needs no network.
 func (c *controller) offline(argument string) []*found {
 	all := []*found{fwCfg(c.root)}
-	if strings.HasPrefix(argument, "data:") {
+	switch {
+	case argument == "":
+		all = append(all, nowhere(sourceCmdline, "no argument cosi.userdata"))
+	case strings.HasPrefix(argument, "data:"):
 		all = append(all, inline(argument))
 	}
-	esp := []*found{}
 	for _, f := range disks(c.root) {
-		if f.source == sourceCIDATA {
-			all = append(all, f)
-			continue
+		if f.source == sourceESP && !f.absent() {
+			if err := c.espAllowed(); err != nil {
+				f.data, f.err = nil, err
+			}
 		}
-		if err := c.espAllowed(); err != nil {
-			f.data, f.err = nil, err
-		}
-		esp = append(esp, f)
+		all = append(all, f)
 	}
-	return append(all, esp...)
+	return all
 }
 
 func (c *controller) defaults() *found {
-	f := &found{source: sourceImage, id: sourceImage, name: filepath.Base(defaultsFile)}
+	f := &found{source: sourceImage, id: sourceImage, name: filepath.Base(defaultsFile), missing: "no default resources"}
 	f.data, f.err = readFile(filepath.Join(c.root, defaultsFile))
 	return f
 }
@@ -194,7 +204,7 @@ func (c *controller) settle(ctx context.Context, s *sdk.State, a *applier, f *fo
 		if known, ok := sdk.Get[*machinepb.UserDataSource](s, kindSource, f.id); ok && finished(known.Spec.State) {
 			return nil // a disk that was applied and then pulled is still shown
 		}
-		status.State = stateAbsent
+		status.State, status.Message = stateAbsent, f.missing
 	case done != nil && !(a.network && describesNetwork(done)):
 		return c.write(ctx, s, f.id, done.GetOutcome())
 	case errors.Is(f.err, errRefused):
@@ -220,6 +230,19 @@ func (c *controller) apply(ctx context.Context, s *sdk.State, a *applier, f *fou
 		return err
 	}
 	return c.write(ctx, s, f.id, status)
+}
+
+// forget removes what was absent and is no more: a disk has come, or gone.
+func (c *controller) forget(ctx context.Context, s *sdk.State, all []*found) error {
+	for _, known := range sdk.List[*machinepb.UserDataSource](s, kindSource) {
+		if known.Spec.GetState() != stateAbsent || slices.ContainsFunc(all, func(f *found) bool { return f.id == known.GetId() }) {
+			continue
+		}
+		if err := s.Delete(ctx, kindSource, known.GetId()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // finished reports whether a source in that state has been dealt with for good, its digest given.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/node"
 	"github.com/cosi-os/cosi/engine/runtime/storage"
 )
@@ -88,40 +89,52 @@ func lease(s *node.Snapshot) string {
 	return ""
 }
 
-// userData shows one line a source that was tried, and for a bad one its first problem.
+// userData shows one line a source that there was, for a bad one with its first problem, and one line for all others that were looked
+// for: there are more of them than room.
 func userData(s *node.Snapshot) []string {
-	var out []string
+	var out, absent []string
 	for _, u := range s.UserData {
-		if u.GetId() == node.UserDataSum {
-			continue
+		switch {
+		case u.GetId() == node.UserDataSum:
+		case u.Spec.GetState() == "Absent":
+			absent = append(absent, fmt.Sprintf("%s (%s)", u.GetId(), u.Spec.GetMessage()))
+		default:
+			out = append(out, "user data "+u.GetId()+": "+source(u.Spec))
 		}
-		line := fmt.Sprintf("user data %s: %s", u.GetId(), u.Spec.GetState())
-		if u.Spec.GetDocuments() > 0 {
-			line += fmt.Sprintf(", %d of %d documents", u.Spec.GetApplied(), u.Spec.GetDocuments())
-		}
-		if u.Spec.GetUnauthenticated() {
-			line += ", unauthenticated"
-		}
-		// Of documents, their number and the problems say it all.
-		if m := u.Spec.GetMessage(); m != "" && u.Spec.GetDocuments() == 0 {
-			line += ": " + m
-		}
-		if problems := u.Spec.GetProblems(); len(problems) > 0 {
-			p := problems[0]
-			line += fmt.Sprintf(": line %d: %s", p.GetLine(), strings.TrimPrefix(p.GetField()+": "+p.GetMessage(), ": "))
-			if more := len(problems) - 1; more > 0 {
-				line += fmt.Sprintf(" (and %d more)", more)
-			}
-		}
-		if next := u.Spec.GetNextTry(); next != nil {
-			line += ", next try " + clock(next.AsTime())
-		}
-		out = append(out, line)
+	}
+	if len(absent) > 0 {
+		out = append(out, "user data absent: "+strings.Join(absent, ", "))
 	}
 	if len(out) == 0 {
 		return []string{"user data none"}
 	}
 	return out
+}
+
+// source says what came of a source.
+func source(u *machinepb.UserDataSource) string {
+	line := u.GetState()
+	if u.GetDocuments() > 0 {
+		line += fmt.Sprintf(", %d of %d documents", u.GetApplied(), u.GetDocuments())
+	}
+	if u.GetUnauthenticated() {
+		line += ", unauthenticated"
+	}
+	// Of documents, their number and the problems say it all.
+	if m := u.GetMessage(); m != "" && u.GetDocuments() == 0 {
+		line += ": " + m
+	}
+	if problems := u.GetProblems(); len(problems) > 0 {
+		p := problems[0]
+		line += fmt.Sprintf(": line %d: %s", p.GetLine(), strings.TrimPrefix(p.GetField()+": "+p.GetMessage(), ": "))
+		if more := len(problems) - 1; more > 0 {
+			line += fmt.Sprintf(" (and %d more)", more)
+		}
+	}
+	if next := u.GetNextTry(); next != nil {
+		line += ", next try " + clock(next.AsTime())
+	}
+	return line
 }
 
 // kept shows where configuration is kept.

@@ -1,10 +1,13 @@
 package console_test
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +20,7 @@ import (
 	"github.com/cosi-os/cosi/engine/runtime/node"
 	"github.com/cosi-os/cosi/engine/runtime/observe"
 	"github.com/cosi-os/cosi/engine/wire"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -28,8 +32,31 @@ func item[T any](id string, spec *T) observe.Item[T] {
 	return observe.Item[T]{Metadata: &resourcepb.Metadata{Id: id}, Spec: spec}
 }
 
+// userData is what the plugin userdata says in one of its own tests, which holds it to that, and that it is done.
+func userData(t *testing.T, name string) []observe.Item[machinepb.UserDataSource] {
+	t.Helper()
+	data, err := os.ReadFile("../../../plugins/userdata/testdata/" + name + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var specs map[string]json.RawMessage
+	if err := json.Unmarshal(data, &specs); err != nil {
+		t.Fatal(err)
+	}
+	specs[node.UserDataSum] = json.RawMessage(`{"state": "Applied", "complete": true}`)
+	var all []observe.Item[machinepb.UserDataSource]
+	for _, id := range slices.Sorted(maps.Keys(specs)) {
+		spec := &machinepb.UserDataSource{}
+		if err := protojson.Unmarshal(specs[id], spec); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, item(id, spec))
+	}
+	return all
+}
+
 // good is a node where all is well.
-func good() *node.Snapshot {
+func good(t *testing.T) *node.Snapshot {
 	return &node.Snapshot{
 		Hello:     wire.Hello{PID1: true, Kernel: "6.12.107+deb13-cloud-amd64", Hostname: "cosi"},
 		Version:   "0.1.0",
@@ -45,11 +72,7 @@ func good() *node.Snapshot {
 			item("eth0-1", &networkpb.AddressStatus{Ready: true, Address: "fe80::1/64", LinkName: "eth0", Source: "kernel"}),
 			item("lo-0", &networkpb.AddressStatus{Ready: true, Address: "127.0.0.1/8", LinkName: "lo", Source: "kernel"}),
 		},
-		UserData: []observe.Item[machinepb.UserDataSource]{
-			item("cmdline", &machinepb.UserDataSource{State: "Absent"}),
-			item("fw_cfg", &machinepb.UserDataSource{State: "Applied", Documents: 3, Applied: 3}),
-			item("userdata", &machinepb.UserDataSource{State: "Applied", Complete: true}),
-		},
+		UserData: userData(t, "applied"),
 		Plugins: []observe.Item[servicepb.PluginStatus]{
 			item("mount", &servicepb.PluginStatus{State: "Ready", Ready: true}),
 			item("network", &servicepb.PluginStatus{State: "Ready", Ready: true}),
@@ -81,17 +104,17 @@ func TestWhatAPersonSees(t *testing.T) {
 			s.UserData = nil
 		},
 		"no user data": func(s *node.Snapshot) {
-			s.UserData[1] = item("fw_cfg", &machinepb.UserDataSource{State: "Absent"})
+			s.UserData = userData(t, "none")
 			noCertificates(s)
 		},
 		"user data unreachable": func(s *node.Snapshot) {
-			s.UserData[0] = item("url", &machinepb.UserDataSource{State: "Unreachable", Message: "dial tcp 192.0.2.1:443: no route to host", NextTry: later})
-			s.UserData[2].Spec.Complete = false
+			s.UserData = userData(t, "unreachable")
+			s.UserData[len(s.UserData)-1].Spec.Complete = false
 		},
-		"bad user data": func(s *node.Snapshot) {
-			s.UserData[1] = item("fw_cfg", &machinepb.UserDataSource{State: "PartlyApplied", Documents: 4, Applied: 2, Unauthenticated: true, Problems: []*machinepb.UserDataSource_Problem{
-				{Document: 2, Line: 14, Field: "spec.flags[1]", Message: `"rw" is not one of them`}, {Document: 3, Line: 20, Message: "unknown kind"},
-			}})
+		"bad user data": func(s *node.Snapshot) { s.UserData = userData(t, "bad") },
+		"user data refused": func(s *node.Snapshot) {
+			s.UserData = userData(t, "refused")
+			noCertificates(s)
 		},
 		"crash loop": func(s *node.Snapshot) {
 			s.Plugins[0] = item("mount", &servicepb.PluginStatus{State: "BackOff", LastExit: "exit 2", Restarts: 5, NextStart: later})
@@ -111,12 +134,12 @@ func TestWhatAPersonSees(t *testing.T) {
 		"many links": func(s *node.Snapshot) {
 			for i := 1; i < 20; i++ {
 				s.Links = append(s.Links, item(fmt.Sprint(i), &networkpb.LinkStatus{Name: fmt.Sprint("eth", i), Kind: "physical"}))
-				s.UserData = append(s.UserData, item(fmt.Sprint(i), &machinepb.UserDataSource{State: "Absent", Message: "not found"}))
+				s.UserData = append(s.UserData, item(fmt.Sprint(i), &machinepb.UserDataSource{State: "Failed", Message: "broken"}))
 			}
-			s.UserData[0].Spec.Message = "\x1b[2J\nnot found " + strings.Repeat("long ", 50)
+			s.UserData[0].Spec.State, s.UserData[0].Spec.Message = "Failed", "\x1b[2J\nnot found "+strings.Repeat("long ", 50)
 		},
 	} {
-		s := good()
+		s := good(t)
 		change(s)
 		lines := console.Render(s)
 		if len(lines) > 10 {
