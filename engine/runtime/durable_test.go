@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
@@ -60,6 +62,54 @@ func TestWhatPeopleWriteOutlivesTheRuntime(t *testing.T) {
 		t.Errorf("the request after the crash: %v; want that it is gone", err)
 	}
 	endsCleanly(t, m.cmd)
+}
+
+// TestTheNodesOwnKeyOutlivesTheRuntime: clients that have pinned what the console showed know the node again, and nobody but an admin is
+// shown the key.
+func TestTheNodesOwnKeyOutlivesTheRuntime(t *testing.T) {
+	disk, ca, end := kept(t), newAuthority(t), time.Now().Add(time.Hour)
+	m := bootWith(t, disk)
+	create(t, m.admin(), "", "config", certificates, "node", &machinepb.Certificates{ClientCas: []string{ca.pem}})
+	var prints []string
+	for range 2 {
+		answers := func() bool {
+			return read(t.Context(), m.connect(ca.client("admin", end)), "config", certificates, "node", &machinepb.Certificates{}) == nil
+		}
+		eventually(t, "the API answers", answers)
+		prints = append(prints, m.fingerprint(ca.client("admin", end)))
+		m.kill()
+		m = bootWith(t, disk)
+	}
+	if prints[0] != prints[1] {
+		t.Errorf("the node showed %s, and after the crash %s", prints[0], prints[1])
+	}
+
+	key := &machinepb.ServingKey{}
+	if err := read(t.Context(), m.admin(), "config", servingKeys, "node", key); err != nil {
+		t.Fatal(err)
+	}
+	canary := strings.Split(key.GetKey(), "\n")[1]
+	for _, organisation := range []string{"operator", "reader"} {
+		var theirs said
+		c := m.connect(ca.client(organisation, end))
+		eventually(t, organisation+" is let in", func() bool {
+			return read(t.Context(), c, "status", machineStatuses, "machine", &machinepb.MachineStatus{}) == nil
+		})
+		if denied := theirs.everything(t.Context(), c, document(t, "config", servingKeys, "node", key)); denied != 15 || strings.Contains(theirs.String(), canary) {
+			t.Errorf("%s is refused %d of 15 calls:\n%s", organisation, denied, theirs.String())
+		}
+	}
+	var open said
+	open.lists(m.admin())
+	m.mu.Lock()
+	console, _ := json.Marshal(m.downs)
+	m.mu.Unlock()
+	endsCleanly(t, m.cmd)
+	for what, text := range map[string]string{"a resource that is not Sensitive": open.String(), "the console": string(console), "the log": m.stderr.String()} {
+		if strings.Contains(text, canary) {
+			t.Errorf("%s holds the key", what)
+		}
+	}
 }
 
 // TestAKindOutlivesThePluginThatTakesIt: another image has another plugin for it, and what people want is still there.

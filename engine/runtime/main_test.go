@@ -31,6 +31,7 @@ const (
 	machineStatuses  = "MachineStatuses.machine.cosi.dev"
 	pluginStatuses   = "PluginStatuses.service.cosi.dev"
 	certificates     = "Certificates.machine.cosi.dev"
+	servingKeys      = "ServingKeys.machine.cosi.dev"
 	addressStatuses  = "AddressStatuses.network.cosi.dev"
 	userDataSources  = "UserDataSources.machine.cosi.dev"
 	shutdownStatuses = "ShutdownStatuses.power.cosi.dev"
@@ -238,17 +239,24 @@ func revokes(t *testing.T, m *machine, admin resourcepb.StateClient, reader tls.
 }
 
 func showsFingerprint(t *testing.T, m *machine, admin tls.Certificate) {
-	conn, err := tls.Dial("tcp", m.port, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{admin}, NextProtos: []string{"h2"}})
+	print := m.fingerprint(admin)
+	eventually(t, "the console shows the fingerprint", func() bool { return m.shows(print) })
+}
+
+// fingerprint is that of the certificate that the node serves with.
+func (m *machine) fingerprint(client tls.Certificate) string {
+	m.t.Helper()
+	conn, err := tls.Dial("tcp", m.port, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{client}, NextProtos: []string{"h2"}})
 	if err != nil {
-		t.Fatal(err)
+		m.t.Fatal(err)
 	}
 	defer conn.Close()
 	leaf := conn.ConnectionState().PeerCertificates[0]
-	sum := sha256.Sum256(leaf.Raw)
 	if conn.ConnectionState().Version != tls.VersionTLS13 || leaf.DNSNames[0] != "n1" {
-		t.Errorf("version %x, names %v", conn.ConnectionState().Version, leaf.DNSNames)
+		m.t.Errorf("version %x, names %v", conn.ConnectionState().Version, leaf.DNSNames)
 	}
-	eventually(t, "the console shows the fingerprint", func() bool { return m.shows(hex.EncodeToString(sum[:])) })
+	sum := sha256.Sum256(leaf.Raw)
+	return hex.EncodeToString(sum[:])
 }
 
 func powersOff(t *testing.T, m *machine, userdata *plugin) {

@@ -147,6 +147,7 @@ func (r *nodeRuntime) layers(set *kinds.Set) error {
 	r.top = schema.New(routed, set, "")
 	r.output, r.stored = output.New(r.top), output.New(routed)
 	r.top.Check(network.Certificates, network.CheckCertificates)
+	r.top.Check(network.ServingKeys, network.CheckServingKey)
 	r.top.Check(access.Roles, network.CheckRole(r.top.Definition))
 	r.people = r.top
 	if why := r.storage.Frozen(); why != "" {

@@ -195,7 +195,7 @@ func (s *said) lists(c resourcepb.StateClient) {
 		if proto.Unmarshal(kind.GetSpec().GetProtoSpec(), definition) != nil {
 			continue
 		}
-		if definition.GetResourceType() == certificates {
+		if definition.GetSensitivity() == metapb.ResourceDefinitionSpec_SENSITIVE {
 			continue
 		}
 		stream, err := c.List(context.Background(), &resourcepb.ListRequest{Namespace: definition.GetDefaultNamespace(), Type: definition.GetResourceType()})

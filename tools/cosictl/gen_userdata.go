@@ -31,8 +31,8 @@ func newGenUserData(g *genCommand) *cobra.Command {
 		Short: "Write the user data of a node",
 		Long: `Write the user data of a node: its Certificates, and more documents from files.
 
-The node's serving pair is made if there is none. With --self-signed the user data holds no secret: the node makes its own pair and
-shows its fingerprint on the console, for "cosictl trust".`,
+The node's serving pair is made if there is none. With --self-signed the user data holds no secret: the node makes its own pair, keeps
+it on its disk and shows its fingerprint on the console, for "cosictl trust".`,
 		Example: `  cosictl gen user-data lab1 -o user-data.yaml
   cosictl gen user-data lab1 -f network.yaml -f mounts/ -o user-data.yaml`,
 		Args: arguments(1, 1),

@@ -38,7 +38,7 @@ func newResetState(a *app) *cobra.Command {
 		Long: `Have a node give up what it keeps on its disk, and reboot.
 
 All configuration that was written over the API is gone afterwards; the node starts from its user data, as it did the first time.
-The old state is moved aside on the disk. This is also the way out for a node whose state is damaged ("cosictl get state").`,
+A node that made its own certificate makes another, to be trusted again ("cosictl trust"). The old state is moved aside on the disk. This is also the way out for a node whose state is damaged ("cosictl get state").`,
 		Example: `  cosictl export > node.yaml               # keep what can still be read
   cosictl reset state --confirm node-7`,
 		Args: arguments(0, 0),

@@ -23,7 +23,10 @@ func newTrust(a *app) *cobra.Command {
 		Long: `Trust a node that made its own certificate, by the fingerprint that its console shows.
 
 The certificate that the node serves is fetched and compared; if it fits, it is pinned in a context, and no other certificate is
-accepted in that context from then on. If it does not fit, somebody else answers at that address: nothing is stored.`,
+accepted in that context from then on. If it does not fit, somebody else answers at that address: nothing is stored.
+
+The node keeps its certificate on its disk: it is the same after every boot, until the state is reset ("cosictl reset state"). A node that has
+no disk of its own, or whose state is damaged, makes another at each start, and must be trusted again.`,
 		Example: "  cosictl trust 192.0.2.10 --fingerprint 3f0c…  --client me --as lab1",
 		Args:    arguments(1, 1),
 		RunE:    t.run,

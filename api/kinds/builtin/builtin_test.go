@@ -33,7 +33,7 @@ func TestNamespacesAreKnown(t *testing.T) {
 }
 
 // records lie in config because it is durable; nobody answers to them.
-var records = []string{"UserDataRecords.machine.cosi.dev"}
+var records = []string{"ServingKeys.machine.cosi.dev", "UserDataRecords.machine.cosi.dev"}
 
 func TestEveryDesiredKindHasAnObservedKind(t *testing.T) {
 	set := Set()

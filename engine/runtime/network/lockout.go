@@ -16,7 +16,7 @@ func CheckCertificates(content []byte) error {
 	if err := proto.Unmarshal(content, c); err != nil {
 		return err
 	}
-	_, err := parseTrust(nil, c, noCertificate)
+	_, err := parseTrust(nil, c, nil)
 	return err
 }
 
@@ -61,7 +61,7 @@ func (k keeper) keeps(r *resourcepb.Resource) error {
 	if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), c); err != nil {
 		return err
 	}
-	t, err := parseTrust(r.GetMetadata(), c, noCertificate)
+	t, err := parseTrust(r.GetMetadata(), c, nil)
 	if err != nil {
 		return err
 	}

@@ -3,18 +3,18 @@
 // The runtime's main runs one Gate. It listens once the Certificates resource of the node holds a client CA, and not before. A change of
 // that resource is in force for the next handshake and the next request; connections whose certificate is no longer accepted, because it is revoked,
 // has expired or its CA is gone, or whose Roles have changed, are closed with all their streams. The Gate writes CertificatesStatuses and
-// RoleStatuses.
+// RoleStatuses, and the ServingKey of a node whose Certificates bring no pair.
 package network
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/access"
 	"github.com/cosi-os/cosi/engine/runtime/audit"
 	"github.com/cosi-os/cosi/engine/runtime/limit"
@@ -65,8 +65,7 @@ type Gate struct {
 	Config
 	policy atomic.Pointer[policy] // nil without a trust anchor
 	conns  connections
-	own    *tls.Certificate // made once
-	said   map[string]bool  // ids of the Roles that have a status
+	said   map[string]bool // ids of the Roles that have a status
 }
 
 // New returns a Gate; Run opens it.
@@ -84,7 +83,7 @@ func (g *Gate) Run(ctx context.Context) error {
 		case changed <- struct{}{}:
 		default: // A wake-up is pending.
 		}
-	}, Certificates, access.Roles)
+	}, Certificates, ServingKeys, access.Roles)
 	watched := make(chan error, 1)
 	go func() { watched <- view.Run(ctx) }()
 	err := g.follow(ctx, view, changed)
@@ -137,7 +136,7 @@ func (g *Gate) apply(ctx context.Context, view *observe.View) error {
 	if !view.Synced() {
 		return nil
 	}
-	t, version, problem := g.readTrust(view)
+	t, version, problem := g.readTrust(ctx, view)
 	roles, statuses := readRoles(view)
 	if fresh, now := (&policy{t, roles}), g.policy.Load(); t == nil {
 		g.policy.Store(nil)
@@ -157,7 +156,7 @@ func (g *Gate) apply(ctx context.Context, view *observe.View) error {
 
 // readTrust returns what to trust from now on, the version of the resource that was read, and what is wrong with it. One that cannot be used
 // leaves the one before in force, so that a slip of an admin does not lock everybody out.
-func (g *Gate) readTrust(view *observe.View) (t *trust, version string, problem error) {
+func (g *Gate) readTrust(ctx context.Context, view *observe.View) (t *trust, version string, problem error) {
 	for _, c := range observe.Items[machinepb.Certificates](view, Certificates) {
 		if c.GetId() != Node {
 			continue
@@ -166,10 +165,16 @@ func (g *Gate) readTrust(view *observe.View) (t *trust, version string, problem 
 		if p := g.policy.Load(); p != nil {
 			t = p.trust
 		}
-		if t.of(c.Metadata) {
+		var own *resourcepb.Resource
+		if bringsNoPair(c.Spec) {
+			if own, problem = g.own(ctx); problem != nil {
+				continue
+			}
+		}
+		if t.of(c.Metadata, own.GetMetadata()) {
 			continue
 		}
-		if fresh, err := parseTrust(c.Metadata, c.Spec, g.ownCertificate); err != nil {
+		if fresh, err := parseTrust(c.Metadata, c.Spec, own); err != nil {
 			problem = err
 		} else {
 			t = fresh
@@ -196,15 +201,4 @@ func (g *Gate) sayRoles(ctx context.Context, statuses map[string]*machinepb.Role
 		delete(g.said, id)
 	}
 	return nil
-}
-
-func (g *Gate) ownCertificate() (tls.Certificate, error) {
-	if g.own == nil {
-		made, err := ownCertificate(g.Name())
-		if err != nil {
-			return tls.Certificate{}, err
-		}
-		g.own = &made
-	}
-	return *g.own, nil
 }

@@ -111,6 +111,14 @@ type node struct {
 func newNode(t *testing.T) *node {
 	t.Helper()
 	n := &node{t: t, store: memory.New(memory.Options{}), now: between}
+	n.run(n.store)
+	return n
+}
+
+// run starts a Gate that sees the store as s; it ends with the test or with stop.
+func (n *node) run(s state.State) (stop func()) {
+	t := n.t
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +131,7 @@ func newNode(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	gate := New(Config{
-		State: n.store, Audit: log, Limits: limit.New(nil), Definitions: func(string) *metapb.ResourceDefinitionSpec { return nil }, Output: output.New(n.store),
+		State: s, Audit: log, Limits: limit.New(nil), Definitions: func(string) *metapb.ResourceDefinitionSpec { return nil }, Output: output.New(s),
 		Listen: func() (net.Listener, error) { return listener, nil },
 		Server: func(o ...grpc.ServerOption) *grpc.Server {
 			g := grpc.NewServer(append(server.Options(), o...)...)
@@ -138,14 +146,15 @@ func newNode(t *testing.T) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- gate.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("Run: %v", err)
 		}
 		listener.Close()
 	})
-	return n
+	t.Cleanup(stop)
+	return stop
 }
 
 func (n *node) set(f func()) {
@@ -366,7 +375,7 @@ func TestOnlyTLS13(t *testing.T) {
 
 func TestVerify(t *testing.T) {
 	c := newCA(t)
-	parsed, err := parseTrust(&resourcepb.Metadata{}, &machinepb.Certificates{ClientCas: []string{c.pem}}, func() (tls.Certificate, error) { return ownCertificate("n1") })
+	parsed, err := parseTrust(&resourcepb.Metadata{}, &machinepb.Certificates{ClientCas: []string{c.pem}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,15 +407,20 @@ func TestVerify(t *testing.T) {
 }
 
 func FuzzParseTrust(f *testing.F) {
-	pair, err := ownCertificate("n1")
+	pair, err := makePair("n1")
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(encode("CERTIFICATE", pair.Leaf.Raw), "", "")
+	content, err := proto.Marshal(pair)
+	if err != nil {
+		f.Fatal(err)
+	}
+	own := &resourcepb.Resource{Spec: &resourcepb.Spec{ProtoSpec: content}}
+	f.Add(pair.GetCertificate(), "", "")
 	f.Add("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "x", "y")
 	f.Fuzz(func(t *testing.T, ca, certificate, key string) {
 		c := &machinepb.Certificates{ClientCas: []string{ca}, ServingCertificate: certificate, ServingKey: key}
-		got, err := parseTrust(&resourcepb.Metadata{}, c, func() (tls.Certificate, error) { return pair, nil })
+		got, err := parseTrust(&resourcepb.Metadata{}, c, own)
 		if err == nil && (len(got.cas) == 0 || got.serving.Leaf == nil) {
 			t.Error("neither an error nor a trust")
 		}

@@ -20,7 +20,7 @@ import (
 // trust is a Certificates resource, parsed. It does not change.
 type trust struct {
 	version    string // of the resource
-	created    time.Time
+	read, own  stamp  // of the resource, and of the ServingKey if it is served with
 	cas        []*x509.Certificate
 	pool       *x509.CertPool
 	serving    tls.Certificate // with Leaf
@@ -28,10 +28,25 @@ type trust struct {
 	revoked    map[string]bool
 }
 
-// parseTrust returns what a node serves with. own is called when the resource brings no serving certificate. Errors about the resource are
-// of type *state.FieldError.
-func parseTrust(m *resourcepb.Metadata, c *machinepb.Certificates, own func() (tls.Certificate, error)) (*trust, error) {
-	t := &trust{version: m.GetVersion(), created: m.GetCreated().AsTime(), pool: x509.NewCertPool(), revoked: map[string]bool{}}
+// stamp tells a resource from what it was before: one that was destroyed and made again begins at version 1 anew.
+type stamp struct {
+	version string
+	created time.Time
+}
+
+func stampOf(m *resourcepb.Metadata) stamp { return stamp{m.GetVersion(), m.GetCreated().AsTime()} }
+
+// bringsNoPair reports whether the node serves with a pair of its own.
+func bringsNoPair(c *machinepb.Certificates) bool {
+	return c.GetServingCertificate() == "" && c.GetServingKey() == ""
+}
+
+// parseTrust returns what a node serves with. own is the ServingKey, for a resource that brings no pair; those who only want to know whether
+// the resource can be used leave it out. Errors about the resource are of type *state.FieldError.
+func parseTrust(m *resourcepb.Metadata, c *machinepb.Certificates, own *resourcepb.Resource) (*trust, error) {
+	t := &trust{
+		version: m.GetVersion(), read: stampOf(m), own: stampOf(own.GetMetadata()), pool: x509.NewCertPool(), revoked: map[string]bool{},
+	}
 	for i, text := range c.GetClientCas() {
 		cas, err := parseCertificates(text)
 		if err != nil {
@@ -52,21 +67,17 @@ func parseTrust(m *resourcepb.Metadata, c *machinepb.Certificates, own func() (t
 		t.revoked[strings.ToLower(fingerprint)] = true
 	}
 	var err error
-	if c.GetServingCertificate() == "" && c.GetServingKey() == "" {
-		t.selfSigned = true
-		t.serving, err = own()
-		return t, err
+	if t.selfSigned = bringsNoPair(c); !t.selfSigned {
+		t.serving, err = parseServing(c.GetServingCertificate(), c.GetServingKey())
+	} else if own != nil {
+		t.serving, err = readPair(own.GetSpec().GetProtoSpec())
 	}
-	t.serving, err = parseServing(c.GetServingCertificate(), c.GetServingKey())
 	return t, err
 }
 
 func wrong(field string, err error) error {
 	return &state.FieldError{Path: "spec." + field, Message: err.Error()}
 }
-
-// noCertificate is for those who only want to know whether a resource can be used.
-func noCertificate() (tls.Certificate, error) { return tls.Certificate{}, nil }
 
 func parseCertificates(text string) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
@@ -111,9 +122,9 @@ var errRefused = errors.New("client refused")
 // errClock is a refusal that a wrong clock may be the cause of: the certificate is one of ours.
 var errClock = fmt.Errorf("%w because of the time", errRefused)
 
-// of reports whether t was parsed from the resource as it is now. One that was destroyed and made again begins at version 1 anew.
-func (t *trust) of(m *resourcepb.Metadata) bool {
-	return t != nil && t.version == m.GetVersion() && t.created.Equal(m.GetCreated().AsTime())
+// of reports whether t was parsed from the resource and the ServingKey as they are now.
+func (t *trust) of(m, own *resourcepb.Metadata) bool {
+	return t != nil && t.read == stampOf(m) && t.own == stampOf(own)
 }
 
 // verify checks a client's chain, leaf first, at the time now, and returns from when until when this holds.

@@ -581,7 +581,8 @@ type Certificates struct {
 	// PEM certificates that client certificates must chain to: the trust anchors. Their organisation decides nothing; that of the
 	// client's certificate does ("admin", "operator", "reader").
 	ClientCas []string `protobuf:"bytes,1,rep,name=client_cas,json=clientCas,proto3" json:"client_cas,omitempty"`
-	// PEM chain of the serving certificate, leaf first, and its key in PKCS #8. Both empty: the node makes its own and prints its fingerprint.
+	// PEM chain of the serving certificate, leaf first, and its key in PKCS #8. Both empty: the node makes its own, keeps them in ServingKeys
+	// and prints the fingerprint.
 	ServingCertificate string `protobuf:"bytes,2,opt,name=serving_certificate,json=servingCertificate,proto3" json:"serving_certificate,omitempty"`
 	ServingKey         string `protobuf:"bytes,3,opt,name=serving_key,json=servingKey,proto3" json:"serving_key,omitempty"`
 	// SHA-256 fingerprints (hex) of client certificates that are refused from now on, open streams included.
@@ -648,6 +649,63 @@ func (x *Certificates) GetRevoked() []string {
 	return nil
 }
 
+// ServingKey is the pair that a node made for itself because its Certificates bring none. The id is "node". The runtime writes it when it is
+// needed first and owns it, so that no export has it. Where the node keeps its state on a disk, the same pair serves after every boot;
+// else another is made. It is gone with a reset of the state. When an admin destroys it, the node makes another at once.
+type ServingKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM.
+	Certificate string `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// PEM, in PKCS #8.
+	Key           string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServingKey) Reset() {
+	*x = ServingKey{}
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServingKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServingKey) ProtoMessage() {}
+
+func (x *ServingKey) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServingKey.ProtoReflect.Descriptor instead.
+func (*ServingKey) Descriptor() ([]byte, []int) {
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ServingKey) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+func (x *ServingKey) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
 // CertificatesStatus shows what of Certificates is in force, without any secret. The runtime writes it.
 type CertificatesStatus struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -669,7 +727,7 @@ type CertificatesStatus struct {
 
 func (x *CertificatesStatus) Reset() {
 	*x = CertificatesStatus{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[7]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +739,7 @@ func (x *CertificatesStatus) String() string {
 func (*CertificatesStatus) ProtoMessage() {}
 
 func (x *CertificatesStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[7]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +752,7 @@ func (x *CertificatesStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificatesStatus.ProtoReflect.Descriptor instead.
 func (*CertificatesStatus) Descriptor() ([]byte, []int) {
-	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{7}
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CertificatesStatus) GetObservedVersion() string {
@@ -785,7 +843,7 @@ type MachineStatus_Stage struct {
 
 func (x *MachineStatus_Stage) Reset() {
 	*x = MachineStatus_Stage{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[8]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +855,7 @@ func (x *MachineStatus_Stage) String() string {
 func (*MachineStatus_Stage) ProtoMessage() {}
 
 func (x *MachineStatus_Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[8]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +903,7 @@ type UserDataSource_Problem struct {
 
 func (x *UserDataSource_Problem) Reset() {
 	*x = UserDataSource_Problem{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[9]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +915,7 @@ func (x *UserDataSource_Problem) String() string {
 func (*UserDataSource_Problem) ProtoMessage() {}
 
 func (x *UserDataSource_Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[9]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +978,7 @@ type CertificatesStatus_CA struct {
 
 func (x *CertificatesStatus_CA) Reset() {
 	*x = CertificatesStatus_CA{}
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[10]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -932,7 +990,7 @@ func (x *CertificatesStatus_CA) String() string {
 func (*CertificatesStatus_CA) ProtoMessage() {}
 
 func (x *CertificatesStatus_CA) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[10]
+	mi := &file_cosi_machine_v1alpha1_machine_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -945,7 +1003,7 @@ func (x *CertificatesStatus_CA) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificatesStatus_CA.ProtoReflect.Descriptor instead.
 func (*CertificatesStatus_CA) Descriptor() ([]byte, []int) {
-	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{7, 0}
+	return file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP(), []int{8, 0}
 }
 
 func (x *CertificatesStatus_CA) GetSubject() string {
@@ -1066,7 +1124,13 @@ const file_cosi_machine_v1alpha1_machine_proto_rawDesc = "" +
 	"\vserving_key\x18\x03 \x01(\tR\n" +
 	"servingKey\x124\n" +
 	"\arevoked\x18\x04 \x03(\tB\x1a\xbaH\x17\x92\x01\x14\"\x12r\x102\x0e^[0-9a-f]{64}$R\arevoked:\xb0\x01\x82\xfb\x18\xab\x01\n" +
-	"\x1dCertificates.machine.cosi.dev\x12\fCertificates\x1a\x06config\"\vcertificate\"\x04cert\"\x05certs8\x01\xb2\x06%CertificatesStatuses.machine.cosi.dev\xba\x06/Client CAs, serving certificate and revocations\"\xb7\x06\n" +
+	"\x1dCertificates.machine.cosi.dev\x12\fCertificates\x1a\x06config\"\vcertificate\"\x04cert\"\x05certs8\x01\xb2\x06%CertificatesStatuses.machine.cosi.dev\xba\x06/Client CAs, serving certificate and revocations\"\xc0\x01\n" +
+	"\n" +
+	"ServingKey\x12)\n" +
+	"\vcertificate\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\vcertificate\x12\x19\n" +
+	"\x03key\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03key:l\x82\xfb\x18h\n" +
+	"\x1cServingKeys.machine.cosi.dev\x12\n" +
+	"ServingKey\x1a\x06config8\x01\xba\x061The certificate and key that the node made itself\"\xb7\x06\n" +
 	"\x12CertificatesStatus\x12)\n" +
 	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
@@ -1107,7 +1171,7 @@ func file_cosi_machine_v1alpha1_machine_proto_rawDescGZIP() []byte {
 	return file_cosi_machine_v1alpha1_machine_proto_rawDescData
 }
 
-var file_cosi_machine_v1alpha1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_cosi_machine_v1alpha1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_cosi_machine_v1alpha1_machine_proto_goTypes = []any{
 	(*MachineStatus)(nil),          // 0: cosi.machine.v1alpha1.MachineStatus
 	(*UserDataSource)(nil),         // 1: cosi.machine.v1alpha1.UserDataSource
@@ -1116,24 +1180,25 @@ var file_cosi_machine_v1alpha1_machine_proto_goTypes = []any{
 	(*StateReset)(nil),             // 4: cosi.machine.v1alpha1.StateReset
 	(*StateResetStatus)(nil),       // 5: cosi.machine.v1alpha1.StateResetStatus
 	(*Certificates)(nil),           // 6: cosi.machine.v1alpha1.Certificates
-	(*CertificatesStatus)(nil),     // 7: cosi.machine.v1alpha1.CertificatesStatus
-	(*MachineStatus_Stage)(nil),    // 8: cosi.machine.v1alpha1.MachineStatus.Stage
-	(*UserDataSource_Problem)(nil), // 9: cosi.machine.v1alpha1.UserDataSource.Problem
-	(*CertificatesStatus_CA)(nil),  // 10: cosi.machine.v1alpha1.CertificatesStatus.CA
-	(*timestamppb.Timestamp)(nil),  // 11: google.protobuf.Timestamp
+	(*ServingKey)(nil),             // 7: cosi.machine.v1alpha1.ServingKey
+	(*CertificatesStatus)(nil),     // 8: cosi.machine.v1alpha1.CertificatesStatus
+	(*MachineStatus_Stage)(nil),    // 9: cosi.machine.v1alpha1.MachineStatus.Stage
+	(*UserDataSource_Problem)(nil), // 10: cosi.machine.v1alpha1.UserDataSource.Problem
+	(*CertificatesStatus_CA)(nil),  // 11: cosi.machine.v1alpha1.CertificatesStatus.CA
+	(*timestamppb.Timestamp)(nil),  // 12: google.protobuf.Timestamp
 }
 var file_cosi_machine_v1alpha1_machine_proto_depIdxs = []int32{
-	11, // 0: cosi.machine.v1alpha1.MachineStatus.booted:type_name -> google.protobuf.Timestamp
-	11, // 1: cosi.machine.v1alpha1.MachineStatus.built:type_name -> google.protobuf.Timestamp
-	8,  // 2: cosi.machine.v1alpha1.MachineStatus.stages:type_name -> cosi.machine.v1alpha1.MachineStatus.Stage
-	9,  // 3: cosi.machine.v1alpha1.UserDataSource.problems:type_name -> cosi.machine.v1alpha1.UserDataSource.Problem
-	11, // 4: cosi.machine.v1alpha1.UserDataSource.time:type_name -> google.protobuf.Timestamp
-	11, // 5: cosi.machine.v1alpha1.UserDataSource.next_try:type_name -> google.protobuf.Timestamp
+	12, // 0: cosi.machine.v1alpha1.MachineStatus.booted:type_name -> google.protobuf.Timestamp
+	12, // 1: cosi.machine.v1alpha1.MachineStatus.built:type_name -> google.protobuf.Timestamp
+	9,  // 2: cosi.machine.v1alpha1.MachineStatus.stages:type_name -> cosi.machine.v1alpha1.MachineStatus.Stage
+	10, // 3: cosi.machine.v1alpha1.UserDataSource.problems:type_name -> cosi.machine.v1alpha1.UserDataSource.Problem
+	12, // 4: cosi.machine.v1alpha1.UserDataSource.time:type_name -> google.protobuf.Timestamp
+	12, // 5: cosi.machine.v1alpha1.UserDataSource.next_try:type_name -> google.protobuf.Timestamp
 	1,  // 6: cosi.machine.v1alpha1.UserDataRecord.outcome:type_name -> cosi.machine.v1alpha1.UserDataSource
-	11, // 7: cosi.machine.v1alpha1.CertificatesStatus.not_before:type_name -> google.protobuf.Timestamp
-	11, // 8: cosi.machine.v1alpha1.CertificatesStatus.not_after:type_name -> google.protobuf.Timestamp
-	10, // 9: cosi.machine.v1alpha1.CertificatesStatus.client_cas:type_name -> cosi.machine.v1alpha1.CertificatesStatus.CA
-	11, // 10: cosi.machine.v1alpha1.CertificatesStatus.CA.not_after:type_name -> google.protobuf.Timestamp
+	12, // 7: cosi.machine.v1alpha1.CertificatesStatus.not_before:type_name -> google.protobuf.Timestamp
+	12, // 8: cosi.machine.v1alpha1.CertificatesStatus.not_after:type_name -> google.protobuf.Timestamp
+	11, // 9: cosi.machine.v1alpha1.CertificatesStatus.client_cas:type_name -> cosi.machine.v1alpha1.CertificatesStatus.CA
+	12, // 10: cosi.machine.v1alpha1.CertificatesStatus.CA.not_after:type_name -> google.protobuf.Timestamp
 	11, // [11:11] is the sub-list for method output_type
 	11, // [11:11] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
@@ -1152,7 +1217,7 @@ func file_cosi_machine_v1alpha1_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cosi_machine_v1alpha1_machine_proto_rawDesc), len(file_cosi_machine_v1alpha1_machine_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
