@@ -29,15 +29,16 @@ type getCommand struct {
 func newGet(a *app) *cobra.Command {
 	g := &getCommand{app: a}
 	cmd := &cobra.Command{
-		Use:   "get [KIND [ID]]",
-		Short: "Show the kinds, the resources of a kind, or one resource",
+		Use:     "get [KIND [ID]]",
+		Aliases: []string{"list"},
+		Short:   "Show the kinds, the resources of a kind, or one resource",
 		Long: `Show the kinds (without arguments), the resources of a kind, or one resource.
 
 A kind goes by its type, plural, singular or an alias: MountPoints.storage.cosi.dev, mountpoints, mountpoint, mount.`,
 		Example: `  cosictl get
   cosictl get mounts
   cosictl get mountpoint/data -o yaml
-  cosictl get links -l 'tier=db,!old'
+  cosictl list links -l 'tier=db,!old'
   cosictl get mountstatus -w`,
 		Args:              arguments(0, 2),
 		ValidArgsFunction: a.completeKindAndID,

@@ -75,6 +75,11 @@ func getShows(t *testing.T, p *person) {
 	text = clientLine.ReplaceAllString(text, "Client:  VERSION")
 	text = described.ReplaceAllString(text, "Version:     N, running")
 	golden(t, "get", updated.ReplaceAllString(text, ""))
+	for _, args := range [][]string{{"mounts"}, {"mount", "data", "-o", "yaml"}, {}} {
+		if got, listed := p.want(exitOK, append([]string{"get"}, args...)...), p.want(exitOK, append([]string{"list"}, args...)...); got != listed {
+			t.Errorf("list %v:\n%s\nget:\n%s", args, listed, got)
+		}
+	}
 	kindsShown := p.want(exitOK, "get")
 	for _, k := range builtin.Set().All() {
 		if !strings.Contains(kindsShown, k.Type()) || !strings.Contains(kindsShown, k.Definition.GetDescription()) {
@@ -305,6 +310,12 @@ func completes(t *testing.T, p *person) {
 	p.want(exitOK, "apply", "-f", p.file("mount.yaml", mountYAML))
 	if text := p.want(exitOK, "__complete", "get", "mountp"); !strings.Contains(text, "mountpoints\tA file system to mount\n") {
 		t.Errorf("kinds: %q", text)
+	}
+	if text := p.want(exitOK, "__complete", "li"); !strings.Contains(text, "list\tAnother name of get\n") {
+		t.Errorf("commands: %q", text)
+	}
+	if text := p.want(exitOK, "__complete", "list", "mount", "d"); !strings.Contains(text, "data\n") {
+		t.Errorf("ids: %q", text)
 	}
 	if text := p.want(exitOK, "__complete", "describe", "mount", "d"); !strings.Contains(text, "data\n") {
 		t.Errorf("ids: %q", text)

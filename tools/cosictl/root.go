@@ -26,6 +26,7 @@ What people want stands in the namespace config; what is so stands in status. "c
 		SilenceUsage:  true,
 	}
 	group(root)
+	root.ValidArgs = []cobra.Completion{"list\tAnother name of get"} // cobra completes commands, not their aliases
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w\nSee '%s --help'", err, cmd.CommandPath())
 	})
