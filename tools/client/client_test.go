@@ -48,6 +48,13 @@ func (l *lab) maker() pki.Maker { return pki.Maker{Now: l.now, Rand: rand.Reader
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{now: time.Now()}
+	l.serve(t)
+	return l
+}
+
+// serve makes a CA and a node, and serves as that.
+func (l *lab) serve(t *testing.T) {
+	t.Helper()
 	ca, err := l.maker().CA("lab")
 	l.ca = pair(t, ca, err)
 	node, err := l.maker().Node(l.ca, "node1")
@@ -66,7 +73,6 @@ func newLab(t *testing.T) *lab {
 	serve(t, listener, grpc.Creds(credentials.NewTLS(&tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{serving}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
 	})))
-	return l
 }
 
 func (l *lab) context(t *testing.T) Context {
@@ -129,6 +135,35 @@ func TestDialRefusesAndIsRefusedInWords(t *testing.T) {
 		test.change(&c)
 		if err := call(t, c); err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "desc =") {
 			t.Errorf("%s: %v; want %q", test.name, err, test.want)
+		}
+	}
+}
+
+// TestAnExpiredNodeIsKnownByItsKeyAlone: by nothing else, and the exception is for that key only.
+func TestAnExpiredNodeIsKnownByItsKeyAlone(t *testing.T) {
+	l := &lab{now: time.Now().AddDate(-3, 0, 0)}
+	l.serve(t)
+	me := &lab{now: time.Now(), ca: l.ca, endpoint: l.endpoint}
+	stranger, err := me.maker().Node(l.ca, "node1")
+	stranger = pair(t, stranger, err)
+	for _, test := range []struct {
+		key  *pki.Pair
+		want string
+	}{{nil, "the node's certificate has expired (cosictl gen renew --apply)"}, {stranger, "the node's certificate has expired"}, {l.node, ""}} {
+		c := me.context(t)
+		if test.key != nil {
+			c.ServingKey = pki.KeyFingerprint(test.key.Certificate)
+		}
+		if err := call(t, c); test.want == "" && Code(err) != codes.Unimplemented || test.want != "" && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("with the key of %v: %v; want %q", test.key, err, test.want)
+		}
+	}
+	fresh := newLab(t)
+	for _, test := range []struct{ node, want string }{{"node1", ""}, {"node2", "certificate is valid for node1, not node2"}} {
+		c := fresh.context(t)
+		c.Node, c.ServingKey = test.node, pki.KeyFingerprint(l.node.Certificate)
+		if err := call(t, c); test.want == "" && Code(err) != codes.Unimplemented || test.want != "" && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s with another's key: %v; want %q", test.node, err, test.want)
 		}
 	}
 }

@@ -29,6 +29,9 @@ type Context struct {
 	Key         string `yaml:"key,omitempty"`
 	// Fingerprint, if set, is the SHA-256 of the one serving certificate that is accepted; Node and CA do not count then.
 	Fingerprint string `yaml:"fingerprint,omitempty"`
+	// ServingKey, if set, is the SHA-256 of a public key that the node is known by, too: who holds it may show a certificate that has
+	// expired. No configuration has it, it is for renewing such a certificate.
+	ServingKey string `yaml:"-"`
 }
 
 // Config is the client's configuration file.

@@ -125,11 +125,11 @@ func plainUnavailable(message string) string {
 	message = strings.ReplaceAll(message, `\"`, `"`)
 	for _, hint := range []struct{ part, hint string }{
 		{"certificate required", "the node wants a client certificate"},
-		{"bad certificate", "the node refuses the client certificate: it is of another CA or revoked"},
+		{"bad certificate", "the node refuses the client certificate: it has expired (cosictl gen renew), is of another CA, or revoked"},
 		{"unknown certificate authority", "the node refuses the client certificate: it is of another CA"},
 		{"expired certificate", "the node refuses the client certificate: it has expired (cosictl gen renew)"},
 		{"write unix", "the socket serves only the user who started the node"},
-		{"certificate has expired", "the certificate has expired (cosictl gen renew)"},
+		{"certificate has expired", "the node's certificate has expired (cosictl gen renew --apply)"},
 	} {
 		if strings.Contains(message, hint.part) {
 			return hint.hint + ": " + message

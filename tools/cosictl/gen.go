@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -158,76 +157,4 @@ func expiry(p *pki.Pair, now time.Time) string {
 		return date + " (expired)"
 	}
 	return fmt.Sprintf("%s (%s)", date, plural(int(left/(24*time.Hour)), "day"))
-}
-
-func newGenRenew(g *genCommand) *cobra.Command {
-	return &cobra.Command{
-		Use:   "renew [NAME...]",
-		Short: "Renew certificates, before or after their expiry",
-		Long: `Renew certificates (all, or ca, node-NAME, client-NAME), before or after their expiry. Keys and names stay.
-
-Contexts that hold a renewed certificate get the new one. A node gets its own with "cosictl gen user-data NAME | cosictl apply -f -".`,
-		RunE: func(_ *cobra.Command, args []string) error { return g.renew(args) },
-	}
-}
-
-func (g *genCommand) renew(names []string) error {
-	store, err := g.store(g.dir)
-	if err != nil {
-		return err
-	}
-	if len(names) == 0 {
-		// "ca" sorts before "client-…" and "node-…": what is renewed after it is signed by the new one.
-		if names, err = store.Names(); err != nil {
-			return err
-		}
-	}
-	for _, name := range names {
-		if err := g.renewOne(store, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (g *genCommand) renewOne(store pki.Store, name string) error {
-	old, err := store.Load(name)
-	if err != nil {
-		return err
-	}
-	var ca *pki.Pair
-	if name != pki.CAName {
-		if ca, err = g.authority(store); err != nil {
-			return err
-		}
-	}
-	fresh, err := g.maker().Renew(ca, old)
-	if err != nil {
-		return err
-	}
-	if err := store.Save(name, fresh); err != nil {
-		return err
-	}
-	fmt.Fprintf(g.out, "%s  valid until %s, was %s\n", store.CertFile(name), expiry(fresh, g.now()), expiry(old, g.now()))
-	return g.renewContexts(string(old.CertPEM), string(fresh.CertPEM))
-}
-
-// renewContexts puts a renewed certificate wherever the old one stands.
-func (g *genCommand) renewContexts(old, fresh string) error {
-	config, path, err := g.config()
-	if err != nil {
-		return err
-	}
-	changed := false
-	for _, c := range config.Contexts {
-		for _, pem := range []*string{&c.CA, &c.Certificate} {
-			if strings.TrimSpace(*pem) == strings.TrimSpace(old) {
-				*pem, changed = fresh, true
-			}
-		}
-	}
-	if !changed {
-		return nil
-	}
-	return config.Save(path)
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/cosi-os/cosi/tools/pki"
 )
 
+const certificatesType = "Certificates.machine.cosi.dev"
+
 type userData struct {
 	*genCommand
 	files      []string
@@ -96,7 +98,7 @@ func (u *userData) certificates(set *kinds.Set, node string) (*item, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := set.Lookup("Certificates.machine.cosi.dev")
+	k, err := set.Lookup(certificatesType)
 	if err != nil {
 		return nil, err
 	}

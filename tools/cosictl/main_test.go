@@ -132,25 +132,31 @@ func (p *person) timeless(text string) string {
 }
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if binary, err := buildRuntime(); err == nil {
-		os.RemoveAll(filepath.Dir(binary))
+	var err error
+	if programs, err = os.MkdirTemp("", "cosictl"); err != nil {
+		panic(err)
 	}
+	code := m.Run()
+	os.RemoveAll(programs)
 	os.Exit(code)
 }
 
-// buildRuntime builds the real runtime, once for all tests.
-var buildRuntime = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "cosictl")
-	if err != nil {
-		return "", err
-	}
-	binary := filepath.Join(dir, "runtime")
-	if out, err := exec.Command("go", "build", "-o", binary, "github.com/cosi-os/cosi/engine/runtime").CombinedOutput(); err != nil {
+// programs is where the tests build what they run.
+var programs string
+
+// The real runtime and PID 1, each built once for all tests that need it.
+var (
+	buildRuntime = sync.OnceValues(func() (string, error) { return build("engine/runtime") })
+	buildEngine  = sync.OnceValues(func() (string, error) { return build("engine") })
+)
+
+func build(program string) (string, error) {
+	binary := filepath.Join(programs, filepath.Base(program))
+	if out, err := exec.Command("go", "build", "-o", binary, "github.com/cosi-os/cosi/"+program).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return binary, nil
-})
+}
 
 // startRuntime serves the State of a real runtime alone on a socket, until the test ends.
 func startRuntime(t *testing.T) (socket string) {

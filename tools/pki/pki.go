@@ -5,6 +5,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -180,9 +181,25 @@ func Load(certPEM, keyPEM []byte) (*Pair, error) {
 // Expired reports whether p is not valid any more at t.
 func (p *Pair) Expired(t time.Time) bool { return t.After(p.Certificate.NotAfter) }
 
+// SameKey reports whether text is the PEM of one certificate, with p's key.
+func (p *Pair) SameKey(text []byte) bool {
+	block, rest := pem.Decode(text)
+	if block == nil || len(bytes.TrimSpace(rest)) > 0 {
+		return false
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	return err == nil && KeyFingerprint(c) == KeyFingerprint(p.Certificate)
+}
+
 // Fingerprint is the SHA-256 of a certificate in hex, as nodes print it.
 func Fingerprint(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// KeyFingerprint is the SHA-256 of a certificate's public key in hex: the same for the certificate that renews it.
+func KeyFingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
 	return hex.EncodeToString(sum[:])
 }
 

@@ -100,6 +100,9 @@ func TestRenewBeforeAndAfterExpiryKeepsKeyAndNames(t *testing.T) {
 			if err := verify(ca, fresh, at, "", usage); err != nil {
 				t.Errorf("after %v: %v", later, err)
 			}
+			if !fresh.SameKey(old.CertPEM) || fresh.SameKey(ca.CertPEM) || fresh.SameKey(append(old.CertPEM, ca.CertPEM...)) || fresh.SameKey(nil) {
+				t.Errorf("SameKey of %v", fresh.Certificate.Subject)
+			}
 			if !bytes.Equal(fresh.KeyPEM, old.KeyPEM) || fresh.Certificate.Subject.String() != old.Certificate.Subject.String() || Fingerprint(fresh.Certificate) == Fingerprint(old.Certificate) {
 				t.Errorf("renewed %v", fresh.Certificate.Subject)
 			}
