@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -16,17 +17,14 @@ import (
 
 // gate is a node without plugins: engine and runtime as they are on a machine, with the network's port and the local socket.
 type gate struct {
-	t       *testing.T
-	socket  string
-	console *buffer
+	t            *testing.T
+	root, socket string
+	console      *buffer
+	ended        <-chan struct{} // closed when it is down
 }
 
 func startGate(t *testing.T) *gate {
 	t.Helper()
-	engine, err := buildEngine()
-	if err != nil {
-		t.Fatal(err)
-	}
 	runtime, err := buildRuntime()
 	if err != nil {
 		t.Fatal(err)
@@ -44,20 +42,35 @@ func startGate(t *testing.T) *gate {
 	if err := os.Symlink(runtime, filepath.Join(root, "usr/bin/runtime")); err != nil {
 		t.Fatal(err)
 	}
-	g := &gate{t: t, socket: filepath.Join(root, "run/cosi/runtime.sock"), console: &buffer{}}
-	cmd := exec.Command(engine, "--root", root, "--port", "0")
-	cmd.Stdout, cmd.Stderr = g.console, g.console
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	g := &gate{t: t, root: root, socket: filepath.Join(root, "run/cosi/runtime.sock"), console: &buffer{}}
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt) // in order: an engine that is killed leaves its processes behind
-		_ = cmd.Wait()
 		if t.Failed() {
 			t.Logf("the node's console:\n%s", g.console)
 		}
 	})
+	g.start()
 	return g
+}
+
+// start boots the node. It ends with the test, if not before.
+func (g *gate) start() {
+	g.t.Helper()
+	engine, err := buildEngine()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	cmd := exec.Command(engine, "--root", g.root, "--port", "0")
+	cmd.Stdout, cmd.Stderr = g.console, g.console
+	if err := cmd.Start(); err != nil {
+		g.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = cmd.Wait() }()
+	g.ended = ended
+	g.t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt) // in order: an engine that is killed leaves its processes behind
+		<-ended
+	})
 }
 
 var apiOn = regexp.MustCompile(`API on port (\d+)`)
@@ -76,6 +89,34 @@ func (g *gate) local(p *person) *person {
 	local.endpoint = "unix://" + g.socket
 	p.eventually(func() bool { return local.run("get", "machine", "machine") == exitOK })
 	return &local
+}
+
+// TestResetStateGivesUpWhatWasWritten: not that of another node, and only when the node is named.
+func TestResetStateGivesUpWhatWasWritten(t *testing.T) {
+	g := startGate(t)
+	p := g.local(newPerson(t, ""))
+	p.want(exitOK, "apply", "-f", p.file("mount.yaml", mountYAML))
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.want(exitUsage, "reset", "state")
+	if text := p.want(exitError, "reset", "state", "--confirm", "another"); text != fmt.Sprintf("cosictl: this node is %q, and the request confirms \"another\"\n", name) {
+		t.Errorf("another's name: %q", text)
+	}
+	p.want(exitOK, "get", "mount", "data")
+	if text := p.want(exitOK, "reset", "state", "--confirm", name, "--reason", "a test"); text != name+" gives up its state and reboots\n" {
+		t.Errorf("its own name: %q", text)
+	}
+	<-g.ended
+	if !strings.Contains(g.console.String(), "the state was reset: a test") {
+		t.Error("the console does not say why the node went down")
+	}
+	g.start()
+	p = g.local(p)
+	if text := p.want(exitError, "get", "mount", "data"); !strings.Contains(text, "mountpoint/data does not exist") {
+		t.Errorf("after the reset: %q", text)
+	}
 }
 
 // TestRenewBeforeAndAfterExpiry: whatever has expired, one command makes it good again, and a stranger gains nothing by it.

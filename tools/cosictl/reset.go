@@ -11,6 +11,7 @@ import (
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
 )
 
@@ -69,27 +70,27 @@ func (r *resetStateCommand) run(ctx context.Context, c *client.Client, _ []strin
 		Metadata: &resourcepb.Metadata{Namespace: k.Namespace(), Type: k.Type(), Id: id, Version: "1", Phase: "running"},
 		Spec:     &resourcepb.Spec{ProtoSpec: spec},
 	}
-	if _, _, err := c.Apply(ctx, k, request); err != nil {
-		return err
-	}
-	if err := r.answer(ctx, c, id); err != nil {
+	if err := r.ask(ctx, c, k, request); err != nil {
 		return err
 	}
 	fmt.Fprintf(r.out, "%s gives up its state and reboots\n", r.confirm)
 	return nil
 }
 
-// answer waits for what the node says to the request.
-func (r *resetStateCommand) answer(ctx context.Context, c *client.Client, id string) error {
-	k, err := c.Kind(ctx, "StateResetStatuses.machine.cosi.dev")
+// ask writes the request and waits for the node's answer. It watches before it writes: a node that obeys is soon gone.
+func (r *resetStateCommand) ask(ctx context.Context, c *client.Client, k *kinds.Kind, request *resourcepb.Resource) error {
+	answers, err := c.Kind(ctx, k.Definition.GetObservedType())
 	if err != nil {
 		return err
 	}
-	err = c.Watch(ctx, k, id, nil, func(event *resourcepb.Event) error {
-		if event.GetEventType() == resourcepb.EventType_DESTROYED {
-			return nil
+	asked := false
+	err = c.Watch(ctx, answers, request.GetMetadata().GetId(), nil, func(event *resourcepb.Event) error {
+		if event.GetEventType() == resourcepb.EventType_DESTROYED { // the first event: there is no answer yet
+			asked = true
+			_, _, err := c.Apply(ctx, k, request)
+			return err
 		}
-		answer, err := client.ReadConvergence(k, event.GetResource())
+		answer, err := client.ReadConvergence(answers, event.GetResource())
 		switch {
 		case err != nil:
 			return err
@@ -98,8 +99,11 @@ func (r *resetStateCommand) answer(ctx context.Context, c *client.Client, id str
 		}
 		return errors.New(answer.Message)
 	})
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return fmt.Errorf("the node has not answered within %v", r.timeout)
+	case asked && client.Lost(err):
+		return fmt.Errorf("the connection was lost before the node answered, \"cosictl get state\" shows what came of it: %w", err)
 	}
 	return err
 }
