@@ -195,7 +195,7 @@ func named(t *testing.T, name string) string {
 func checkPlugin(t *testing.T, name string, args ...string) (all []finding, said string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	args = append([]string{"plugin", named(t, name), "--declaration", write(t, "plugin.json", pretend), "--quiet", "300ms", "-o", "json"}, args...)
+	args = append([]string{"plugin", named(t, name), "--quiet", "300ms", "-o", "json"}, args...)
 	code = run(t.Context(), args, &out, &errs)
 	for line := range strings.Lines(out.String()) {
 		var f finding
@@ -228,7 +228,7 @@ func TestPlugins(t *testing.T) {
 			if p.never {
 				timeout = "6s"
 			}
-			all, said, got := checkPlugin(t, name, "--inputs", write(t, "inputs.yaml", documents), "--timeout", timeout)
+			all, said, got := checkPlugin(t, name, "--declaration", write(t, "plugin.json", pretend), "--inputs", write(t, "inputs.yaml", documents), "--timeout", timeout)
 			if broken := rulesThat(all, broken); got != code || !slices.Equal(broken, want) {
 				t.Errorf("exit code %d, broken %q; want %d, %q\n%v\n%s", got, broken, code, want, all, said)
 			}
@@ -236,6 +236,17 @@ func TestPlugins(t *testing.T) {
 				t.Errorf("%d rules: %v; want 10", len(all), all)
 			}
 		})
+	}
+}
+
+// TestAPluginSaysItselfWhatItIs: the impostor is one by the declaration that it is given, not by its own.
+func TestAPluginSaysItselfWhatItIs(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"good", "impostor"} {
+		all, said, code := checkPlugin(t, name, "--inputs", write(t, "inputs.yaml", documents), "--timeout", "60s")
+		if code != exitKept || len(rulesThat(all, kept)) != 10 {
+			t.Errorf("%s: exit code %d, %v; want that all rules are kept\n%s", name, code, all, said)
+		}
 	}
 }
 
@@ -251,8 +262,10 @@ func TestWithoutInputsTheRestOfAPluginIsChecked(t *testing.T) {
 func TestAPluginThatCannotBeCheckedIsNoVerdict(t *testing.T) {
 	d := write(t, "plugin.json", pretend)
 	for want, args := range map[string][]string{
-		"accepts 1 arg(s)":              {"--declaration", d},
-		`"declaration" not set`:         {"./nothing"},
+		"accepts 1 arg(s)": {"--declaration", d},
+		"/bin/false --declaration: exit status 1: give the declaration as a file": {"/bin/false"},
+		"/bin/true --declaration: ":                                  {"/bin/true"},
+		"./nothing --declaration: fork/exec ./nothing: no such file": {"./nothing"},
 		"unknown field":                 {"./nothing", "--declaration", write(t, "plugin.json", `{"nmae": ""}`)},
 		"output Nothings, which is no":  {"./nothing", "--declaration", write(t, "plugin.json", `{"name": "a", "outputs": ["Nothings"]}`)},
 		"must be text or json":          {"./nothing", "--declaration", d, "-o", "xml"},
