@@ -12,7 +12,7 @@ import (
 
 // TestEveryOutputSaysItsKinds: what is embedded in an image are the kinds that it was built with.
 func TestEveryOutputSaysItsKinds(t *testing.T) {
-	for _, format := range []string{"raw", "iso", "efi", "initramfs"} {
+	for _, format := range []string{"raw", "qcow2", "iso", "efi", "initramfs"} {
 		set, err := inspect.Kinds(vmtest.Image(t, "base", format))
 		if err != nil {
 			t.Error(err)

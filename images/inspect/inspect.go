@@ -1,6 +1,6 @@
 // Package inspect reads what is in an image: cosictl validates against the kinds of one.
 //
-// It takes what the image builder writes: a raw disk, an ISO, a unified kernel image, or an initramfs that is not compressed.
+// It takes what the image builder writes: a raw disk, a qcow2, an ISO, a unified kernel image, or an initramfs that is not compressed.
 package inspect
 
 import (
@@ -21,13 +21,14 @@ import (
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/layout/gpt"
 	"github.com/cosi-os/cosi/images/plan"
+	"github.com/cosi-os/cosi/images/qcow2"
 )
 
 // efiSystem is the type of an EFI system partition (UEFI Specification 2.10, 5.3.3).
 const efiSystem = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 
 // errForeign says that a file is none of our images.
-var errForeign = errors.New("is no image of a COSI node (raw, ISO, .efi or .initramfs)")
+var errForeign = errors.New("is no image of a COSI node (raw, qcow2, ISO, .efi or .initramfs)")
 
 // Kinds returns the kinds that nodes of the image have from the start.
 func Kinds(path string) (*kinds.Set, error) {
@@ -36,7 +37,11 @@ func Kinds(path string) (*kinds.Set, error) {
 		return nil, err
 	}
 	defer f.Close()
-	root, err := rootOf(f)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	root, err := rootOf(f, info.Size())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -62,30 +67,30 @@ func Kinds(path string) (*kinds.Set, error) {
 	return kinds.NewSet(all...)
 }
 
-// rootOf finds the root file system by what f begins with.
-func rootOf(f *os.File) (fs.FS, error) {
+// rootOf finds the root file system of a file of size bytes, by what it begins with.
+func rootOf(f io.ReaderAt, size int64) (fs.FS, error) {
 	head := make([]byte, 8)
 	if _, err := f.ReadAt(head, 0); err != nil {
 		return nil, errForeign
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte("QFI\xfb")):
-		return nil, errors.New("is a qcow2: take the .raw or .efi that was built with it")
+		inner, err := qcow2.Open(f, size)
+		if err != nil {
+			return nil, err
+		}
+		return disk(inner, inner.Size())
 	case bytes.HasPrefix(head, []byte("070701")):
 		return initramfs(f)
 	case bytes.HasPrefix(head, []byte("MZ")):
 		return kernelImage(f)
 	}
-	return disk(f)
+	return disk(f, size)
 }
 
 // disk reads the boot loader's file of a disk, or of an ISO: that has a partition table too.
-func disk(f *os.File) (fs.FS, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	table, err := gpt.Read(f, info.Size())
+func disk(f io.ReaderAt, size int64) (fs.FS, error) {
+	table, err := gpt.Read(f, size)
 	if err != nil {
 		return nil, errForeign
 	}
@@ -93,7 +98,7 @@ func disk(f *os.File) (fs.FS, error) {
 		if p.Type.String() != efiSystem {
 			continue
 		}
-		volume, err := fat32.Read(file.New(f, true), p.End-p.Start, p.Start, gpt.Sector)
+		volume, err := fat32.Read(file.New(section{io.NewSectionReader(f, 0, size)}, true), p.End-p.Start, p.Start, gpt.Sector)
 		if err != nil {
 			return nil, fmt.Errorf("EFI system partition: %w", err)
 		}
@@ -111,6 +116,12 @@ func disk(f *os.File) (fs.FS, error) {
 	}
 	return nil, errForeign
 }
+
+// section makes a file of what can be read, for package fat32.
+type section struct{ *io.SectionReader }
+
+func (section) Stat() (fs.FileInfo, error) { return nil, errors.ErrUnsupported }
+func (section) Close() error               { return nil }
 
 func kernelImage(r io.ReaderAt) (fs.FS, error) {
 	image, err := pe.NewFile(r)

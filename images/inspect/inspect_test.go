@@ -14,7 +14,7 @@ func TestWhatIsNoImageIsRefusedInWords(t *testing.T) {
 		"a":                                  "is no image of a COSI node",
 		strings.Repeat("\x00", 1<<20):        "is no image of a COSI node",
 		"MZ" + strings.Repeat("\x00", 1<<12): "is no image of a COSI node",
-		"QFI\xfb" + strings.Repeat("x", 512): "take the .raw or .efi that was built with it",
+		"QFI\xfb" + strings.Repeat("x", 512): "qcow2: version 2021161080; want 3",
 		"070701" + strings.Repeat("0", 512):  "initramfs",
 	} {
 		file := filepath.Join(dir, "image")

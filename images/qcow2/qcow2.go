@@ -1,7 +1,7 @@
 // Package qcow2 turns a raw disk image into QEMU's format (docs/interop/qcow2.txt in QEMU's
-// source, version 3) with compressed clusters. The image builder calls it last. Holes and zeros
-// are left out, clusters are compressed on all processors, and the same raw image gives the same
-// bytes on any number of them.
+// source, version 3) with compressed clusters, and reads the disk in such a file. The image
+// builder writes with it last, package inspect reads. Holes and zeros are left out, clusters are
+// compressed on all processors, and the same raw image gives the same bytes on any number of them.
 package qcow2
 
 import (

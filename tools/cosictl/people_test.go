@@ -289,7 +289,7 @@ func TestValidateAgainstAnImage(t *testing.T) {
 	if text := p.want(exitError, "validate", "-f", file, "--image", file); !strings.Contains(text, "mount.yaml: is no image of a COSI node") {
 		t.Errorf("said %q", text)
 	}
-	if text := p.want(exitError, "schema", "--image", p.file("node.qcow2", "QFI\xfb0123456789")); !strings.Contains(text, "take the .raw or .efi") {
+	if text := p.want(exitError, "schema", "--image", p.file("node.qcow2", "QFI\xfb0123456789")); !strings.Contains(text, "node.qcow2: qcow2: header: EOF") {
 		t.Errorf("said %q", text)
 	}
 	p.want(exitOK, "validate", "-f", file)
