@@ -41,11 +41,11 @@ test: ## Run all tests, those in a VM included
 	@CGO_ENABLED=0 $(GO) test ./engine/launch # a program with the race detector cannot run under Landlock
 	@$(GO) test -timeout 20m ./hack/vmtest/...
 
-bench: ## Measure the figures that the README states
+bench: ## Measure the figures that the README states, for a quarter of an hour, or WHAT of them: size build boot split clean idle api
 	@hack/setup test
 	@$(MAKE) --no-print-directory build image
 	@$(MAKE) --no-print-directory image DEFINITION=bench
-	@$(GO) run ./hack/bench
+	@$(GO) run ./hack/bench $(WHAT)
 
 soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most TIME (20m); goes on where it stopped. WHAT=plug or first-boot: a node in a VM
 	@mkdir -p $(BIN)

@@ -17,8 +17,8 @@ const (
 	runs       = 3
 )
 
-// build times the image builder, as a user calls it: the median of three runs.
-func build(ctx context.Context) ([]figure, error) {
+// builds times the image builder, as a user calls it: the median of three runs.
+func builds(ctx context.Context) ([]figure, error) {
 	if err := buildImage(ctx); err != nil {
 		return nil, err
 	}

@@ -7,26 +7,28 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"github.com/cosi-os/cosi/images/build"
 )
 
 // plugin is the file that changed changes: a line of what a person would work on.
 const plugin = "plugins/mount/mount.go"
 
 // changed times the build of the image after one line of a plugin was changed: the median of three runs in a copy of the tree, with
-// the caches of this one.
+// the build cache of this one.
 func changed(ctx context.Context) (time.Duration, error) {
-	tree, remove, err := copyTree(ctx)
+	c, err := copyTree(ctx)
 	if err != nil {
 		return 0, err
 	}
-	defer remove()
-	file := filepath.Join(tree, plugin)
+	defer c.remove()
+	file := filepath.Join(c.tree, plugin)
 	source, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
 	}
-	build := func() error { return command(ctx, tree, nil, "make", "--no-print-directory", "image") }
-	if err := build(); err != nil {
+	image := func() error { return c.run(ctx, "make", "--no-print-directory", "image") }
+	if err := image(); err != nil {
 		return 0, err
 	}
 	n := 0
@@ -34,48 +36,70 @@ func changed(ctx context.Context) (time.Duration, error) {
 		n++
 		line := fmt.Sprintf("\n// Changed is new in build %d.\nconst Changed = %d\n", n, time.Now().UnixNano())
 		return os.WriteFile(file, append(source[:len(source):len(source)], line...), 0o644)
-	}, build)
+	}, image)
 }
 
-// clean times the build of the image in a fresh copy of the tree, with an empty build cache; the modules are downloaded already, and so
-// are the packages of the kernel.
+// clean times the build of the image in a fresh copy of the tree by somebody who has compiled nothing before; the modules are downloaded
+// already, and so are the packages of the kernel.
 func clean(ctx context.Context) ([]figure, error) {
-	tree, remove, err := copyTree(ctx)
+	c, err := copyTree(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer remove()
-	cache := filepath.Join(tree, "gocache")
-	if err := command(ctx, tree, nil, "go", "mod", "download"); err != nil {
+	defer c.remove()
+	if err := c.run(ctx, "go", "mod", "download"); err != nil {
 		return nil, err
 	}
+	c.environment = append(c.environment, "GOCACHE="+filepath.Join(c.dir, "go-build"))
 	start := time.Now()
-	if err := command(ctx, tree, []string{"GOCACHE=" + cache}, "make", "--no-print-directory", "image"); err != nil {
+	if err := c.run(ctx, "make", "--no-print-directory", "image"); err != nil {
 		return nil, err
 	}
-	return []figure{{"image, empty build cache, modules downloaded", time.Since(start).Seconds(), "s", 150}}, nil
+	return []figure{{"image, clean build cache, modules downloaded", time.Since(start).Seconds(), "s", 150}}, nil
 }
 
-// copyTree copies the files that git knows, as they are now, and the downloaded packages of the kernel.
-func copyTree(ctx context.Context) (tree string, remove func(), err error) {
-	dir, err := os.MkdirTemp("", "bench")
-	if err != nil {
-		return "", nil, err
-	}
-	remove = func() { os.RemoveAll(dir) }
-	err = command(ctx, ".", nil, "sh", "-ec", `git ls-files -z -co --exclude-standard | xargs -0 tar -cf - | tar -xf - -C "$0"
-mkdir -p "$0/build" && cp -al build/cache "$0/build/cache" 2>/dev/null || cp -a build/cache "$0/build/cache"
-cd "$0" && git init -q && git add . && git -c user.name=bench -c user.email=bench@localhost commit -q -m bench`, dir)
-	if err != nil {
-		remove()
-		return "", nil, err
-	}
-	return dir, remove, nil
+// checkout is a copy of the tree, whose builder has a cache of its own: the programs that others compiled are not in it, and what it
+// compiles takes the place of none of theirs.
+type checkout struct {
+	dir, tree   string
+	environment []string
 }
 
-func command(ctx context.Context, dir string, env []string, name string, arguments ...string) error {
+// copyTree copies the files that git knows, as they are now, and the packages that were fetched.
+func copyTree(ctx context.Context) (c *checkout, err error) {
+	c = &checkout{}
+	if c.dir, err = os.MkdirTemp("", "bench"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			c.remove()
+		}
+	}()
+	c.tree = filepath.Join(c.dir, "tree")
+	cache := filepath.Join(c.dir, "cache")
+	c.environment = []string{"COSI_CACHE=" + cache}
+	if err := os.Mkdir(c.tree, 0o755); err != nil {
+		return nil, err
+	}
+	const script = `git ls-files -z -co --exclude-standard | tar --null -T - -cf - | tar -xf - -C "$0"
+cd "$0" && git init -q && git add . && git -c user.name=bench -c user.email=bench@localhost commit -q -m bench`
+	if out, err := exec.CommandContext(ctx, "sh", "-ec", script, c.tree).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("copy the tree: %w: %s", err, out)
+	}
+	shared, err := build.CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	return c, os.CopyFS(filepath.Join(cache, "packages"), os.DirFS(filepath.Join(shared, "packages")))
+}
+
+func (c *checkout) remove() { os.RemoveAll(c.dir) }
+
+// run runs a program in the copy.
+func (c *checkout) run(ctx context.Context, name string, arguments ...string) error {
 	cmd := exec.CommandContext(ctx, name, arguments...)
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	cmd.Dir, cmd.Env = c.tree, append(os.Environ(), c.environment...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", name, err, out)
 	}

@@ -15,7 +15,7 @@ func complete(o build.Options, definition string, p *progress) (build.Options, e
 	if o.Tree, err = module(definition); err != nil {
 		return o, err
 	}
-	if o.Cache, err = cache(); err != nil {
+	if o.Cache, err = build.CacheDir(); err != nil {
 		return o, err
 	}
 	o.Mirror, o.SourceDateEpoch = os.Getenv("COSI_MIRROR"), os.Getenv("SOURCE_DATE_EPOCH")
@@ -44,16 +44,4 @@ func module(definition string) (string, error) {
 			return "", fmt.Errorf("%s: in no Go module: an image is built of the module that its definition lies in", definition)
 		}
 	}
-}
-
-// cache is a directory that outlives builds.
-func cache() (string, error) {
-	if dir := os.Getenv("COSI_CACHE"); dir != "" {
-		return filepath.Abs(dir)
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("%w; say where in COSI_CACHE", err)
-	}
-	return filepath.Join(dir, "cosi"), nil
 }

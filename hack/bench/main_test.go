@@ -1,0 +1,66 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestFigureIsShownBesideItsTarget(t *testing.T) {
+	for _, test := range []struct {
+		figure figure
+		want   string
+	}{
+		{figure{"image", 0.994, "s", 1}, "image\t0.99 s\t≤ 1 s\tmet"},
+		{figure{"image", 1, "s", 1}, "image\t1.00 s\t≤ 1 s\tmet"},
+		{figure{"image", 1.004, "s", 1}, "image\t1.00 s\t≤ 1 s\tmissed"},
+		{figure{"part", 7, "MiB", 0}, "part\t7.00 MiB\t\t"},
+	} {
+		if got := test.figure.String(); got != test.want {
+			t.Errorf("%q; want %q", got, test.want)
+		}
+	}
+}
+
+func TestGroupsAreChosenByName(t *testing.T) {
+	all, err := choose(nil)
+	if err != nil || len(all) != len(groups) {
+		t.Errorf("without names: %d of %d groups, %v", len(all), len(groups), err)
+	}
+	some, err := choose([]string{"boot", "size"})
+	if err != nil || len(some) != 2 || some[0].name != "boot" || some[1].name != "size" {
+		t.Errorf("boot, size: %v, %v", some, err)
+	}
+	if _, err := choose([]string{"size", "weight"}); err == nil || !strings.Contains(err.Error(), `"weight" is none of size, build`) {
+		t.Errorf("size, weight: %v; want an error that names the groups", err)
+	}
+}
+
+// What is timed in a copy of the tree finds the packages, and no program that somebody compiled.
+func TestCopyOfTheTreeHoldsPackagesAndNoPrograms(t *testing.T) {
+	t.Chdir("../..")
+	cache := t.TempDir()
+	t.Setenv("COSI_CACHE", cache)
+	for _, file := range []string{"packages/0123/boot/vmlinuz", "programs/4567/engine"} {
+		if err := os.MkdirAll(filepath.Join(cache, filepath.Dir(file)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(cache, file), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := copyTree(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.remove()
+	if err := c.run(t.Context(), "sh", "-ec", `test -e go.mod; test -e `+plugin+`; test -z "$(git status --porcelain)"
+test -e "$COSI_CACHE/packages/0123/boot/vmlinuz"; test ! -e "$COSI_CACHE/programs"; test "$COSI_CACHE" != `+cache); err != nil {
+		t.Error(err)
+	}
+	c.remove()
+	if _, err := os.Stat(c.dir); !os.IsNotExist(err) {
+		t.Errorf("after remove: %v", err)
+	}
+}
