@@ -76,7 +76,8 @@ func gaugeFile() (float64, error) {
 	return mib(uint64(sizes[0] - sizes[1])), nil
 }
 
-// processes tells what each process holds alone and how often it woke up: what happens within a second is one wake-up.
+// processes tells what each process holds alone and how often it woke up, in two ways: what happens within a second is one wake-up, as it
+// is to a processor that would sleep; and each wake-up of each thread is one, so that nothing hides behind the first.
 func processes(last *testpb.GaugeRequestStatus) []figure {
 	var figures []figure
 	for _, p := range last.GetProcesses() {
@@ -89,7 +90,8 @@ func processes(last *testpb.GaugeRequestStatus) []figure {
 		}
 		figures = append(figures,
 			figure{p.GetName() + ", memory of its own", mib(p.GetPrivateDirty()), "MiB", memory},
-			figure{p.GetName() + ", wake-ups a minute", float64(p.GetAwake()) / idleTime.Minutes(), "", wakes})
+			figure{p.GetName() + ", wake-ups a minute, one a second at most", float64(p.GetAwake()) / idleTime.Minutes(), "", wakes},
+			figure{p.GetName() + ", wake-ups of its threads a minute", float64(p.GetWakeups()) / idleTime.Minutes(), "", 0})
 	}
 	return figures
 }

@@ -76,19 +76,17 @@ func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.Gauge
 	return err
 }
 
-// watch looks at the processes once a second, and counts those in which each of them ran.
+// watch looks at the processes once a second, and counts those in which each of them ran, and its wake-ups in all of them.
 func (g gauge) watch(ctx context.Context, seconds int) ([]*testpb.GaugeRequestStatus_Process, error) {
 	all, err := g.processes()
+	first := byPID(all)
 	for ; err == nil && seconds > 0; seconds-- {
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		before := map[uint32]*testpb.GaugeRequestStatus_Process{}
-		for _, p := range all {
-			before[p.GetPid()] = p
-		}
+		before := byPID(all)
 		all, err = g.processes()
 		for _, p := range all {
 			old := before[p.GetPid()]
@@ -97,7 +95,19 @@ func (g gauge) watch(ctx context.Context, seconds int) ([]*testpb.GaugeRequestSt
 			}
 		}
 	}
+	for _, p := range all {
+		// A thread that has ended takes its count with it.
+		p.Wakeups -= min(p.Wakeups, first[p.GetPid()].GetWakeups())
+	}
 	return all, err
+}
+
+func byPID(all []*testpb.GaugeRequestStatus_Process) map[uint32]*testpb.GaugeRequestStatus_Process {
+	processes := map[uint32]*testpb.GaugeRequestStatus_Process{}
+	for _, p := range all {
+		processes[p.GetPid()] = p
+	}
+	return processes
 }
 
 func kill(all []*testpb.GaugeRequestStatus_Process, name string) error {

@@ -97,6 +97,35 @@ func TestSecondsAwakeAreCounted(t *testing.T) {
 	}
 }
 
+// What wakes up often within a second was awake in one second, and woke up often.
+func TestEachWakeUpIsCounted(t *testing.T) {
+	restless := exec.Command("sh", "-c", "while sleep 0.05; do :; done")
+	if err := restless.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer restless.Wait()
+	defer restless.Process.Kill()
+	g := gauge{proc(t, map[int]string{restless.Process.Pid: "/cosi/plugins/restless", os.Getpid(): "/cosi/runtime"})}
+	look := func(all []*testpb.GaugeRequestStatus_Process, err error) map[uint32]*testpb.GaugeRequestStatus_Process {
+		t.Helper()
+		if err != nil || len(all) != 2 {
+			t.Fatalf("%v, %v; want two processes", all, err)
+		}
+		return byPID(all)
+	}
+	before := look(g.processes())
+	watched := look(g.watch(t.Context(), 2))
+	after := look(g.processes())
+	for pid, p := range watched {
+		if most := after[pid].GetWakeups() - before[pid].GetWakeups(); p.GetWakeups() > most {
+			t.Errorf("%s: %d wake-ups; want those while it was watched, at most %d", p.GetName(), p.GetWakeups(), most)
+		}
+	}
+	if p := watched[uint32(restless.Process.Pid)]; p.GetAwake() > 2 || p.GetWakeups() < 4 {
+		t.Errorf("restless: awake in %d seconds of 2, %d wake-ups; want each of them", p.GetAwake(), p.GetWakeups())
+	}
+}
+
 func TestTheNamedProcessIsKilled(t *testing.T) {
 	victim := exec.Command("sleep", "60")
 	if err := victim.Start(); err != nil {

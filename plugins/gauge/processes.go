@@ -37,7 +37,7 @@ func (g gauge) processes() ([]*testpb.GaugeRequestStatus_Process, error) {
 	return all, nil
 }
 
-// process measures one process, nil if it is none of ours.
+// process measures one process, nil if it is none of ours. Its wake-ups are those since it started.
 func (g gauge) process(pid uint32) (*testpb.GaugeRequestStatus_Process, error) {
 	dir := filepath.Join(g.proc, strconv.Itoa(int(pid)))
 	name, err := processName(dir, pid)
@@ -64,13 +64,16 @@ func (g gauge) process(pid uint32) (*testpb.GaugeRequestStatus_Process, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, key := range []string{"voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"} {
-			n, err := status.number(key)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", thread, err)
-			}
-			p.ContextSwitches += n
+		voluntary, err := status.number("voluntary_ctxt_switches")
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", thread, err)
 		}
+		others, err := status.number("nonvoluntary_ctxt_switches")
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", thread, err)
+		}
+		p.Wakeups += voluntary
+		p.ContextSwitches += voluntary + others
 	}
 	return p, nil
 }

@@ -432,7 +432,9 @@ type GaugeRequestStatus_Process struct {
 	// Of all its threads, since they started.
 	ContextSwitches uint64 `protobuf:"varint,4,opt,name=context_switches,json=contextSwitches,proto3" json:"context_switches,omitempty"`
 	// Seconds in which any thread ran, of those that the request asked for.
-	Awake         uint32 `protobuf:"varint,5,opt,name=awake,proto3" json:"awake,omitempty"`
+	Awake uint32 `protobuf:"varint,5,opt,name=awake,proto3" json:"awake,omitempty"`
+	// How often one of its threads went to sleep in those seconds (voluntary context switches): as often as one was woken up.
+	Wakeups       uint64 `protobuf:"varint,6,opt,name=wakeups,proto3" json:"wakeups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -502,6 +504,13 @@ func (x *GaugeRequestStatus_Process) GetAwake() uint32 {
 	return 0
 }
 
+func (x *GaugeRequestStatus_Process) GetWakeups() uint64 {
+	if x != nil {
+		return x.Wakeups
+	}
+	return 0
+}
+
 var File_cosi_test_v1alpha1_probe_proto protoreflect.FileDescriptor
 
 const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
@@ -538,7 +547,7 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x04kill\x18\x01 \x01(\tR\x04kill\x12\"\n" +
 	"\aseconds\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\aseconds:\xa7\x01\x82\xfb\x18\xa2\x01\n" +
 	"\x1bGaugeRequests.test.cosi.dev\x12\fGaugeRequest\x1a\brequests2\x14\n" +
-	"\x04KILL\x12\f{.spec.kill}\xb2\x06\"GaugeRequestStatuses.test.cosi.dev\xba\x06/Has the plugin gauge measure, or kill a process\"\xef\x04\n" +
+	"\x04KILL\x12\f{.spec.kill}\xb2\x06\"GaugeRequestStatuses.test.cosi.dev\xba\x06/Has the plugin gauge measure, or kill a process\"\x89\x05\n" +
 	"\x12GaugeRequestStatus\x12)\n" +
 	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
@@ -546,13 +555,14 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1b\n" +
 	"\tmem_total\x18\x05 \x01(\x04R\bmemTotal\x12#\n" +
 	"\rmem_available\x18\x06 \x01(\x04R\fmemAvailable\x12L\n" +
-	"\tprocesses\x18\a \x03(\v2..cosi.test.v1alpha1.GaugeRequestStatus.ProcessR\tprocesses\x1a\x95\x01\n" +
+	"\tprocesses\x18\a \x03(\v2..cosi.test.v1alpha1.GaugeRequestStatus.ProcessR\tprocesses\x1a\xaf\x01\n" +
 	"\aProcess\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\rR\x03pid\x12#\n" +
 	"\rprivate_dirty\x18\x03 \x01(\x04R\fprivateDirty\x12)\n" +
 	"\x10context_switches\x18\x04 \x01(\x04R\x0fcontextSwitches\x12\x14\n" +
-	"\x05awake\x18\x05 \x01(\rR\x05awake:\xbd\x01\x82\xfb\x18\xb8\x01\n" +
+	"\x05awake\x18\x05 \x01(\rR\x05awake\x12\x18\n" +
+	"\awakeups\x18\x06 \x01(\x04R\awakeups:\xbd\x01\x82\xfb\x18\xb8\x01\n" +
 	"\"GaugeRequestStatuses.test.cosi.dev\x12\x12GaugeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x1a\n" +
 	"\x05TOTAL\x12\x11{.spec.mem_total}2\"\n" +
