@@ -15,7 +15,7 @@ import (
 // boot counts guest instructions from power-on under OVMF: the raw image, an address by DHCP, user data by fw_cfg. Counts, unlike seconds,
 // hardly depend on what else the machine does.
 func boot(ctx context.Context) ([]figure, error) {
-	events, err := count(ctx, image, guestcount.Marks())
+	events, err := count(ctx, image, guestcount.Marks(node.UEFI))
 	if err != nil {
 		return nil, err
 	}

@@ -6,9 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cosi-os/cosi/tools/qemu"
+	"github.com/cosi-os/cosi/tools/qemu/node"
 )
 
 // firmware returns a ROM whose program goes round a loop of two instructions n times, writes X to the
@@ -102,9 +105,28 @@ func TestPluginIsBuiltOnce(t *testing.T) {
 func TestMarksAreFoundOnAConsole(t *testing.T) {
 	console := "BdsDxe: starting Boot0001\r\nEFI stub: Loaded initrd from device path\r\nengine: COSI 0.1.0, PID 1 after 900 ms\r\n" +
 		"userdata: fw_cfg: 1 of 1 documents applied\r\nengine: stage api after 1200 ms\r\n"
-	for _, m := range Marks() {
+	for _, m := range Marks(node.UEFI) {
 		if !m.Pattern.MatchString(console) {
 			t.Errorf("%s: %q is not found", m.Name, m.Pattern)
 		}
+	}
+}
+
+// Without its mark a part of the boot would be counted as the next one's.
+func TestMarkThatDoesNotAppearIsNamed(t *testing.T) {
+	marks := Marks(node.UEFI)
+	var events []Event
+	for _, m := range marks {
+		events = append(events, Event{Name: m.Name})
+	}
+	if err := unseen(marks, events); err != nil {
+		t.Errorf("with every mark: %v", err)
+	}
+	err := unseen(marks, events[:2])
+	if err == nil || !strings.Contains(err.Error(), "user data: ") || !strings.Contains(err.Error(), "stage api after") || strings.Contains(err.Error(), "EFI stub") {
+		t.Errorf("with the first two: %v; want that the last two were not shown", err)
+	}
+	if slices.ContainsFunc(Marks(node.Kernel), func(m Mark) bool { return m.Name == "firmware" }) {
+		t.Error("without the firmware its mark is waited for")
 	}
 }

@@ -3,6 +3,7 @@ package guestcount
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -27,13 +28,16 @@ const (
 )
 
 // Marks splits the boot of our images.
-func Marks() []Mark {
-	return []Mark{
-		{"firmware", regexp.MustCompile(`EFI stub:`)},
+func Marks(b node.Boot) []Mark {
+	marks := []Mark{
 		{"engine", regexp.MustCompile(`(?m)^engine: COSI`)},
 		{"user data", regexp.MustCompile(`(?m)^userdata: fw_cfg`)},
 		{"api", listening},
 	}
+	if b == node.Kernel { // QEMU's own loader says nothing
+		return marks
+	}
+	return append([]Mark{{"firmware", regexp.MustCompile(`EFI stub:`)}}, marks...)
 }
 
 // Event is a moment with what it took from power-on.
@@ -44,7 +48,7 @@ type Event struct {
 }
 
 // Measure boots o's image with the counter until it is ready, and returns the events in their
-// order. A mark that the console does not show is left out. cache is where the plugin is kept.
+// order. It fails if the console does not show one of the marks. cache is where the plugin is kept.
 func Measure(ctx context.Context, h *qemu.Host, cache string, o node.Options, marks []Mark) ([]Event, error) {
 	plugin, err := build(ctx, cache)
 	if err != nil {
@@ -71,6 +75,9 @@ func Measure(ctx context.Context, h *qemu.Host, cache string, o node.Options, ma
 	return events, nil
 }
 
+// late is how long the console may stay behind a node that is ready.
+const late = 10 * time.Second
+
 // watch records the events of n until it is ready.
 func watch(ctx context.Context, n *node.Node, c *counter, marks []Mark) ([]Event, error) {
 	seen := make(chan Event, len(marks)+2)
@@ -81,20 +88,24 @@ func watch(ctx context.Context, n *node.Node, c *counter, marks []Mark) ([]Event
 		}
 		return err
 	}
-	booting, ready := context.WithCancel(ctx)
-	defer ready()
+	looking, stop := context.WithCancel(ctx)
+	defer stop()
 	var g errgroup.Group
 	for _, m := range marks {
 		g.Go(func() error {
-			if _, err := n.Console.Wait(booting, 0, m.Pattern); err != nil {
-				return nil // it was not shown; WaitReady tells why the boot failed
+			if _, err := n.Console.Wait(looking, 0, m.Pattern); err != nil {
+				return nil // it was not shown: boot tells why, if the boot failed, and unseen if it did not
 			}
 			return record(m.Name)
 		})
 	}
 	g.Go(func() error {
-		defer ready()
-		return boot(ctx, n, record)
+		err := boot(ctx, n, record)
+		if err != nil {
+			stop()
+		}
+		time.AfterFunc(late, stop)
+		return err
 	})
 	err := g.Wait()
 	close(seen)
@@ -102,8 +113,22 @@ func watch(ctx context.Context, n *node.Node, c *counter, marks []Mark) ([]Event
 	for e := range seen {
 		events = append(events, e)
 	}
+	if err == nil {
+		err = unseen(marks, events)
+	}
 	slices.SortStableFunc(events, func(a, b Event) int { return cmp.Compare(a.Instructions, b.Instructions) })
 	return events, err
+}
+
+// unseen fails if a mark is not among the events, and names each that is not: what is counted from mark to mark would be wrong.
+func unseen(marks []Mark, events []Event) error {
+	var problems []error
+	for _, m := range marks {
+		if !slices.ContainsFunc(events, func(e Event) bool { return e.Name == m.Name }) {
+			problems = append(problems, fmt.Errorf("%s: the node is ready, and the console has not shown %q", m.Name, m.Pattern))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // listening is what a node prints when its API listens.

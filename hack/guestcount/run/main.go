@@ -60,7 +60,7 @@ func measure(ctx context.Context, cache, image string, boot node.Boot) error {
 		return err
 	}
 	o := node.Options{Image: image, Boot: boot, Identity: id, UserData: userData}
-	events, err := guestcount.Measure(ctx, host, cache, o, guestcount.Marks())
+	events, err := guestcount.Measure(ctx, host, cache, o, guestcount.Marks(boot))
 	if err != nil {
 		return err
 	}
