@@ -234,6 +234,19 @@ func TestProblemsAreFound(t *testing.T) {
 	}
 }
 
+// What is downloaded, and what lies in a node's memory, stays small. The initramfs holds the root.
+func TestTheImageIsSmall(t *testing.T) {
+	for format, most := range map[string]int64{"qcow2": 40e6, "initramfs": 45e6} {
+		info, err := os.Stat(vmtest.Image(t, "base", format))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() >= most {
+			t.Errorf("the %s has %d bytes; want less than %d", format, info.Size(), most)
+		}
+	}
+}
+
 // Other people's programs are content with every output.
 func TestJudgesAreContentWithTheOutputs(t *testing.T) {
 	raw, qcow2, iso, uki := vmtest.Image(t, "base", "raw"), vmtest.Image(t, "base", "qcow2"), vmtest.Image(t, "base", "iso"), vmtest.Image(t, "base", "efi")
