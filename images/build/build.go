@@ -5,6 +5,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -35,6 +36,9 @@ type Options struct {
 	Phase func(name string) (done func(note string))
 	// Log is told what people must know.
 	Log func(format string, args ...any)
+
+	// etc is where this machine is configured, if not in /etc: tests have an archive of their own.
+	etc string
 }
 
 // Result says what a build did.
@@ -134,7 +138,7 @@ func (p *parts) unpinned() bool {
 // gather fetches packages and compiles programs, at the same time.
 func gather(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (*parts, error) {
 	parts := &parts{}
-	fetcher := &fetch.Fetcher{Cache: o.Cache, Mirror: o.Mirror, Suite: p.Suite, Etc: "/etc/apt", OSRelease: "/etc/os-release", Log: o.Log}
+	fetcher := &fetch.Fetcher{Cache: o.Cache, Mirror: o.Mirror, Suite: p.Suite, Etc: cmp.Or(o.etc, "/etc"), Log: o.Log}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
 		done := o.Phase("kernel")

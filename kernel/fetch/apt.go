@@ -29,9 +29,10 @@ func (f *Fetcher) apt() (source, error) {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return nil, fmt.Errorf("apt-get is not here: %w; %s", ErrNoSource, advice)
 	}
-	sources, uri, err := derive(entries(f.Etc), codename(f.OSRelease), f.Suite)
+	configuration := filepath.Join(f.Etc, "apt")
+	sources, uri, err := derive(entries(configuration), codename(filepath.Join(f.Etc, "os-release")), f.Suite)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w; %s", f.Etc, err, advice)
+		return nil, fmt.Errorf("%s: %w; %s", configuration, err, advice)
 	}
 	a := &apt{dir: filepath.Join(f.Cache, "apt"), uri: uri, suite: f.Suite}
 	for _, dir := range []string{"state", "lists/partial", "cache/archives/partial"} {

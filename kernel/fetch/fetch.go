@@ -36,10 +36,8 @@ type Fetcher struct {
 	// Mirror is the URL of a Debian archive that the user named. When empty, apt is asked, with the archive that this machine uses.
 	Mirror string
 	Suite  string
-	// Etc is where apt is configured: /etc/apt.
+	// Etc is where the machine is configured: /etc. apt is in apt, and os-release names the machine's own suite.
 	Etc string
-	// OSRelease names the machine's own suite: /etc/os-release.
-	OSRelease string
 	// Log is told, in lines for people, what is fetched and what is wrong with it.
 	Log func(format string, args ...any)
 }

@@ -99,15 +99,20 @@ func doBuild(cmd *cobra.Command, o build.Options, definition string) error {
 	for _, file := range result.Outputs {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s  %.1f MB\n", filepath.Join(o.Output, file.Name), float64(file.Size)/1e6)
 	}
-	switch {
-	case result.UpToDate:
-		progress.log("%s is up to date (%.2f s)", result.Plan.Name, progress.elapsed())
-	case result.Unpinned:
-		progress.log("%s built in %.2f s, UNPINNED: see the warnings above", result.Plan.Name, progress.elapsed())
-	default:
-		progress.log("%s built in %.2f s", result.Plan.Name, progress.elapsed())
-	}
+	progress.log("%s", summary(result, progress.elapsed()))
 	return nil
+}
+
+// summary is the last line of a build that took so many seconds.
+func summary(r *build.Result, seconds float64) string {
+	name := r.Plan.Name
+	switch {
+	case r.UpToDate:
+		return fmt.Sprintf("%s is up to date (%.2f s)", name, seconds)
+	case r.Unpinned:
+		return fmt.Sprintf("%s built in %.2f s, UNPINNED: see the warnings above", name, seconds)
+	}
+	return fmt.Sprintf("%s built in %.2f s", name, seconds)
 }
 
 func rootCommand() *cobra.Command {

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cosi-os/cosi/images/build"
+	"github.com/cosi-os/cosi/images/plan"
 )
 
 func cosiImage(t *testing.T, arguments ...string) (code int, stdout, stderr string) {
@@ -57,5 +60,31 @@ func TestExitCodesTellMistakesOfUsageFromFailures(t *testing.T) {
 				t.Errorf("exit %d, %q; want %d and %q", code, stderr, test.code, test.says)
 			}
 		})
+	}
+}
+
+func TestAnUnpinnedImageIsSaidToBeOne(t *testing.T) {
+	p := &plan.Plan{Name: "cosi-dev-amd64"}
+	for _, test := range []struct {
+		result build.Result
+		want   string
+	}{
+		{build.Result{Plan: p}, "cosi-dev-amd64 built in 1.50 s"},
+		{build.Result{Plan: p, UpToDate: true}, "cosi-dev-amd64 is up to date (1.50 s)"},
+		{build.Result{Plan: p, Unpinned: true}, "cosi-dev-amd64 built in 1.50 s, UNPINNED: see the warnings above"},
+	} {
+		if got := summary(&test.result, 1.5); got != test.want {
+			t.Errorf("%q; want %q", got, test.want)
+		}
+	}
+	for unpinned, want := range map[string]bool{"true": true, "false": false} {
+		manifest := filepath.Join(t.TempDir(), "manifest.json")
+		if err := os.WriteFile(manifest, []byte(`{"image": "cosi-dev-amd64", "inputs": {}, "unpinned": `+unpinned+`}`), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		code, stdout, stderr := cosiImage(t, "inspect", manifest)
+		if code != 0 || strings.Contains(stdout, "UNPINNED") != want {
+			t.Errorf("inspect, unpinned %s: exit %d, %s%s", unpinned, code, stdout, stderr)
+		}
 	}
 }
