@@ -41,6 +41,9 @@ test: ## Run all tests, those in a VM included
 	@CGO_ENABLED=0 $(GO) test ./engine/launch # a program with the race detector cannot run under Landlock
 	@$(GO) test -timeout 20m ./hack/vmtest/...
 
+reproduce: ## Build the image twice, as two users if root calls it, the second time with nothing compiled or downloaded before, and compare
+	@COSI_REPRODUCE=full $(GO) test -count=1 -v -timeout 30m -run '^TestTwoBuildsGiveTheSameBytes$$' ./hack/vmtest
+
 bench: ## Measure the figures that the README states, for a quarter of an hour, or WHAT of them: size build boot split clean idle api
 	@hack/setup test
 	@$(MAKE) --no-print-directory build image
@@ -69,5 +72,5 @@ generate: ## Generate Go code from api/**/*.proto
 clean: ## Remove what the other targets made
 	rm -rf $(BUILD)
 
-.PHONY: help build image run dev test bench soak fuzz lint generate clean FORCE
+.PHONY: help build image run dev test reproduce bench soak fuzz lint generate clean FORCE
 FORCE:

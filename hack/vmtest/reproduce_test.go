@@ -2,8 +2,11 @@ package vmtest_test
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,24 +15,42 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	image "github.com/cosi-os/cosi/images/build"
+	"github.com/cosi-os/cosi/kernel/fetch"
+	"github.com/cosi-os/cosi/kernel/lock"
 )
 
-// full names an environment variable: COSI_REPRODUCE=full also downloads the packages for the second build.
-const full = "COSI_REPRODUCE"
+// everything is an environment variable: COSI_REPRODUCE=full has both builds download the packages, and the second one the Go modules too
+// (make reproduce).
+const everything = "COSI_REPRODUCE"
 
-// Two builds of one commit, in different directories, by different users, the second with nothing compiled before, give the same bytes.
+// Two builds of one commit give the same bytes: in different directories, as different users, the second with empty caches. It has compiled
+// nothing before, and has neither packages nor modules: it takes the modules from the first one's download cache, which go.sum verifies, and
+// both take the packages from a mirror on this machine, which downloads each once and whose files the builder verifies by their pinned
+// SHA-256. Unless it is started by root, the test can run nothing as somebody else, and says so.
 func TestTwoBuildsGiveTheSameBytes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles everything twice")
 	}
 	first, second := newBuild(t, "first"), newBuild(t, "second/further/down")
-	first.linkPackages(t)
-	if os.Getenv(full) != "full" {
-		second.linkPackages(t)
+	modules := goEnv(t, "GOMODCACHE")
+	first.set("GOMODCACHE", modules)
+	second.set("GOMODCACHE", filepath.Join(second.home, "modules"))
+	second.set("GOCACHE", filepath.Join(second.home, "go-build"))
+	second.set("HOME", second.home)
+	second.set("TZ", "Pacific/Auckland")
+	second.set("LC_ALL", "C.UTF-8")
+	if os.Getenv(everything) == "full" {
+		second.set("GOPROXY", goEnv(t, "GOPROXY"))
+	} else {
+		second.set("GOPROXY", "file://"+filepath.Join(modules, "cache/download"))
+		mirrorPackages(t, first, second)
 	}
-	second.environment = append(second.environment, "GOCACHE="+filepath.Join(second.home, "go-build"), "TZ=Pacific/Auckland", "LC_ALL=C.UTF-8")
 	if os.Getuid() == 0 {
 		second.becomeNobody(t)
+	} else {
+		t.Logf("both builds are user %d's: only root can start one as somebody else", os.Getuid())
 	}
 	one, other := first.run(t), second.run(t)
 	for _, format := range []string{"raw", "qcow2", "iso", "manifest.json"} {
@@ -41,12 +62,12 @@ func TestTwoBuildsGiveTheSameBytes(t *testing.T) {
 
 // build is one build with a checkout, a home and a cache of its own.
 type build struct {
-	tree, home, cache string
-	environment       []string
-	user              *syscall.SysProcAttr // nil: the same
+	tree, home  string
+	environment []string
+	user        *syscall.SysProcAttr // nil: the same
 }
 
-// newBuild checks the commit out.
+// newBuild checks the commit out. Its cache is empty.
 func newBuild(t *testing.T, name string) *build {
 	t.Helper()
 	// Not t.TempDir: nobody else can enter it.
@@ -54,9 +75,15 @@ func newBuild(t *testing.T, name string) *build {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	b := &build{tree: filepath.Join(dir, name, "tree"), home: filepath.Join(dir, "home"), cache: filepath.Join(dir, "cache")}
-	for _, d := range []string{filepath.Dir(b.tree), b.home, b.cache} {
+	t.Cleanup(func() {
+		// What go downloads may not be written to, nor removed.
+		exec.Command("chmod", "-R", "u+w", dir).Run()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	b := &build{tree: filepath.Join(dir, name, "tree"), home: filepath.Join(dir, "home")}
+	for _, d := range []string{filepath.Dir(b.tree), b.home} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -66,32 +93,51 @@ func newBuild(t *testing.T, name string) *build {
 	}
 	source := strings.TrimSpace(output(t, "git", "rev-parse", "--show-toplevel"))
 	output(t, "git", "-c", "safe.directory=*", "clone", "--quiet", "--depth=1", "file://"+source, b.tree)
-	b.environment = []string{"COSI_CACHE=" + b.cache, "GOMODCACHE=" + strings.TrimSpace(output(t, "go", "env", "GOMODCACHE")), "GOFLAGS="}
+	b.set("COSI_CACHE", filepath.Join(b.home, "cosi"))
+	b.set("GOFLAGS", "")
+	b.set("CGO_ENABLED", "0")
+	// The toolchain that the module chose is not downloaded again.
+	b.set("GOTOOLCHAIN", "local")
+	b.set("PATH", filepath.Join(goEnv(t, "GOROOT"), "bin")+":"+os.Getenv("PATH"))
 	return b
 }
 
-// linkPackages lets b use the packages that were fetched before, but no program.
-func (b *build) linkPackages(t *testing.T) {
+func (b *build) set(name, value string) { b.environment = append(b.environment, name+"="+value) }
+
+// mirrorPackages downloads the packages of the base image, and has the builds take them from here. Where the archive has dropped one, each
+// build is left to find its successor.
+func mirrorPackages(t *testing.T, builds ...*build) {
 	t.Helper()
-	cache := os.Getenv("COSI_CACHE")
-	if cache == "" {
-		dir, err := os.UserCacheDir()
+	tree := filepath.Join("..", "..")
+	plan, err := image.Plan(image.Options{Tree: tree}, filepath.Join(tree, "images/base.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := image.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetcher := &fetch.Fetcher{Cache: cache, Mirror: os.Getenv("COSI_MIRROR"), Suite: plan.Suite, Etc: "/etc", Log: t.Logf}
+	served := http.NewServeMux()
+	for _, p := range []lock.Package{plan.Kernel, plan.Stub} {
+		file, err := fetcher.Download(t.Context(), p, t.TempDir())
+		if errors.Is(err, fetch.ErrGone) {
+			t.Logf("each build downloads its packages: %v", err)
+			return
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		cache = filepath.Join(dir, "cosi")
+		served.HandleFunc("/"+p.Path, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, file) })
 	}
-	packages := filepath.Join(cache, "packages")
-	if _, err := os.Stat(packages); err != nil {
-		t.Logf("packages are downloaded: %v", err)
-		return
-	}
-	if err := os.Symlink(packages, filepath.Join(b.cache, "packages")); err != nil {
-		t.Fatal(err)
+	server := httptest.NewServer(served)
+	t.Cleanup(server.Close)
+	for _, b := range builds {
+		b.set("COSI_MIRROR", server.URL)
 	}
 }
 
-// becomeNobody makes b another user's, who may read the caches of this one.
+// becomeNobody makes b another user's, who may read what is this one's: the toolchain, and what it has downloaded.
 func (b *build) becomeNobody(t *testing.T) {
 	t.Helper()
 	const nobody = 65534
@@ -99,7 +145,7 @@ func (b *build) becomeNobody(t *testing.T) {
 		Credential:  &syscall.Credential{Uid: nobody, Gid: nobody},
 		AmbientCaps: []uintptr{unix.CAP_DAC_READ_SEARCH},
 	}
-	b.environment = append(b.environment, "HOME="+b.home, "USER=nobody")
+	b.set("USER", "nobody")
 	dir := filepath.Dir(b.home)
 	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 		if err != nil {
@@ -116,11 +162,11 @@ func (b *build) becomeNobody(t *testing.T) {
 func (b *build) run(t *testing.T) map[string]string {
 	t.Helper()
 	for _, argv := range [][]string{
-		{"go", "build", "-trimpath", "-buildvcs=false", "-o", "build/bin/cosi-image", "./tools/cosi-image"},
+		{filepath.Join(goEnv(t, "GOROOT"), "bin/go"), "build", "-trimpath", "-buildvcs=false", "-o", "build/bin/cosi-image", "./tools/cosi-image"},
 		{"build/bin/cosi-image", "build", "-o", "build", "images/base.yaml"},
 	} {
 		cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
-		cmd.Dir, cmd.Env, cmd.SysProcAttr = b.tree, append(os.Environ(), append(b.environment, "CGO_ENABLED=0")...), b.user
+		cmd.Dir, cmd.Env, cmd.SysProcAttr = b.tree, append(os.Environ(), b.environment...), b.user
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
 		}
@@ -148,6 +194,11 @@ func sum(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+func goEnv(t *testing.T, name string) string {
+	t.Helper()
+	return strings.TrimSpace(output(t, "go", "env", name))
 }
 
 func output(t *testing.T, argv ...string) string {

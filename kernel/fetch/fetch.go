@@ -58,30 +58,54 @@ func (f *Fetcher) Fetch(ctx context.Context, p lock.Package) (Result, error) {
 	if dir := f.unpacked(p); exists(dir) {
 		return Result{Package: p, Dir: dir}, nil
 	}
-	result, err := f.alone(ctx, p)
+	var result Result
+	err := f.alone(func() (err error) {
+		if dir := f.unpacked(p); exists(dir) {
+			result = Result{Package: p, Dir: dir}
+			return nil
+		}
+		result, err = f.fetch(ctx, p)
+		return err
+	})
 	if err != nil {
 		return Result{}, fmt.Errorf("fetch %s %s: %w", p.Name, p.Version, err)
 	}
 	return result, nil
 }
 
-// alone fetches while nobody else does, in this process or another: apt's state is one.
-func (f *Fetcher) alone(ctx context.Context, p lock.Package) (Result, error) {
+// Download puts p's file into dir, which holds no other, and returns its path there: for a mirror of what is pinned. Three things may
+// happen: the pinned package, ErrHash if what the archive hands out is something else, or ErrGone.
+func (f *Fetcher) Download(ctx context.Context, p lock.Package, dir string) (file string, err error) {
+	err = f.alone(func() error {
+		source, err := f.source()
+		if err != nil {
+			return err
+		}
+		if file, err = source.download(ctx, p, dir); err != nil {
+			return err
+		}
+		return check(file, p)
+	})
+	if err != nil {
+		return "", fmt.Errorf("download %s %s: %w", p.Name, p.Version, err)
+	}
+	return file, nil
+}
+
+// alone calls do while nobody else fetches, in this process or another: apt's state is one.
+func (f *Fetcher) alone(do func() error) error {
 	if err := os.MkdirAll(f.Cache, 0o755); err != nil {
-		return Result{}, err
+		return err
 	}
 	guard, err := os.Create(filepath.Join(f.Cache, "lock"))
 	if err != nil {
-		return Result{}, err
+		return err
 	}
 	defer guard.Close() // releases it
 	if err := unix.Flock(int(guard.Fd()), unix.LOCK_EX); err != nil {
-		return Result{}, fmt.Errorf("lock %s: %w", guard.Name(), err)
+		return fmt.Errorf("lock %s: %w", guard.Name(), err)
 	}
-	if dir := f.unpacked(p); exists(dir) {
-		return Result{Package: p, Dir: dir}, nil
-	}
-	return f.fetch(ctx, p)
+	return do()
 }
 
 func (f *Fetcher) fetch(ctx context.Context, p lock.Package) (Result, error) {
@@ -140,12 +164,8 @@ func (f *Fetcher) unpacked(p lock.Package) string {
 
 // unpack checks file's hash and puts its files into the cache, by way of work, so that they appear all at once.
 func (f *Fetcher) unpack(p lock.Package, file, work string) error {
-	got, err := hash(file)
-	if err != nil {
+	if err := check(file, p); err != nil {
 		return err
-	}
-	if got != p.SHA256 {
-		return fmt.Errorf("%s: %s; want %s: %w", filepath.Base(file), got, p.SHA256, ErrHash)
 	}
 	r, err := os.Open(file)
 	if err != nil {
@@ -178,6 +198,18 @@ func write(path string, r io.Reader) error {
 	}
 	_, err = io.Copy(w, r)
 	return errors.Join(err, w.Close())
+}
+
+// check fails with ErrHash if file is not p.
+func check(file string, p lock.Package) error {
+	got, err := hash(file)
+	if err != nil {
+		return err
+	}
+	if got != p.SHA256 {
+		return fmt.Errorf("%s: %s; want %s: %w", filepath.Base(file), got, p.SHA256, ErrHash)
+	}
+	return nil
 }
 
 func hash(file string) (string, error) {

@@ -82,6 +82,9 @@ func TestFetchFromAMirrorFails(t *testing.T) {
 			if exists(f.unpacked(p)) {
 				t.Error("something was unpacked all the same")
 			}
+			if file, err := f.Download(context.Background(), p, t.TempDir()); file != "" || !errors.Is(err, test.want) {
+				t.Errorf("Download = %q, %v; want %v", file, err, test.want)
+			}
 		})
 	}
 }
@@ -105,6 +108,14 @@ func TestFetchByAptTakesThePinnedVersion(t *testing.T) {
 	}
 	if strings.Contains(strings.Join(*log, "\n"), "WARNING") {
 		t.Errorf("log: %q", *log)
+	}
+	dir := t.TempDir()
+	file, err := f.Download(context.Background(), p, dir)
+	if err != nil || filepath.Dir(file) != dir {
+		t.Fatalf("Download = %q, %v; want a file in %s", file, err, dir)
+	}
+	if data, err := os.ReadFile(file); string(data) != string(small(p.Name, p.Version).Deb()) {
+		t.Errorf("the file has %d other bytes, %v", len(data), err)
 	}
 }
 
