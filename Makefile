@@ -44,7 +44,7 @@ test: ## Run all tests, those in a VM included
 reproduce: ## Build the image twice, as two users if root calls it, the second time with nothing compiled or downloaded before, and compare
 	@COSI_REPRODUCE=full $(GO) test -count=1 -v -timeout 30m -run '^TestTwoBuildsGiveTheSameBytes$$' ./hack/vmtest
 
-bench: ## Measure the figures that the README states, for a quarter of an hour, or WHAT of them: size build boot split clean idle api
+bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean idle api
 	@hack/setup test
 	@$(MAKE) --no-print-directory build image
 	@$(MAKE) --no-print-directory image DEFINITION=bench

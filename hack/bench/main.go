@@ -1,8 +1,8 @@
-// Bench measures the figures that the project holds itself to and prints each beside its target. "make bench" builds the image and the
-// programs first and calls it; a subset can be named:
+// Bench measures the figures that the project holds itself to and prints each beside its target. "make bench" builds the images and the
+// programs first and calls it; some groups can be named:
 //
-//	go run ./hack/bench            all; on two idle cores that takes a quarter of an hour
-//	go run ./hack/bench build      one group of: size build boot split clean idle api
+//	make bench                       all; on two idle cores that takes about a quarter of an hour
+//	make bench WHAT="size build"     some of: size build boot split clean idle api
 //
 // A figure that is missed is shown as missed and is no error; one that cannot be measured is, and the others are shown all the same.
 package main
@@ -106,7 +106,7 @@ func run(ctx context.Context, names []string) error {
 			problems = append(problems, fmt.Errorf("%s: %w", g.name, err))
 		}
 		for _, f := range figures {
-			fmt.Fprintf(table, "%s\tgo run ./hack/bench %s\n", f, g.name)
+			fmt.Fprintf(table, "%s\tmake bench WHAT=%s\n", f, g.name)
 		}
 	}
 	return errors.Join(append(problems, table.Flush())...)
