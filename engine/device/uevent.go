@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/engine/crash"
 )
 
 // Event is a uevent of the kernel, as far as PID 1 cares.
@@ -27,7 +29,7 @@ func Watch(ctx context.Context, ready chan<- struct{}, each func(Event)) error {
 	}
 	f := os.NewFile(uintptr(s), "uevent")
 	defer f.Close()
-	defer context.AfterFunc(ctx, func() { f.Close() })()
+	defer context.AfterFunc(ctx, func() { defer crash.Guard(); f.Close() })()
 	// A burst of events while modules load must fit: PID 1 reads one at a time.
 	unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20)
 	err = unix.Bind(s, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1})

@@ -143,7 +143,7 @@ func (n *Node) obey(ctx context.Context, down *wire.Down) {
 		case stageReady:
 			n.gotReady()
 		case stageAPI:
-			time.AfterFunc(max(time.Since(n.began)/4, time.Second/2), n.gotReady)
+			time.AfterFunc(max(time.Since(n.began)/4, time.Second/2), func() { defer crash.Guard(); n.gotReady() })
 		}
 	case down.Shutdown != nil:
 		n.shutdown(*down.Shutdown)

@@ -185,7 +185,7 @@ func (n *Node) readKey(ctx context.Context, file string) {
 	n.background.Go(func() {
 		defer crash.Guard()
 		defer f.Close()
-		defer context.AfterFunc(ctx, func() { f.Close() })()
+		defer context.AfterFunc(ctx, func() { defer crash.Guard(); f.Close() })()
 		keys.Read(f) // until the device is unplugged
 	})
 }

@@ -193,7 +193,7 @@ func (n *Node) stop(ctx context.Context, why wire.Shutdown) {
 		verb = "ending"
 	}
 	if n.Machine {
-		time.AfterFunc(deadline, func() { boot.Now(why.Reboot) })
+		time.AfterFunc(deadline, func() { defer crash.Guard(); boot.Now(why.Reboot) })
 	}
 	n.log.Printf("%s: %s", verb, why.Reason)
 	n.record.publish(wire.Up{Stopping: &wire.Stopping{Reboot: why.Reboot, Reason: why.Reason}})

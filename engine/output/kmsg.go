@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cosi-os/cosi/engine/crash"
 	"github.com/cosi-os/cosi/engine/wire"
 )
 
@@ -22,7 +23,7 @@ func (l *Log) KernelMessages(ctx context.Context) error {
 		return &os.PathError{Op: "open", Path: "/dev/kmsg", Err: err}
 	}
 	f := os.NewFile(uintptr(fd), "/dev/kmsg")
-	stop := context.AfterFunc(ctx, func() { f.Close() })
+	stop := context.AfterFunc(ctx, func() { defer crash.Guard(); f.Close() })
 	defer f.Close()
 	defer stop()
 	booted := time.Now().Add(-sinceBoot())

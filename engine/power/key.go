@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/engine/crash"
 )
 
 // hold is how long the key is pressed to switch off whatever the runtime says.
@@ -63,7 +65,7 @@ func (k *Keys) Read(device io.Reader) error {
 			default:
 				mu.Lock()
 				if timer == nil {
-					timer = time.AfterFunc(hold, func() { k.Off("power key held") })
+					timer = time.AfterFunc(hold, func() { defer crash.Guard(); k.Off("power key held") })
 				}
 				mu.Unlock()
 			}
