@@ -38,15 +38,6 @@ func (n *Node) prepareMachine() {
 	n.access = device.NewAccess(n.declarations)
 	n.complain(n.access.MakeDirectories()...)
 	n.complain(n.access.GrantAll()...)
-	n.openWatchdog()
-}
-
-func (n *Node) openWatchdog() {
-	w, err := watchdog.Open("/dev")
-	if err != nil {
-		n.complain(err)
-	}
-	n.watchdog = w
 }
 
 // loadListed loads what the plugins need at once: the image's list, and VLANs if the command line asks for one.
@@ -97,12 +88,23 @@ func (n *Node) machine(ctx context.Context) {
 	}
 	n.watch(func() error { return n.log.KernelMessages(ctx) })
 	debug.FreeOSMemory() // what the boot took
-	if n.watchdog == nil {
-		n.openWatchdog()
-	}
-	if n.watchdog != nil {
-		n.log.Printf("feeding %s", n.watchdog.Name())
+	if n.openWatchdog(); n.watchdog != nil {
+		n.log.Printf("feeding the watchdog %q, which waits %s", n.watchdog.Identity(), n.watchdog.Timeout())
+		n.record.publish(wire.Up{Watchdog: &wire.Watchdog{Identity: n.watchdog.Identity()}})
 		n.watchdog.Run(ctx)
+	}
+}
+
+// openWatchdog opens that of the machine, whose driver is loaded by now, else the kernel's own. Opened, it counts down: not before it
+// is fed.
+func (n *Node) openWatchdog() {
+	var err error
+	if n.watchdog, err = watchdog.Open("/dev"); n.watchdog == nil && err == nil {
+		n.load(watchdog.Software)
+		n.watchdog, err = watchdog.Open("/dev")
+	}
+	if err != nil {
+		n.complain(err)
 	}
 }
 

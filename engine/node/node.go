@@ -57,11 +57,11 @@ type Node struct {
 	supervisor   *supervisor.Supervisor
 	declarations []*declaration.Declaration
 	access       *device.Access
-	groups       *cgroup.Tree   // nil off a machine
-	modules      *module.Loader // nil off a machine
-	watchdog     *watchdog.Watchdog
-	disk         *disk.Preparer // nil off a machine
-	storage      *wire.Storage  // set before the runtime starts
+	groups       *cgroup.Tree       // nil off a machine
+	modules      *module.Loader     // nil off a machine
+	watchdog     *watchdog.Watchdog // nil until the devices were looked at, and off a machine
+	disk         *disk.Preparer     // nil off a machine
+	storage      *wire.Storage      // set before the runtime starts
 	down         chan wire.Shutdown
 	began        time.Time
 	ready        chan struct{} // closed by gotReady
@@ -214,14 +214,10 @@ func (n *Node) hello() *wire.Hello {
 	var uname unix.Utsname
 	unix.Uname(&uname) // cannot fail
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	h := &wire.Hello{
+	return &wire.Hello{
 		Version: wire.Version, EngineVersion: n.Image.Version, PID1: n.Machine, Root: n.Root,
 		BootID: strings.TrimSpace(string(id)), Kernel: unix.ByteSliceToString(uname.Release[:]), Architecture: runtime.GOARCH,
 		Hostname: unix.ByteSliceToString(uname.Nodename[:]), Built: n.Image.Built, Booted: time.Now().Add(-boot.SinceBoot()),
 		ClockSet: n.ClockSet, Storage: n.storage,
 	}
-	if n.watchdog != nil {
-		h.Watchdog = n.watchdog.Name()
-	}
-	return h
 }

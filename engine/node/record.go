@@ -15,6 +15,7 @@ type record struct {
 	mu        sync.Mutex // guards the fields below
 	processes []*process // in the order of their first start
 	stages    []wire.Stage
+	watchdog  *wire.Watchdog
 	stopping  *wire.Stopping
 	connected bool
 	queue     []wire.Up // for the connected runtime
@@ -43,6 +44,8 @@ func (r *record) publish(up wire.Up) {
 		r.process(up.Exited.Name).exited = up.Exited
 	case up.Stage != nil:
 		r.stages = append(r.stages, *up.Stage)
+	case up.Watchdog != nil:
+		r.watchdog = up.Watchdog
 	case up.Stopping != nil:
 		r.stopping = up.Stopping
 	}
@@ -73,6 +76,9 @@ func (r *record) connect() []wire.Up {
 	var all []wire.Up
 	for i := range r.stages {
 		all = append(all, wire.Up{Stage: &r.stages[i]})
+	}
+	if r.watchdog != nil {
+		all = append(all, wire.Up{Watchdog: r.watchdog})
 	}
 	for _, p := range r.processes {
 		if p.started != nil {

@@ -14,6 +14,7 @@ func started(name string, pid int) wire.Up {
 func TestALateRuntimeIsToldTheLastOfEachProcess(t *testing.T) {
 	r := newRecord()
 	r.publish(wire.Up{Stage: &wire.Stage{Name: "engine", Milliseconds: 1}})
+	r.publish(wire.Up{Watchdog: &wire.Watchdog{Identity: "x"}})
 	r.publish(started("mount", 1))
 	r.publish(wire.Up{Confined: &wire.Confined{Name: "mount", PID: 1}})
 	r.publish(wire.Up{Exited: &wire.Exited{Name: "mount", PID: 1}})
@@ -21,8 +22,8 @@ func TestALateRuntimeIsToldTheLastOfEachProcess(t *testing.T) {
 	r.publish(wire.Up{Confined: &wire.Confined{Name: "network", PID: 2}})
 	r.publish(started("mount", 3))
 	all := r.connect()
-	if len(all) != 4 || all[0].Stage == nil || all[1].Started.PID != 3 || all[2].Started.PID != 2 || all[3].Confined.PID != 2 {
-		t.Errorf("replay %+v; want the stage, mount 3, network 2 and its confinement", all)
+	if len(all) != 5 || all[0].Stage == nil || all[1].Watchdog == nil || all[2].Started.PID != 3 || all[3].Started.PID != 2 || all[4].Confined.PID != 2 {
+		t.Errorf("replay %+v; want the stage, the watchdog, mount 3, network 2 and its confinement", all)
 	}
 	if r.alone() {
 		t.Error("alone with a runtime connected")

@@ -11,10 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Software is the module of the kernel's own watchdog, for a machine without another: it resets while the kernel runs.
+const Software = "softdog"
+
 // Watchdog is an open device. It counts down from the moment it was opened.
 type Watchdog struct {
-	f       *os.File
-	timeout time.Duration
+	f        *os.File
+	identity string
+	timeout  time.Duration
 }
 
 // Open opens the first watchdog of a directory, /dev. Without one it returns nil and no error.
@@ -27,17 +31,37 @@ func Open(dir string) (*Watchdog, error) {
 	if err != nil {
 		return nil, err
 	}
-	seconds, err := unix.IoctlGetInt(int(f.Fd()), unix.WDIOC_GETTIMEOUT)
-	if err != nil || seconds <= 0 {
-		w := &Watchdog{f: f}
+	w := &Watchdog{f: f}
+	if err := w.ask(); err != nil {
 		w.Close() // opened, it would reset a machine that never feeds it
-		return nil, fmt.Errorf("%s: timeout of %d s: %w", files[0], seconds, err)
+		return nil, fmt.Errorf("%s: %w", files[0], err)
 	}
-	return &Watchdog{f: f, timeout: time.Duration(seconds) * time.Second}, nil
+	return w, nil
 }
 
-// Name is the device.
-func (w *Watchdog) Name() string { return w.f.Name() }
+// ask has the driver say who it is and how long it waits.
+func (w *Watchdog) ask() error {
+	info, err := unix.IoctlGetWatchdogInfo(int(w.f.Fd()))
+	if err != nil {
+		return err
+	}
+	w.identity = unix.ByteSliceToString(info.Identity[:])
+	seconds, err := unix.IoctlGetInt(int(w.f.Fd()), unix.WDIOC_GETTIMEOUT)
+	if err != nil {
+		return err
+	}
+	if seconds <= 0 {
+		return fmt.Errorf("timeout of %d s", seconds)
+	}
+	w.timeout = time.Duration(seconds) * time.Second
+	return nil
+}
+
+// Identity is what its driver calls it: "Software Watchdog", "i6300ESB timer".
+func (w *Watchdog) Identity() string { return w.identity }
+
+// Timeout is how long it waits to be fed.
+func (w *Watchdog) Timeout() time.Duration { return w.timeout }
 
 // Run feeds it at half of its timeout until ctx is done. A feeding that failed is tried again: the machine is reset only if none
 // succeeds in time.

@@ -53,6 +53,8 @@ type Up struct {
 	Stage    *Stage    `json:"stage,omitempty"`
 	// Synced follows the replay of the rings and of all running processes that a (re)started runtime gets after Hello.
 	Synced *Synced `json:"synced,omitempty"`
+	// Watchdog is fed from now on.
+	Watchdog *Watchdog `json:"watchdog,omitempty"`
 	// Stopping: the node goes down.
 	Stopping *Stopping `json:"stopping,omitempty"`
 }
@@ -73,8 +75,6 @@ type Hello struct {
 	Booted       time.Time `json:"booted"`
 	// ClockSet says that PID 1 moved a clock that stood before Built.
 	ClockSet bool `json:"clockSet,omitempty"`
-	// Watchdog is the device that PID 1 feeds; empty without one.
-	Watchdog string `json:"watchdog,omitempty"`
 	// Storage is where the runtime keeps what outlives the boot; nil under engine --root.
 	Storage *Storage `json:"storage,omitempty"`
 }
@@ -142,6 +142,12 @@ type Output struct {
 type Stage struct {
 	Name         string `json:"name"`
 	Milliseconds uint64 `json:"milliseconds"`
+}
+
+// Watchdog is what resets the machine should PID 1 hang.
+type Watchdog struct {
+	// Identity is what its driver calls it.
+	Identity string `json:"identity"`
 }
 
 // Synced ends the replay.

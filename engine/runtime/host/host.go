@@ -58,6 +58,8 @@ func (h *Host) take(ctx context.Context, up *wire.Up) error {
 		h.node.Hello(*up.Hello)
 	case up.Stage != nil:
 		h.node.Stage(*up.Stage)
+	case up.Watchdog != nil:
+		h.node.Watchdog(*up.Watchdog)
 	case up.Output != nil:
 		h.logs.Offer(up.Output)
 	case up.Started != nil:

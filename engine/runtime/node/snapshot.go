@@ -21,6 +21,8 @@ type Snapshot struct {
 	// Refusal is the last client that was refused because of the clock, in words.
 	Refusal string
 	Stages  []wire.Stage
+	// Watchdog is what its driver calls it; empty without one.
+	Watchdog string
 	// Outputs are the types that the image's plugins write: a status that nobody writes is not waited for.
 	Outputs []string
 	// Storage says where configuration is kept.

@@ -66,6 +66,7 @@ type Node struct {
 	mu        sync.Mutex // guards the fields below
 	hello     wire.Hello
 	stages    []wire.Stage
+	watchdog  wire.Watchdog
 	listening bool
 	refusal   string
 }
@@ -91,7 +92,7 @@ func (n *Node) update(f func()) {
 	n.wake()
 }
 
-// Hello, Stage, Listening and Refused are told by the host and the network; each is shown with the next snapshot. A stage is reached once.
+// Hello, Stage, Watchdog, Listening and Refused are told by the host and the network; each is shown with the next snapshot. A stage is reached once.
 func (n *Node) Hello(h wire.Hello) { n.update(func() { n.hello = h }) }
 
 func (n *Node) Stage(s wire.Stage) {
@@ -101,6 +102,8 @@ func (n *Node) Stage(s wire.Stage) {
 		}
 	})
 }
+
+func (n *Node) Watchdog(w wire.Watchdog) { n.update(func() { n.watchdog = w }) }
 
 func (n *Node) Listening() { n.update(func() { n.listening = true }) }
 
@@ -174,6 +177,7 @@ func (n *Node) snapshot() *Snapshot {
 	s := &Snapshot{
 		Hello: n.hello, Version: n.config.Version, Port: n.config.Port, Outputs: n.config.Outputs,
 		Storage: n.config.Storage, Listening: n.listening, Refusal: n.refusal, Stages: slices.Clone(n.stages),
+		Watchdog: n.watchdog.Identity,
 	}
 	n.mu.Unlock()
 	s.Links = observe.Items[networkpb.LinkStatus](n.view, linkStatuses)
@@ -194,6 +198,7 @@ func (s *Snapshot) Status() *machinepb.MachineStatus {
 		Ready: r.Ready, Reason: r.Reason, Message: r.Message,
 		Name: s.Name(), Version: s.Version, Kernel: s.Hello.Kernel, Architecture: s.Hello.Architecture,
 		BootId: s.Hello.BootID, Fingerprint: s.Certificates.GetFingerprint(), Pid1: s.Hello.PID1,
+		Watchdog: s.Watchdog,
 	}
 	if !s.Hello.Booted.IsZero() {
 		m.Booted = timestamppb.New(s.Hello.Booted)

@@ -38,6 +38,8 @@ func TestANodeFollowsWhatItsPluginsSay(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
 
+	n.Watchdog(wire.Watchdog{Identity: "Software Watchdog"})
+	wait(t, "which watchdog", func() bool { return status(store).GetWatchdog() == "Software Watchdog" })
 	wait(t, "not ready", func() bool { return status(store).GetReason() == "PluginsStarting" })
 	if len(shown) > 0 {
 		t.Errorf("the console says %q while the node boots", <-shown)

@@ -47,7 +47,10 @@ type MachineStatus struct {
 	// SHA-256 of the serving certificate, as the console prints it.
 	Fingerprint string `protobuf:"bytes,13,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// The engine is PID 1 of a machine; else it runs under "engine --root".
-	Pid1          bool `protobuf:"varint,14,opt,name=pid1,proto3" json:"pid1,omitempty"`
+	Pid1 bool `protobuf:"varint,14,opt,name=pid1,proto3" json:"pid1,omitempty"`
+	// What resets the machine should PID 1 hang, by the name that its driver gives: "Software Watchdog" is the kernel's own, any other is
+	// the machine's. Empty without one, and until the boot has come so far.
+	Watchdog      string `protobuf:"bytes,15,opt,name=watchdog,proto3" json:"watchdog,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -171,6 +174,13 @@ func (x *MachineStatus) GetPid1() bool {
 		return x.Pid1
 	}
 	return false
+}
+
+func (x *MachineStatus) GetWatchdog() string {
+	if x != nil {
+		return x.Watchdog
+	}
+	return ""
 }
 
 // UserDataSource shows a place where user data was looked for.
@@ -1031,7 +1041,7 @@ var File_cosi_machine_v1alpha1_machine_proto protoreflect.FileDescriptor
 
 const file_cosi_machine_v1alpha1_machine_proto_rawDesc = "" +
 	"\n" +
-	"#cosi/machine/v1alpha1/machine.proto\x12\x15cosi.machine.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcosi/resource/meta/meta.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x06\n" +
+	"#cosi/machine/v1alpha1/machine.proto\x12\x15cosi.machine.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcosi/resource/meta/meta.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x06\n" +
 	"\rMachineStatus\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
@@ -1046,7 +1056,8 @@ const file_cosi_machine_v1alpha1_machine_proto_rawDesc = "" +
 	"\x05built\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x05built\x12B\n" +
 	"\x06stages\x18\f \x03(\v2*.cosi.machine.v1alpha1.MachineStatus.StageR\x06stages\x12 \n" +
 	"\vfingerprint\x18\r \x01(\tR\vfingerprint\x12\x12\n" +
-	"\x04pid1\x18\x0e \x01(\bR\x04pid1\x1a?\n" +
+	"\x04pid1\x18\x0e \x01(\bR\x04pid1\x12\x1a\n" +
+	"\bwatchdog\x18\x0f \x01(\tR\bwatchdog\x1a?\n" +
 	"\x05Stage\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\"\n" +
 	"\fmilliseconds\x18\x02 \x01(\x04R\fmilliseconds:\xfd\x01\x82\xfb\x18\xf8\x01\n" +
