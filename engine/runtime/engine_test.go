@@ -134,6 +134,9 @@ func bootWith(t *testing.T, storage *wire.Storage, plugins ...*declaration.Decla
 		if err := os.WriteFile(filepath.Join(dir, d.Name+".json"), data, 0o644); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.WriteFile(filepath.Join(dir, d.Name+".binpb"), d.Definitions, 0o644); err != nil {
+			t.Fatal(err)
+		}
 		l, err := net.Listen("unix", m.socket(d.Name))
 		m.handListener(wire.FDPluginPrefix+d.Name, l, err)
 	}

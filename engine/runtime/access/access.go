@@ -28,7 +28,7 @@ const AnnotationProvenance = "cosi.dev/provenance"
 
 // Identity is who is at the other end of a connection. It says what that one may do; each error wraps ErrDenied.
 type Identity interface {
-	// Read is asked before Get, List and Watch. p has no id where all resources of a kind are asked for: then those are shown whose id
+	// Read is asked before what Get, List and Watch have read is shown. p has no id where all resources of a kind are asked for: then those are shown whose id
 	// the filter lets through, all if it is nil.
 	Read(verb Verb, p state.Pointer) (Filter, error)
 	// Write is asked before Create, Destroy, Teardown, and before an Update with the resource as it is now and as it shall be:
@@ -58,8 +58,7 @@ const (
 type Definitions func(typ string) *metapb.ResourceDefinitionSpec
 
 func (d Definitions) sensitive(typ string) bool {
-	definition := d(typ)
-	return definition != nil && definition.GetSensitivity() == metapb.ResourceDefinitionSpec_SENSITIVE
+	return d(typ).GetSensitivity() == metapb.ResourceDefinitionSpec_SENSITIVE
 }
 
 // New returns next as id sees it.
@@ -70,19 +69,22 @@ type guard struct {
 	id   Identity
 }
 
+// Get reads first and asks then: a kind may become Sensitive, and get its first secret, at any moment before.
 func (g *guard) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource, error) {
-	if _, err := g.id.Read(Get, p); err != nil {
-		return nil, err
+	r, err := g.next.Get(ctx, p)
+	if _, refused := g.id.Read(Get, p); refused != nil {
+		return nil, refused
 	}
-	return g.next.Get(ctx, p)
+	return r, err
 }
 
+// List reads first, as Get does.
 func (g *guard) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
-	shown, err := g.id.Read(List, state.Pointer{Kind: k})
-	if err != nil {
-		return nil, err
-	}
 	all, err := g.next.List(ctx, k, q)
+	shown, refused := g.id.Read(List, state.Pointer{Kind: k})
+	if refused != nil {
+		return nil, refused
+	}
 	if shown != nil {
 		all = slices.DeleteFunc(all, func(r *resourcepb.Resource) bool { return !shown(r.GetMetadata().GetId()) })
 	}
@@ -94,32 +96,40 @@ func (g *guard) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, e
 	if w.ID != nil {
 		p.ID = *w.ID
 	}
-	shown, err := g.id.Read(Watch, p)
-	if err != nil {
+	if _, err := g.id.Read(Watch, p); err != nil {
 		return nil, err
 	}
 	watch, err := g.next.Watch(ctx, w)
-	if err != nil || shown == nil || w.ID != nil {
-		return watch, err
+	if err != nil {
+		return nil, err
 	}
-	return &filtered{watch, shown}, nil
+	return &guarded{watch, g.id, p}, nil
 }
 
-// filtered leaves out events of resources that are not shown. An event without an id is about the watch itself.
-type filtered struct {
+// guarded asks again before it shows anything: since the watch began, its kind may have been defined or have become Sensitive. It leaves out
+// events of resources that are not shown; an event without an id is about the watch itself.
+type guarded struct {
 	state.Watch
-	shown Filter
+	id Identity
+	of state.Pointer
 }
 
-func (f *filtered) Next(ctx context.Context) ([]*state.Event, error) {
+func (g *guarded) Next(ctx context.Context) ([]*state.Event, error) {
 	for {
-		events, err := f.Watch.Next(ctx)
+		events, err := g.Watch.Next(ctx)
 		if err != nil {
 			return nil, err
 		}
+		shown, err := g.id.Read(Watch, g.of)
+		if err != nil {
+			return nil, err
+		}
+		if shown == nil || g.of.ID != "" {
+			return events, nil
+		}
 		var left []*state.Event
 		for _, e := range events {
-			if id := e.GetResource().GetMetadata().GetId(); id == "" || f.shown(id) {
+			if id := e.GetResource().GetMetadata().GetId(); id == "" || shown(id) {
 				left = append(left, e)
 			}
 		}

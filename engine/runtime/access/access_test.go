@@ -21,13 +21,17 @@ const (
 	secrets  = "Certificates.machine.cosi.dev"
 	links    = "Links.network.cosi.dev"
 	widgets  = "ResourceDefinitions.meta.cosi.dev"
+	unknown  = "Olds.example.org"
 )
 
 func definitions(typ string) *metapb.ResourceDefinitionSpec {
-	if typ == secrets {
+	switch typ {
+	case secrets:
 		return &metapb.ResourceDefinitionSpec{Sensitivity: metapb.ResourceDefinitionSpec_SENSITIVE}
+	case unknown:
+		return nil
 	}
-	return nil
+	return &metapb.ResourceDefinitionSpec{}
 }
 
 func person(role access.Role) access.Identity {
@@ -147,6 +151,9 @@ func TestWhoMayRead(t *testing.T) {
 		{"operator", person(access.Operator), "config", secrets, "is sensitive"},
 		{"reader", person(access.Reader), "config", secrets, "is sensitive"},
 		{"reader", person(access.Reader), "status", statuses, ""},
+		{"admin", person(access.Admin), "config", unknown, ""},
+		{"reader", person(access.Reader), "config", unknown, "has no definition, which needs the role admin"},
+		{"operator", person(access.Operator), "config", unknown, "has no definition, which needs the role admin"},
 		{"plugin, input", mountPlugin(), "config", mounts, ""},
 		{"plugin, output", mountPlugin(), "status", statuses, ""},
 		{"plugin, undeclared", mountPlugin(), "config", secrets, "neither an input nor an output"},
@@ -283,6 +290,31 @@ func TestRegistrationNarrowsAndNeverWidens(t *testing.T) {
 	check(t, "after the refused registration", read(), "did not register it")
 	p.Restore()
 	check(t, "after the session", read(), "")
+}
+
+// TestAWatchEndsWhenItsKindIsNoLongerForEverybody: rights are those of the moment in which something is shown.
+func TestAWatchEndsWhenItsKindIsNoLongerForEverybody(t *testing.T) {
+	for _, id := range []*string{nil, proto.String("a")} {
+		sensitivity, store := metapb.ResourceDefinitionSpec_NON_SENSITIVE, memory.New(memory.Options{})
+		reader := access.New(store, access.Person{Role: access.Reader, Definitions: func(string) *metapb.ResourceDefinitionSpec {
+			return &metapb.ResourceDefinitionSpec{Sensitivity: sensitivity}
+		}})
+		watch, err := reader.Watch(t.Context(), state.WatchRequest{Kind: state.Kind{Namespace: "config", Type: mounts}, ID: id, BootstrapContents: id == nil})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if events, err := watch.Next(t.Context()); err != nil || len(events) != 1 {
+			t.Fatalf("the first event: %v, %v", events, err)
+		}
+		sensitivity = metapb.ResourceDefinitionSpec_SENSITIVE
+		if _, err := store.Create(t.Context(), resource("config", mounts, "a", ""), state.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		events, err := watch.Next(t.Context())
+		if check(t, "a watch of what is a secret now", err, "is sensitive"); len(events) > 0 {
+			t.Errorf("it shows %v", events)
+		}
+	}
 }
 
 func TestRoles(t *testing.T) {

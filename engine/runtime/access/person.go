@@ -39,11 +39,13 @@ type Person struct {
 }
 
 // Read shows everything to an admin, all but Sensitive kinds to operators and readers, and to others definitions and what they
-// were granted.
+// were granted. What is left of a kind that has no definition any more may have been Sensitive.
 func (p Person) Read(verb Verb, r state.Pointer) (Filter, error) {
 	switch {
 	case p.Role == Admin:
 		return nil, nil
+	case p.Definitions(r.Type) == nil:
+		return nil, denied("cannot %s %s: it has no definition, which needs the role admin, yours is %s", verb, name(r), p)
 	case p.Definitions.sensitive(r.Type):
 		return nil, denied("%s is sensitive: reading it needs the role admin, yours is %s", r.Type, p)
 	case p.Role != "" || r.Namespace == NamespaceMeta: // definitions say what there can be, not what there is

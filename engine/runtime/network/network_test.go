@@ -131,7 +131,7 @@ func (n *node) run(s state.State) (stop func()) {
 		t.Fatal(err)
 	}
 	gate := New(Config{
-		State: s, Audit: log, Limits: limit.New(nil), Definitions: func(string) *metapb.ResourceDefinitionSpec { return nil }, Output: output.New(s),
+		State: s, Audit: log, Limits: limit.New(nil), Definitions: func(string) *metapb.ResourceDefinitionSpec { return &metapb.ResourceDefinitionSpec{} }, Output: output.New(s),
 		Listen: func() (net.Listener, error) { return listener, nil },
 		Server: func(o ...grpc.ServerOption) *grpc.Server {
 			g := grpc.NewServer(append(server.Options(), o...)...)

@@ -46,7 +46,7 @@ func (s *State) define(ctx context.Context, r *resourcepb.Resource, o state.Writ
 	if err == nil && !o.DryRun {
 		s.published.wrote(kind.ID())
 		s.kinds.Store(set)
-		s.broken.Delete(kind.ID())
+		s.replaced(kind.ID())
 	}
 	return written, err
 }
@@ -95,7 +95,11 @@ func (s *State) undefine(ctx context.Context, p state.Pointer, o state.WriteOpti
 	if err := s.next.Destroy(ctx, p, o); err != nil || o.DryRun {
 		return err
 	}
-	s.broken.Delete(p.ID)
+	if (*s.unusable.Load())[p.ID] != nil { // a kind of that name is the image's
+		s.replaced(p.ID)
+		s.published.gone(p.ID)
+		return nil
+	}
 	set, err := without(s.kinds.Load(), p.ID)
 	if err == nil {
 		s.kinds.Store(set)

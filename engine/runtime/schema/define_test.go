@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/bufbuild/protocompile"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
 	"github.com/cosi-os/cosi/engine/runtime/output"
@@ -273,4 +274,65 @@ func TestWhatIsSecretStaysSo(t *testing.T) {
 	if err := define(s, gadgets(t, body)); !errors.Is(err, state.ErrInvalid) || !strings.Contains(err.Error(), "spec.sensitivity: is taken away") {
 		t.Errorf("a definition without sensitivity: %v", err)
 	}
+}
+
+// TestADefinitionThatIsOfNoUseStaysSensitive: its resources are as they were, and they can be read, watched and removed by who may.
+func TestADefinitionThatIsOfNoUseStaysSensitive(t *testing.T) {
+	secret := gadgets(t, body)
+	secret.Sensitivity = metapb.ResourceDefinitionSpec_SENSITIVE
+	content, err := proto.Marshal(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := gadgets(t, body)
+	open.Aliases = []string{"mount"} // the image's
+	for name, c := range map[string]struct {
+		content   *resourcepb.Spec
+		sensitive bool
+	}{
+		"taken alias":    {&resourcepb.Spec{ProtoSpec: marshal(t, open)}, false},
+		"no descriptors": {&resourcepb.Spec{ProtoSpec: marshal(t, &metapb.ResourceDefinitionSpec{ResourceType: secret.ResourceType, DefaultNamespace: "config", Sensitivity: secret.Sensitivity})}, true},
+		"cut short":      {&resourcepb.Spec{ProtoSpec: content[:len(content)-1]}, true},
+	} {
+		store := memory.New(memory.Options{})
+		definition := resource("meta", schema.Definitions.Type, gadgetID, "", nil)
+		definition.Spec = c.content
+		gadget := resource("config", "Gadgets.example.org", "a", "", nil)
+		for _, r := range []*resourcepb.Resource{definition, gadget} {
+			if _, err := store.Create(t.Context(), r, state.WriteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := schema.New(store, builtin.Set(), "")
+		if err := s.Recover(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		d := s.Definition("Gadgets.example.org")
+		if sensitive := d.GetSensitivity() == metapb.ResourceDefinitionSpec_SENSITIVE; d == nil || sensitive != c.sensitive {
+			t.Errorf("%s: the definition is %v; want sensitive %v", name, d, c.sensitive)
+		}
+		if err := create(s, "b", "name: x"); !errors.Is(err, state.ErrInvalid) || !strings.Contains(err.Error(), "its definition is of no use") {
+			t.Errorf("%s: a write: %v; want why not", name, err)
+		}
+		if _, err := s.Watch(t.Context(), state.WatchRequest{Kind: state.Kind{Namespace: "config", Type: "Gadgets.example.org"}}); err != nil && name != "cut short" {
+			t.Errorf("%s: a watch: %v", name, err)
+		}
+		for _, r := range []*resourcepb.Resource{gadget, definition} {
+			if err := s.Destroy(t.Context(), state.PointerTo(r), state.WriteOptions{}); err != nil {
+				t.Errorf("%s: %s cannot be removed: %v", name, state.PointerTo(r), err)
+			}
+		}
+		if d := s.Definition("Gadgets.example.org"); d != nil {
+			t.Errorf("%s: removed, and still there: %v", name, d)
+		}
+	}
+}
+
+func marshal(t *testing.T, m proto.Message) []byte {
+	t.Helper()
+	data, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }

@@ -71,6 +71,13 @@ func (p *publisher) wrote(id string) {
 	p.done[id] = true
 }
 
+// gone notes that somebody has removed it.
+func (p *publisher) gone(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.done, id)
+}
+
 func (p *publisher) namespaces(ctx context.Context) error {
 	if p.named {
 		return nil

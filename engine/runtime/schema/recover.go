@@ -3,12 +3,14 @@ package schema
 import (
 	"context"
 	"errors"
-	"fmt"
+	"maps"
 	"strings"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/engine/runtime/output"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"google.golang.org/protobuf/proto"
 )
 
 // Recover takes over the definitions that a durable store has kept. Those that people wrote are kinds again; those that the runtime wrote
@@ -22,7 +24,7 @@ func (s *State) Recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	set := s.kinds.Load()
+	set, kept := s.kinds.Load(), map[string]*unusable{}
 	for _, r := range all {
 		if r.GetMetadata().GetOwner() == output.Owner {
 			if err := s.outdated(ctx, r); err != nil {
@@ -35,11 +37,11 @@ func (s *State) Recover(ctx context.Context) error {
 			err = set.Add(kind)
 		}
 		if err != nil {
-			s.broken.Store(r.GetMetadata().GetId(), err)
-			continue
+			kept[r.GetMetadata().GetId()] = newUnusable(r, err)
 		}
-		s.published.wrote(kind.ID())
+		s.published.wrote(r.GetMetadata().GetId())
 	}
+	s.unusable.Store(&kept)
 	return nil
 }
 
@@ -57,10 +59,39 @@ func (s *State) outdated(ctx context.Context, r *resourcepb.Resource) error {
 	return err
 }
 
-// unusable returns why a type that is defined cannot be written, nil if it is not such a one.
-func (s *State) unusable(typ string) error {
-	if err, ok := s.broken.Load(strings.ToLower(typ)); ok {
-		return fmt.Errorf("%w: type %q: its definition is of no use: %w", state.ErrInvalid, typ, err.(error))
+// unusable is a definition that is kept and is of no use.
+type unusable struct {
+	definition *metapb.ResourceDefinitionSpec // without descriptors
+	why        error
+}
+
+// newUnusable reads of a definition what can be read. If nothing can be, its resources are Sensitive.
+func newUnusable(r *resourcepb.Resource, why error) *unusable {
+	d := &metapb.ResourceDefinitionSpec{}
+	if proto.Unmarshal(r.GetSpec().GetProtoSpec(), d) != nil {
+		d = &metapb.ResourceDefinitionSpec{Sensitivity: metapb.ResourceDefinitionSpec_SENSITIVE}
 	}
-	return nil
+	d.Descriptors = nil
+	return &unusable{d, why}
+}
+
+// kind is where its resources are.
+func (u *unusable) kind() state.Kind {
+	return state.Kind{Namespace: u.definition.GetDefaultNamespace(), Type: u.definition.GetResourceType()}
+}
+
+// unusableOf returns the definition of a type that is of no use, nil if it is not such a one.
+func (s *State) unusableOf(typ string) *unusable {
+	all := *s.unusable.Load()
+	if len(all) == 0 {
+		return nil
+	}
+	return all[strings.ToLower(typ)]
+}
+
+// replaced forgets that the definition with the id is of no use. s.defining is held.
+func (s *State) replaced(id string) {
+	rest := maps.Clone(*s.unusable.Load())
+	delete(rest, id)
+	s.unusable.Store(&rest)
 }

@@ -37,7 +37,8 @@ type State struct {
 
 	defining sync.Mutex // held while kinds change
 	kinds    atomic.Pointer[kinds.Set]
-	broken   sync.Map // why a type that is defined cannot be used, an error by the id of its definition
+	// unusable are definitions that are kept and are of no use, by their ids. The map does not change.
+	unusable atomic.Pointer[map[string]*unusable]
 }
 
 // New returns a State that knows the kinds of set and takes set over. In the namespace open, unless it is empty, resources of any type are let
@@ -45,6 +46,7 @@ type State struct {
 func New(next state.State, set *kinds.Set, open string) *State {
 	s := &State{next: next, open: open, bounds: DefaultBounds, published: newPublisher(next)}
 	s.kinds.Store(set)
+	s.unusable.Store(&map[string]*unusable{})
 	return s
 }
 
@@ -59,10 +61,18 @@ func (s *State) Check(k state.Kind, c Check) {
 	s.checks[k.Type] = c
 }
 
-// Definition returns the definition of a type without its descriptors, or nil.
+// Definition returns the definition of a type without its descriptors, or nil. One that is of no use says all the same whether its resources
+// are Sensitive, even if the image has another kind of that name now.
 func (s *State) Definition(typ string) *metapb.ResourceDefinitionSpec {
+	kept := s.unusableOf(typ)
+	if kept != nil && kept.definition.GetSensitivity() == metapb.ResourceDefinitionSpec_SENSITIVE {
+		return kept.definition
+	}
 	if k := s.kinds.Load().ByType(typ); k != nil {
 		return k.Definition
+	}
+	if kept != nil {
+		return kept.definition
 	}
 	return nil
 }
@@ -102,8 +112,12 @@ func (s *State) complete(r *resourcepb.Resource) *resourcepb.Resource {
 	return &resourcepb.Resource{Metadata: r.GetMetadata(), Spec: &resourcepb.Spec{ProtoSpec: r.GetSpec().GetProtoSpec(), YamlSpec: text}}
 }
 
-// Watch watches. Events carry what was written.
+// Watch watches. Events carry what was written. An unknown type, or one in a wrong namespace, is ErrInvalid: stores keep a history of what is
+// watched, and rights are told by definitions.
 func (s *State) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, error) {
+	if err := s.watchable(w.Kind); err != nil {
+		return nil, err
+	}
 	id := ""
 	if w.ID != nil {
 		id = *w.ID
@@ -137,7 +151,7 @@ func keepsContent(old, r *resourcepb.Resource) bool {
 type write func(context.Context, *resourcepb.Resource, state.WriteOptions) (*resourcepb.Resource, error)
 
 func (s *State) write(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions, next write) (*resourcepb.Resource, error) {
-	if s.open != "" && r.GetMetadata().GetNamespace() == s.open {
+	if s.isOpen(r.GetMetadata().GetNamespace()) {
 		return next(ctx, r, o)
 	}
 	kind, err := s.kindOf(r.GetMetadata())
@@ -171,13 +185,26 @@ func (s *State) Teardown(ctx context.Context, p state.Pointer, o state.WriteOpti
 	return s.next.Teardown(ctx, p, o)
 }
 
+func (s *State) isOpen(namespace string) bool { return s.open != "" && namespace == s.open }
+
+func (s *State) watchable(k state.Kind) error {
+	if s.isOpen(k.Namespace) || k.Namespace == "" || k.Type == "" { // the store says what is missing
+		return nil
+	}
+	if kept := s.unusableOf(k.Type); kept != nil && k == kept.kind() {
+		return nil
+	}
+	_, err := s.kindOf(&resourcepb.Metadata{Namespace: k.Namespace, Type: k.Type})
+	return err
+}
+
 // kindOf returns the kind that m names.
 func (s *State) kindOf(m *resourcepb.Metadata) (*kinds.Kind, error) {
 	set := s.kinds.Load()
 	k := set.ByType(m.GetType())
 	if k == nil {
-		if err := s.unusable(m.GetType()); err != nil {
-			return nil, err
+		if kept := s.unusableOf(m.GetType()); kept != nil {
+			return nil, fmt.Errorf("%w: type %q: its definition is of no use: %w", state.ErrInvalid, m.GetType(), kept.why)
 		}
 		alias, err := set.Lookup(m.GetType())
 		if err == nil {

@@ -113,6 +113,24 @@ func TestAnOpenNamespaceTakesAnyType(t *testing.T) {
 	}
 }
 
+func TestWatchesOfWhatIsNotDefinedAreRefused(t *testing.T) {
+	s := newState("default")
+	for want, kind := range map[string]state.Kind{
+		"unknown kind":                 {Namespace: "config", Type: "Whatever.example.org"},
+		`lives in the namespace "conf`: {Namespace: "elsewhere", Type: "MountPoints.storage.cosi.dev"},
+		"the full name is needed here": {Namespace: "config", Type: "mount"},
+	} {
+		if _, err := s.Watch(t.Context(), state.WatchRequest{Kind: kind}); !errors.Is(err, state.ErrInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v; want ErrInvalid that says %q", kind, err, want)
+		}
+	}
+	for _, kind := range []state.Kind{{Namespace: "config", Type: "MountPoints.storage.cosi.dev"}, {Namespace: "default", Type: "Whatever.example.org"}} {
+		if _, err := s.Watch(t.Context(), state.WatchRequest{Kind: kind}); err != nil {
+			t.Errorf("%v: %v", kind, err)
+		}
+	}
+}
+
 func TestDefinitionsAreReadWithTheirDescriptors(t *testing.T) {
 	s := newState("")
 	all, err := s.List(context.Background(), schema.Definitions, state.Query{})
