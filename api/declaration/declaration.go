@@ -52,7 +52,8 @@ type Declaration struct {
 	Inputs []Input `json:"inputs,omitempty"`
 	// Outputs are the types that the plugin may write, as their owner.
 	Outputs []string `json:"outputs,omitempty"`
-	// Operator lets the plugin write any kind of the namespaces config and requests with no owner, as people do. For user data.
+	// Operator lets the plugin write any kind of the namespaces config and requests with no owner, as people do, and define kinds. For
+	// user data.
 	Operator bool `json:"operator,omitempty"`
 	// Power lets the plugin ask PID 1 to power off or reboot, by writing ShutdownStatuses with the reason Draining.
 	Power bool `json:"power,omitempty"`

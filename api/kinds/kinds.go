@@ -43,7 +43,7 @@ func New(d *metapb.ResourceDefinitionSpec, message protoreflect.MessageDescripto
 	}
 	d.Descriptors = nil
 	d.Message = string(message.FullName())
-	d.AllAliases = names(d)
+	d.AllAliases = Names(d)
 	return &Kind{Definition: d, Message: message}, nil
 }
 

@@ -10,8 +10,8 @@ import (
 
 var typePattern = regexp.MustCompile(`^[A-Z][A-Za-z0-9]*(\.[a-z]([a-z0-9-]*[a-z0-9])?)+$`)
 
-// names returns every name, in lower case, that a kind is found by, without repetition and sorted.
-func names(d *metapb.ResourceDefinitionSpec) []string {
+// Names returns every name, in lower case, that a kind is found by, without repetition and sorted.
+func Names(d *metapb.ResourceDefinitionSpec) []string {
 	typ := strings.ToLower(d.GetResourceType())
 	all := []string{typ, plural(typ), singular(plural(typ)), strings.ToLower(d.GetDisplayType())}
 	for _, alias := range d.GetAliases() {

@@ -1,12 +1,36 @@
 package vmtest_test
 
 import (
+	"encoding/base64"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/cosi-os/cosi/hack/vmtest"
 	"github.com/cosi-os/cosi/tools/qemu/node"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
 )
+
+// widgets defines a kind of people whose message has one field, and describes a resource of it.
+func widgets(t *testing.T) string {
+	t.Helper()
+	descriptors, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{{
+		Name: proto.String("widget.proto"), Package: proto.String("example"), Syntax: proto.String("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("Widget"), Field: []*descriptorpb.FieldDescriptorProto{{
+			Name: proto.String("size"), Number: proto.Int32(1),
+			Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+		}}}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "metadata: {type: Widgets.example.org, id: w}\nspec: {size: big}\n---\n" +
+		"metadata: {type: ResourceDefinitions.meta.cosi.dev, id: widgets.example.org}\n" +
+		"spec: {resource_type: Widgets.example.org, display_type: Widget, default_namespace: config, message: example.Widget, descriptors: " +
+		base64.StdEncoding.EncodeToString(descriptors) + "}\n"
+}
 
 // TestExport: what one node exports makes another the same, and that exports the same bytes.
 func TestExport(t *testing.T) {
@@ -17,8 +41,13 @@ func TestExport(t *testing.T) {
 	o.connect(t, first)
 	first.Converged(t, first.Apply(t, kept("exported")+"---\n"+
 		"metadata: {type: resolver, id: ours, labels: {site: berlin}, annotations: {note: 'by hand'}}\nspec: {servers: [192.0.2.53]}\n")...)
+	file := filepath.Join(t.TempDir(), "widgets.yaml")
+	if err := os.WriteFile(file, []byte(widgets(t)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.cosictl(t, "apply", "-f", file)
 	exported := o.cosictl(t, "export")
-	for _, part := range []string{"id: exported", "site: berlin", "note: by hand", "DHCPClients.network.cosi.dev", "# Certificates.machine.cosi.dev are sensitive"} {
+	for _, part := range []string{"id: exported", "site: berlin", "note: by hand", "DHCPClients.network.cosi.dev", "id: widgets.example.org", "size: big", "# Certificates.machine.cosi.dev are sensitive"} {
 		if !strings.Contains(exported, part) {
 			t.Errorf("the export lacks %q:\n%s", part, exported)
 		}

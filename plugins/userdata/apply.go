@@ -40,11 +40,11 @@ func newApplier(ctx context.Context, client resourcepb.StateClient, offline []*f
 	for _, f := range offline {
 		documents, _ := document.Parse(f.name, f.data)
 		for _, d := range documents {
-			k, err := a.names.lookup(ctx, d.Metadata.Type)
-			if err != nil && !errors.Is(err, kinds.ErrUnknown) {
+			typ, err := a.names.typeOf(ctx, d.Metadata.Type)
+			if err != nil {
 				return nil, err
 			}
-			a.network = a.network || strings.HasSuffix(k.typ, groupNetwork)
+			a.network = a.network || strings.HasSuffix(typ, groupNetwork)
 		}
 	}
 	return a, nil
@@ -61,6 +61,9 @@ func (a *applier) apply(ctx context.Context, f *found, earlier []string, s *mach
 			Document: uint32(p.Document), Line: uint32(p.Line), Field: p.Field, Message: p.Message, Resource: p.Resource,
 		})
 	}
+	if documents, err = a.definitionsFirst(ctx, documents); err != nil {
+		return nil, err
+	}
 	left := 0
 	for _, d := range documents {
 		r, done, err := a.document(ctx, &sourceInput{found: f, earlier: earlier, written: written}, d, s)
@@ -71,6 +74,7 @@ func (a *applier) apply(ctx context.Context, f *found, earlier []string, s *mach
 		case applied:
 			s.Applied++
 			written = append(written, resourceName(r))
+			a.names.listed = a.names.listed && r.Metadata.Type != kindDefinition // aliases of the new kind are still to be read
 		case leftOut:
 			left++
 		}
@@ -86,6 +90,24 @@ func (a *applier) apply(ctx context.Context, f *found, earlier []string, s *mach
 	}
 	s.Message = summary(s, left)
 	return written, nil
+}
+
+// definitionsFirst returns documents in the order in which they are written: the others may be of kinds that definitions among them bring,
+// wherever they stand.
+func (a *applier) definitionsFirst(ctx context.Context, documents []*document.Document) ([]*document.Document, error) {
+	var first, rest []*document.Document
+	for _, d := range documents {
+		typ, err := a.names.typeOf(ctx, d.Metadata.Type)
+		switch {
+		case err != nil:
+			return nil, err
+		case typ == strings.ToLower(kindDefinition):
+			first = append(first, d)
+		default:
+			rest = append(rest, d)
+		}
+	}
+	return append(first, rest...), nil
 }
 
 // sourceInput is user data that is being applied.

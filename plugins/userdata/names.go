@@ -65,6 +65,19 @@ func (n *names) lookup(ctx context.Context, name string) (kind, error) {
 	return kind{}, unknown
 }
 
+// typeOf returns the type, in lower case, that a name stands for: one with a dot for itself, whether there is such a kind or not, and an alias
+// that is unknown for none.
+func (n *names) typeOf(ctx context.Context, name string) (string, error) {
+	if strings.Contains(name, ".") {
+		return strings.ToLower(name), nil
+	}
+	k, err := n.lookup(ctx, name)
+	if errors.Is(err, kinds.ErrUnknown) {
+		err = nil
+	}
+	return strings.ToLower(k.typ), err
+}
+
 func (n *names) list(ctx context.Context) error {
 	if n.listed {
 		return nil
@@ -95,8 +108,8 @@ func (n *names) add(r *resourcepb.Resource, id string) (kind, error) {
 	}
 	k := kind{definition.ResourceType, definition.DefaultNamespace}
 	n.known[id], n.display[id] = k, definition.DisplayType
-	for _, alias := range definition.AllAliases {
-		n.known[strings.ToLower(alias)] = k
+	for _, name := range kinds.Names(definition) { // people leave all_aliases out
+		n.known[name] = k
 	}
 	return k, nil
 }

@@ -23,6 +23,9 @@ const (
 	NamespaceMeta     = "meta"
 )
 
+// typeDefinitions lives in meta.
+const typeDefinitions = "ResourceDefinitions.meta.cosi.dev"
+
 // AnnotationProvenance says that user data or the image wrote a resource last. Persons cannot set it: their write removes it.
 const AnnotationProvenance = "cosi.dev/provenance"
 

@@ -21,6 +21,7 @@ const (
 	secrets  = "Certificates.machine.cosi.dev"
 	links    = "Links.network.cosi.dev"
 	widgets  = "ResourceDefinitions.meta.cosi.dev"
+	spaces   = "Namespaces.meta.cosi.dev"
 	unknown  = "Olds.example.org"
 )
 
@@ -53,7 +54,7 @@ func world(t *testing.T) state.State {
 	t.Helper()
 	s := memory.New(memory.Options{})
 	for _, r := range []struct{ namespace, typ, id, owner string }{
-		{"config", mounts, "data", ""}, {"config", secrets, "node", ""}, {"config", links, "eth0", ""}, {"meta", widgets, "w", ""},
+		{"config", mounts, "data", ""}, {"config", secrets, "node", ""}, {"config", links, "eth0", ""}, {"meta", widgets, "w", ""}, {"meta", spaces, "s", ""},
 		{"status", statuses, "data", "mount"}, {"status", statuses, "theirs", "other"},
 	} {
 		if _, err := s.Create(context.Background(), resource(r.namespace, r.typ, r.id, r.owner), state.WriteOptions{Owner: r.owner}); err != nil {
@@ -120,13 +121,25 @@ func TestWhoMayWrite(t *testing.T) {
 		{"plugin, undeclared kind as itself", mountPlugin(), "config", secrets, "node", "mount", "no output"},
 		{"operator plugin, config", userdataPlugin(), "config", secrets, "node", "", ""},
 		{"operator plugin, config as itself", userdataPlugin(), "config", mounts, "data", "userdata", "no output"},
-		{"operator plugin, meta", userdataPlugin(), "meta", widgets, "w", "", "no output"},
+		{"operator plugin, meta", userdataPlugin(), "meta", spaces, "s", "", "no output"},
+		{"operator plugin, definitions as itself", userdataPlugin(), "meta", widgets, "w", "userdata", "no output"},
 		{"operator plugin, others' status", userdataPlugin(), "status", statuses, "data", "mount", "no output"},
 	} {
 		for name, verb := range all {
 			err := verb(access.New(world(t), c.id), resource(c.namespace, c.typ, c.key, c.owner), c.owner)
 			check(t, c.who+" "+name+" "+c.typ, err, c.want)
 		}
+	}
+}
+
+// TestUserDataBringsDefinitions: and removes none.
+func TestUserDataBringsDefinitions(t *testing.T) {
+	for name, c := range map[string]struct {
+		verb func(state.State, *resourcepb.Resource, string) error
+		want string
+	}{"create": {create, ""}, "update": {update, ""}, "destroy": {destroy, "no output"}, "teardown": {teardown, "no output"}} {
+		check(t, name, c.verb(access.New(world(t), userdataPlugin()), resource("meta", widgets, "w", ""), ""), c.want)
+		check(t, name+" by another plugin", c.verb(access.New(world(t), mountPlugin()), resource("meta", widgets, "w", ""), ""), "no output")
 	}
 }
 

@@ -76,7 +76,7 @@ func (p *Plugin) undeclared(typ, what string) string {
 	return "its declaration names it as " + what
 }
 
-// Write allows outputs with the plugin as owner, finalizers of inputs, and to an operator what people may write.
+// Write allows outputs with the plugin as owner, finalizers of inputs, and to an operator what people may write, and to define kinds.
 func (p *Plugin) Write(verb Verb, current, wanted *resourcepb.Resource, owner string) error {
 	name, r := p.declaration.Name, target(current, wanted)
 	m := r.GetMetadata()
@@ -84,7 +84,7 @@ func (p *Plugin) Write(verb Verb, current, wanted *resourcepb.Resource, owner st
 	switch {
 	case slices.Contains(rights.Outputs, m.GetType()):
 		return p.output(verb, current, wanted, owner)
-	case p.declaration.Operator && owner == "" && peopleWrite(m.GetNamespace()):
+	case p.declaration.Operator && owner == "" && (peopleWrite(m.GetNamespace()) || defines(verb, m)):
 		return nil
 	case !slices.Contains(rights.Inputs, m.GetType()):
 		return denied("plugin %s cannot %s %s: %s", name, verb, state.PointerTo(r), p.undeclared(m.GetType(), "no output"))
@@ -94,6 +94,11 @@ func (p *Plugin) Write(verb Verb, current, wanted *resourcepb.Resource, owner st
 		return denied("plugin %s cannot update %s: it is an input, and the declaration does not let the plugin put finalizers on it", name, state.PointerTo(r))
 	}
 	return p.finalizer(current, wanted, owner)
+}
+
+// defines reports whether a write brings a kind of people, or changes one.
+func defines(verb Verb, m *resourcepb.Metadata) bool {
+	return m.GetNamespace() == NamespaceMeta && m.GetType() == typeDefinitions && (verb == Create || verb == Update)
 }
 
 func (p *Plugin) output(verb Verb, current, wanted *resourcepb.Resource, owner string) error {
