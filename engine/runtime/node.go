@@ -270,7 +270,7 @@ func (r *nodeRuntime) gate() *network.Gate {
 		State: r.people, Definitions: r.top.Definition, Audit: r.audit, Limits: r.limits, Output: r.output, Name: r.name, Now: time.Now,
 		Listen: func() (net.Listener, error) { return r.fds.listen(wire.FDNetwork) },
 		Server: func(o ...grpc.ServerOption) *grpc.Server {
-			g := grpc.NewServer(slices.Concat(r.options(), networkOptions(), o)...)
+			g := grpc.NewServer(slices.Concat(r.options(), networkOptions(r.limits.Streams()), o)...)
 			r.server.Register(g)
 			return g
 		},
@@ -284,12 +284,13 @@ func (r *nodeRuntime) options() []grpc.ServerOption {
 	return append(server.Options(), grpc.MaxRecvMsgSize(int(r.limits.Values().GetMessageBytes())))
 }
 
-// networkOptions find clients that have gone without a word, and let those that watch for long keep NAT entries alive.
-func networkOptions() []grpc.ServerOption {
+// networkOptions find clients that have gone without a word, let those that watch for long keep NAT entries alive, and bound the streams of a
+// connection, of which some may never come to ask for anything.
+func networkOptions(streams uint32) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 20 * time.Second, PermitWithoutStream: true}),
-		grpc.MaxConcurrentStreams(256),
+		grpc.MaxConcurrentStreams(streams),
 		grpc.ConnectionTimeout(20 * time.Second),
 	}
 }

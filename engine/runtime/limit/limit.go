@@ -50,6 +50,15 @@ func (l *Limiter) Values() *machinepb.Limits { return l.values.Load() }
 // ResourcesOfKind is how many a store takes of one kind.
 func (l *Limiter) ResourcesOfKind() int { return int(l.Values().GetResourcesOfKind()) }
 
+// spare is how many streams a connection has beyond what a client may have open.
+const spare = 100
+
+// Streams is how many streams a connection needs: a client may have all that it may have on one, and what is too many is to be refused in words,
+// not to wait for a stream.
+func (l *Limiter) Streams() uint32 { return streams(l.Values()) }
+
+func streams(l *machinepb.Limits) uint32 { return l.GetWatches() + l.GetCalls() + spare }
+
 // client is what one client has open, over all its connections.
 type client struct{ calls, watches atomic.Int32 }
 
@@ -97,11 +106,14 @@ func (l *limited) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resourc
 	return l.next.Get(ctx, p)
 }
 
+// List counts the call until its context is done: what it returns is still to be sent.
 func (l *limited) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
-	defer l.end()
-	if err := l.begin(); err != nil {
+	err := l.begin()
+	if err != nil {
+		l.end()
 		return nil, err
 	}
+	context.AfterFunc(ctx, l.end)
 	return l.next.List(ctx, k, q)
 }
 

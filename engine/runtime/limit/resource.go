@@ -3,6 +3,8 @@ package limit
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/observe"
@@ -24,7 +26,7 @@ const Node = "node"
 func (l *Limiter) Run(ctx context.Context, s state.State, out output.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	started := l.Values().GetMessageBytes() // a gRPC server keeps the limit that it was made with
+	started := l.Values() // a gRPC server keeps the limits that it was made with
 	changed := make(chan struct{}, 1)
 	view := observe.New(s, func() {
 		select {
@@ -55,10 +57,17 @@ func (l *Limiter) Run(ctx context.Context, s state.State, out output.Writer) err
 	}
 }
 
-func (l *Limiter) status(version string, messageBytes uint32) *machinepb.LimitsStatus {
+func (l *Limiter) status(version string, started *machinepb.Limits) *machinepb.LimitsStatus {
 	s := &machinepb.LimitsStatus{ObservedVersion: version, Ready: true, Reason: "InForce", Limits: l.Values()}
-	if wanted := l.Values().GetMessageBytes(); wanted != messageBytes {
-		s.Reason, s.Message = "RestartPending", "message_bytes counts when the runtime starts the next time"
+	var pending []string
+	if l.Values().GetMessageBytes() != started.GetMessageBytes() {
+		pending = append(pending, "message_bytes counts when the runtime starts the next time")
+	}
+	if most := streams(started); l.Streams() > most {
+		pending = append(pending, fmt.Sprintf("until the runtime starts the next time, one connection has %d streams at most", most))
+	}
+	if len(pending) > 0 {
+		s.Reason, s.Message = "RestartPending", strings.Join(pending, "; ")
 	}
 	return s
 }
