@@ -9,6 +9,7 @@ package audit
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -68,7 +69,8 @@ type Log struct {
 	kept *kept
 }
 
-// Open reads which records there are.
+// Open reads which records there are. One that nobody can read, or whose id is none of ours, is left alone, and Warn is told: it is no reason
+// to take the API away.
 func Open(ctx context.Context, c Config) (*Log, error) {
 	l := &Log{Config: c, refusals: newRefusals(c.Window), kept: newKept(c.Identity, c.All)}
 	all, err := c.State.List(ctx, Records, state.Query{})
@@ -76,13 +78,15 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
 	for _, r := range all {
-		spec := &machinepb.AuditRecord{}
-		if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), spec); err != nil {
-			return nil, fmt.Errorf("audit: record %s: %w", r.GetMetadata().GetId(), err)
+		id, spec := r.GetMetadata().GetId(), &machinepb.AuditRecord{}
+		number, err := strconv.ParseUint(id, 10, 64)
+		if err == nil {
+			err = proto.Unmarshal(r.GetSpec().GetProtoSpec(), spec)
+			l.last = max(l.last, number)
 		}
-		id := r.GetMetadata().GetId()
-		if _, err := fmt.Sscanf(id, "%d", &l.last); err != nil {
-			return nil, fmt.Errorf("audit: record %q: its id is no number", id)
+		if err != nil {
+			c.Warn(fmt.Errorf("audit: record %q is left alone: %w", id, err))
+			continue
 		}
 		l.kept.add(entry{id, len(r.GetSpec().GetProtoSpec()), identity(spec.GetWho())})
 	}
@@ -122,14 +126,25 @@ func (l *Log) flush(ctx context.Context) time.Duration {
 
 // write writes a record in a commit of its own.
 func (l *Log) write(ctx context.Context, spec *machinepb.AuditRecord) error {
-	all := l.companions(spec)
+	added := l.add(spec)
+	all := added.companions()
 	o := state.WriteOptions{Owner: output.Owner, Along: func(_, _ *resourcepb.Resource) []state.Companion { return all[1:] }}
 	_, err := l.State.Create(ctx, all[0].Create, o)
+	if err != nil {
+		l.undo(added)
+	}
 	return err
 }
 
-// companions returns the record as a companion, and after it those that make room for it.
-func (l *Log) companions(spec *machinepb.AuditRecord) []state.Companion {
+// addition is a record that is about to be committed, and those that go for it.
+type addition struct {
+	record *resourcepb.Resource
+	entry  entry
+	gone   []entry
+}
+
+// add takes up a record. Unless it is committed, undo must follow.
+func (l *Log) add(spec *machinepb.AuditRecord) *addition {
 	spec.Time = timestamppb.New(l.Now())
 	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(spec)
 	if err != nil {
@@ -138,13 +153,27 @@ func (l *Log) companions(spec *machinepb.AuditRecord) []state.Companion {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.last++
-	id := fmt.Sprintf("%012d", l.last)
-	all := []state.Companion{{Create: &resourcepb.Resource{
-		Metadata: &resourcepb.Metadata{Namespace: Records.Namespace, Type: Records.Type, Id: id, Owner: output.Owner, Phase: state.PhaseRunning},
+	a := &addition{entry: entry{fmt.Sprintf("%012d", l.last), len(content), identity(spec.GetWho())}}
+	a.record = &resourcepb.Resource{
+		Metadata: &resourcepb.Metadata{Namespace: Records.Namespace, Type: Records.Type, Id: a.entry.id, Owner: output.Owner, Phase: state.PhaseRunning},
 		Spec:     &resourcepb.Spec{ProtoSpec: content},
-	}}}
-	for _, old := range l.kept.add(entry{id, len(content), identity(spec.GetWho())}) {
-		all = append(all, state.Companion{Destroy: state.Pointer{Kind: Records, ID: old}})
+	}
+	a.gone = l.kept.add(a.entry)
+	return a
+}
+
+// undo is for a commit that failed: what should have gone with it is still there.
+func (l *Log) undo(a *addition) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.kept.undo(a.entry, a.gone)
+}
+
+// companions returns the record, and after it what makes room for it.
+func (a *addition) companions() []state.Companion {
+	all := []state.Companion{{Create: a.record}}
+	for _, old := range a.gone {
+		all = append(all, state.Companion{Destroy: state.Pointer{Kind: Records, ID: old.id}})
 	}
 	return all
 }

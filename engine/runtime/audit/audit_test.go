@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -206,6 +208,63 @@ func TestTheOldestOfAnIdentityGo(t *testing.T) {
 		"ann Committed create Things.example.org/4@1+0\nann Committed create Things.example.org/5@1+0\n"
 	if got := lines(records(t, s)); got != want {
 		t.Errorf("records:\n%swant:\n%s", got, want)
+	}
+}
+
+// TestAFailedBatchForgetsNoRecord: what should have gone with a write that failed is still there, and goes with the next.
+func TestAFailedBatchForgetsNoRecord(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	store, err := log.Open(dir, log.Options{SegmentBytes: 1}) // each batch begins a file
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	l := open(t, store, func(c *audit.Config) { c.Identity.Records, c.All.Records = 3, 5 })
+	seen := l.People(store, ann)
+	for i := range 3 {
+		must[*resourcepb.Resource](t)(seen.Create(t.Context(), thing(fmt.Sprint("before", i)), state.WriteOptions{}))
+		must[*resourcepb.Resource](t)(l.People(store, bob).Create(t.Context(), thing(fmt.Sprint("bob", i)), state.WriteOptions{}))
+	}
+	if err := os.Rename(dir, dir+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		if _, err := seen.Create(t.Context(), thing(fmt.Sprint("failed", i)), state.WriteOptions{}); err == nil {
+			t.Fatal("a write without a directory succeeds")
+		}
+	}
+	if err := os.Rename(dir+"-away", dir); err != nil {
+		t.Fatal(err)
+	}
+	must[*resourcepb.Resource](t)(seen.Create(t.Context(), thing("after"), state.WriteOptions{}))
+	const want = "ann Committed create Things.example.org/before1@1+0\nbob Committed create Things.example.org/bob1@1+0\n" +
+		"ann Committed create Things.example.org/before2@1+0\nbob Committed create Things.example.org/bob2@1+0\n" +
+		"ann Committed create Things.example.org/after@1+0\n"
+	if got := lines(records(t, store)); got != want {
+		t.Errorf("records:\n%swant:\n%s", got, want)
+	}
+}
+
+func TestARecordThatCannotBeReadIsLeftAlone(t *testing.T) {
+	store := memory.New(memory.Options{})
+	for id, content := range map[string]string{"mine": "", "12x": "", "000000000004": "\xff"} {
+		r := &resourcepb.Resource{
+			Metadata: &resourcepb.Metadata{Namespace: audit.Records.Namespace, Type: audit.Records.Type, Id: id, Owner: "runtime", Phase: state.PhaseRunning},
+			Spec:     &resourcepb.Spec{ProtoSpec: []byte(content)},
+		}
+		must[*resourcepb.Resource](t)(store.Create(t.Context(), r, state.WriteOptions{Owner: "runtime"}))
+	}
+	var warned []string
+	l := open(t, store, func(c *audit.Config) { c.Warn = func(err error) { warned = append(warned, err.Error()) } })
+	must[*resourcepb.Resource](t)(l.People(store, ann).Create(t.Context(), thing("a"), state.WriteOptions{}))
+	all := strings.Join(warned, "\n")
+	for _, id := range []string{"mine", "12x", "000000000004"} {
+		if !strings.Contains(all, fmt.Sprintf("audit: record %q is left alone: ", id)) {
+			t.Errorf("nothing is said of %s:\n%s", id, all)
+		}
+	}
+	if _, err := store.Get(t.Context(), state.Pointer{Kind: audit.Records, ID: "000000000005"}); err != nil {
+		t.Errorf("the record of the write: %v", err)
 	}
 }
 

@@ -85,6 +85,7 @@ func (r *recorder) write(ctx context.Context, verb access.Verb, p state.Pointer,
 		return r.judge(verb, p, do(o))
 	}
 	var later *machinepb.AuditRecord
+	var added *addition
 	along, asserted := o.Along, o.Owner
 	o.Along = func(before, after *resourcepb.Resource) []state.Companion {
 		var all []state.Companion
@@ -94,12 +95,16 @@ func (r *recorder) write(ctx context.Context, verb access.Verb, p state.Pointer,
 		spec := r.record(verb, p)
 		describe(spec, before, after, asserted)
 		if r.log.Together(p.Namespace) {
-			return append(all, r.log.companions(spec)...)
+			added = r.log.add(spec)
+			return append(all, added.companions()...)
 		}
 		later = spec
 		return all
 	}
 	if err := do(o); err != nil {
+		if added != nil {
+			r.log.undo(added)
+		}
 		return r.judge(verb, p, err)
 	}
 	if later != nil {
