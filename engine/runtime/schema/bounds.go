@@ -20,9 +20,9 @@ type Bounds struct {
 	Fields int
 	// Depth is how deep messages hold each other; one that holds itself counts once.
 	Depth int
-	// Rules are expressions (CEL) of the message and all that it holds, RuleBytes how long each may be.
+	// Rules are expressions (CEL) of the message and all that it holds, RuleBytes how long each, and each pattern, may be.
 	Rules, RuleBytes int
-	// RuleCost is what evaluating one rule may cost at most, in steps of CEL, for the largest content that a resource may have.
+	// RuleCost is what evaluating one rule or pattern may cost at most, in steps of CEL, for the largest content that a resource may have.
 	RuleCost uint64
 	// Content is the size of the largest content, in bytes: what rules are estimated for.
 	Content int
@@ -59,6 +59,14 @@ func (b Bounds) check(k *kinds.Kind, others int) error {
 			return refuse("rule %q of %s: %v", r.id, r.of.FullName(), err)
 		}
 	}
+	for _, p := range m.patterns {
+		if n := len(p.expression); n > b.RuleBytes {
+			return refuse("the pattern of %s is %d bytes long, and %d are allowed", p.of.FullName(), n, b.RuleBytes)
+		}
+		if err := b.matchable(p); err != nil {
+			return refuse("the pattern of %s: %v", p.of.FullName(), err)
+		}
+	}
 	return nil
 }
 
@@ -68,11 +76,19 @@ type rule struct {
 	of             protoreflect.Descriptor
 }
 
+// pattern is a regular expression that people brought, of a field or of what it holds.
+type pattern struct {
+	expression string
+	of         protoreflect.Descriptor
+	most       uint64 // bytes that the rules beside it let it be tried on
+}
+
 // measure goes through a message and all that it holds.
 type measure struct {
 	seen          map[protoreflect.FullName]bool
 	fields, depth int
 	rules         []rule
+	patterns      []pattern
 }
 
 func (m *measure) message(d protoreflect.MessageDescriptor, depth int) {
@@ -100,6 +116,11 @@ func (m *measure) field(f protoreflect.FieldDescriptor, r *validate.FieldRules) 
 		return
 	}
 	m.add(f, r.GetCel(), r.GetCelExpression())
+	for _, expression := range []string{r.GetString().GetPattern(), r.GetBytes().GetPattern()} {
+		if expression != "" {
+			m.patterns = append(m.patterns, pattern{expression, f, bound(r)})
+		}
+	}
 	m.field(f, r.GetRepeated().GetItems())
 	m.field(f, r.GetMap().GetKeys())
 	m.field(f, r.GetMap().GetValues())

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"regexp/syntax"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	pvcel "buf.build/go/protovalidate/cel"
@@ -32,6 +33,26 @@ func (b Bounds) affordable(r rule, file protoreflect.FileDescriptor) error {
 	}
 	if estimate.Max > b.RuleCost {
 		return fmt.Errorf("it may take %d steps, and %d are allowed: bound what it goes through (max_items, max_len)", estimate.Max, b.RuleCost)
+	}
+	return nil
+}
+
+// perStep is how many instructions of a regular expression go into a step of CEL, about 100 ns.
+const perStep = 10
+
+// matchable fails when a pattern is none, or when trying it may cost more than the budget: at the worst, each of its instructions is tried on
+// each byte, and a{1000} is a thousand of them.
+func (b Bounds) matchable(p pattern) error {
+	tree, err := syntax.Parse(p.expression, syntax.Perl)
+	if err != nil {
+		return err
+	}
+	program, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return err
+	}
+	if steps := min(uint64(b.Content), p.most) * uint64(len(program.Inst)) / perStep; steps > b.RuleCost {
+		return fmt.Errorf("it may take %d steps, and %d are allowed: bound what it is tried on (max_len)", steps, b.RuleCost)
 	}
 	return nil
 }

@@ -28,6 +28,9 @@ func (s *State) define(ctx context.Context, r *resourcepb.Resource, o state.Writ
 	if err != nil {
 		return nil, err
 	}
+	if old := byID(s.kinds.Load(), kind.ID()); old != nil && old.Type() != kind.Type() {
+		return nil, &state.FieldError{Path: "spec.resource_type", Message: fmt.Sprintf("is %q, and the kind that is there is %q: remove it first", kind.Type(), old.Type())}
+	}
 	if err := s.bounds.check(kind, len(set.All())); err != nil {
 		return nil, err
 	}
@@ -37,6 +40,7 @@ func (s *State) define(ctx context.Context, r *resourcepb.Resource, o state.Writ
 	if err := s.rules.compile(kind.Message); err != nil {
 		return nil, &state.FieldError{Path: "spec.descriptors", Message: err.Error()}
 	}
+	defer s.defined(kind.Type())()
 	if old := s.kinds.Load().ByType(kind.Type()); old != nil {
 		if err := s.replaceable(ctx, old, kind); err != nil {
 			return nil, err
@@ -83,13 +87,27 @@ func without(set *kinds.Set, id string) (*kinds.Set, error) {
 	return kinds.NewSet(rest...)
 }
 
+// byID returns the kind that the definition with the id defines, or nil.
+func byID(set *kinds.Set, id string) *kinds.Kind {
+	k, err := set.Lookup(id)
+	if err != nil || k.ID() != id {
+		return nil
+	}
+	return k
+}
+
 func (s *State) undefine(ctx context.Context, p state.Pointer, o state.WriteOptions) error {
 	if err := s.publish(ctx, p.Kind, p.ID); err != nil {
 		return err
 	}
 	s.defining.Lock()
 	defer s.defining.Unlock()
-	if err := s.unused(ctx, p); err != nil {
+	definition, err := s.definition(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer s.defined(definition.GetResourceType())()
+	if err := s.unused(ctx, definition); err != nil {
 		return err
 	}
 	if err := s.next.Destroy(ctx, p, o); err != nil || o.DryRun {
@@ -107,19 +125,22 @@ func (s *State) undefine(ctx context.Context, p state.Pointer, o state.WriteOpti
 	return err
 }
 
-// unused fails with ErrInvalid while there are resources of the kind that p, a definition, defines.
-func (s *State) unused(ctx context.Context, p state.Pointer) error {
+// definition reads a definition, an empty one if there is none, which Destroy then says, or if nobody can read it: then nothing can have
+// been written by it.
+func (s *State) definition(ctx context.Context, p state.Pointer) (*metapb.ResourceDefinitionSpec, error) {
 	r, err := s.next.Get(ctx, p)
-	if errors.Is(err, state.ErrNotFound) {
-		return nil // Destroy says so
-	}
-	if err != nil {
-		return err
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return nil, err
 	}
 	definition := &metapb.ResourceDefinitionSpec{}
-	if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), definition); err != nil {
-		return nil // nothing can have been written by it
+	if proto.Unmarshal(r.GetSpec().GetProtoSpec(), definition) != nil {
+		return &metapb.ResourceDefinitionSpec{}, nil
 	}
+	return definition, nil
+}
+
+// unused fails with ErrInvalid while there are resources of the kind of a definition.
+func (s *State) unused(ctx context.Context, definition *metapb.ResourceDefinitionSpec) error {
 	left, err := s.next.List(ctx, state.Kind{Namespace: definition.GetDefaultNamespace(), Type: definition.GetResourceType()}, state.Query{})
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bufbuild/protocompile"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
@@ -169,6 +170,13 @@ func TestDefinitionsAreBounded(t *testing.T) {
 		"unknown field":   {`string name = 1; option (buf.validate.message).cel = {id: "bad", expression: "this.nmae == ''"};`, `rule "bad"`},
 		"a dear rule":     {`repeated string a = 1; option (buf.validate.message).cel = {id: "dear", expression: "this.a.all(x, this.a.all(y, x != y))"};`, `rule "dear" of example.Gadget: it may take`},
 		"a bounded rule":  {`repeated string a = 1 [(buf.validate.field).repeated = {max_items: 100, items: {string: {max_len: 100}}}]; option (buf.validate.message).cel = {id: "fair", expression: "this.a.all(x, this.a.exists_one(y, x == y))"};`, ""},
+		"a long pattern":  {`string name = 1 [(buf.validate.field).string = {max_len: 10, pattern: "` + strings.Repeat("x", 2100) + `"}];`, "the pattern of example.Gadget.name is 2100 bytes long, and 2048 are allowed"},
+		"a dear pattern":  {`string name = 1 [(buf.validate.field).string.pattern = "(a{1000}b{1000}|c)*"];`, "the pattern of example.Gadget.name: it may take 2104"},
+		"of a few bytes":  {`string name = 1 [(buf.validate.field).string = {max_len: 1000, pattern: "(a{1000}b{1000}|c)*"}];`, ""},
+		"a common one":    {`string name = 1 [(buf.validate.field).string.pattern = "^[0-9a-f]{64}$"];`, ""},
+		"no pattern":      {`string name = 1 [(buf.validate.field).string = {max_len: 10, pattern: "("}];`, "the pattern of example.Gadget.name: error parsing regexp"},
+		"of elements":     {`repeated string a = 1 [(buf.validate.field).repeated.items.string.pattern = "a{1000}b{1000}"];`, "the pattern of example.Gadget.a: it may take"},
+		"of keys":         {`map<string, bytes> a = 1 [(buf.validate.field).map = {keys: {string: {max_len: 10}}, values: {bytes: {pattern: "a{1000}b{1000}"}}}];`, "the pattern of example.Gadget.a: it may take"},
 		"a rule of items": {`repeated string a = 1 [(buf.validate.field).repeated.items.cel = {id: "item", expression: "this +"}];`, `rule "item"`},
 	} {
 		s := newState("")
@@ -335,4 +343,65 @@ func marshal(t *testing.T, m proto.Message) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// slow holds writes of a kind until they may go on.
+type slow struct {
+	state.State
+	begun, may chan struct{}
+}
+
+func (s slow) Create(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {
+	if r.GetMetadata().GetType() == "Gadgets.example.org" {
+		close(s.begun)
+		<-s.may
+	}
+	return s.State.Create(ctx, r, o)
+}
+
+// TestADefinitionDoesNotChangeUnderAWrite: what was judged by one definition is not committed under another, nor under none.
+func TestADefinitionDoesNotChangeUnderAWrite(t *testing.T) {
+	for name, change := range map[string]func(state.State) error{
+		"another definition": func(s state.State) error {
+			return define(s, gadgets(t, strings.Replace(body, "int32 size", "string size", 1)))
+		},
+		"none": func(s state.State) error {
+			return s.Destroy(t.Context(), state.Pointer{Kind: schema.Definitions, ID: gadgetID}, state.WriteOptions{})
+		},
+	} {
+		store := slow{memory.New(memory.Options{}), make(chan struct{}), make(chan struct{})}
+		s := schema.New(store, builtin.Set(), "")
+		if err := define(s, gadgets(t, body)); err != nil {
+			t.Fatal(err)
+		}
+		wrote, changed := make(chan error, 1), make(chan error, 1)
+		go func() { wrote <- create(s, "a", "size: 3") }()
+		<-store.begun
+		go func() { changed <- change(s) }()
+		select {
+		case err := <-changed:
+			t.Errorf("%s: %v before the write has ended", name, err)
+			close(store.may)
+		case <-time.After(200 * time.Millisecond):
+			close(store.may)
+			if err := <-changed; !errors.Is(err, state.ErrInvalid) || !strings.Contains(err.Error(), "1 resources of") {
+				t.Errorf("%s: %v; want that it does not fit the resource", name, err)
+			}
+		}
+		if err := <-wrote; err != nil {
+			t.Errorf("%s: the write: %v", name, err)
+		}
+	}
+}
+
+func TestADefinitionKeepsItsType(t *testing.T) {
+	s := newState("")
+	if err := define(s, gadgets(t, body)); err != nil {
+		t.Fatal(err)
+	}
+	other := gadgets(t, body)
+	other.ResourceType = "GADGETS.example.org"
+	if err := define(s, other); !errors.Is(err, state.ErrInvalid) || !strings.Contains(err.Error(), `the kind that is there is "Gadgets.example.org"`) {
+		t.Errorf("another type under the same id: %v", err)
+	}
 }

@@ -34,6 +34,7 @@ type State struct {
 	checks map[string]Check // by type
 
 	published *publisher
+	steady    steady
 
 	defining sync.Mutex // held while kinds change
 	kinds    atomic.Pointer[kinds.Set]
@@ -130,12 +131,14 @@ func (s *State) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, e
 
 // Create checks r: ErrInvalid for an unknown type or a wrong namespace, FieldErrors for a bad content. A definition takes effect with it.
 func (s *State) Create(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {
+	defer s.writing(r.GetMetadata().GetType())()
 	return s.write(ctx, r, o, s.next.Create)
 }
 
 // Update checks r as Create does. A content that stays as it is was let in before and is not judged again: that is what a change of
 // finalizers costs, and it must be possible after rules have become stricter.
 func (s *State) Update(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {
+	defer s.writing(r.GetMetadata().GetType())()
 	if old, err := s.next.Get(ctx, state.PointerTo(r)); err == nil && keepsContent(old, r) {
 		return s.next.Update(ctx, &resourcepb.Resource{Metadata: r.GetMetadata(), Spec: old.GetSpec()}, o)
 	}
