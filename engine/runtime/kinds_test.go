@@ -143,19 +143,7 @@ func TestASecretOutlivesItsDefinition(t *testing.T) {
 	writeToken(t, m.admin(), "a", "canary")
 	m.kill()
 
-	brought := token(t)
-	options := &descriptorpb.MessageOptions{}
-	proto.SetExtension(options, metapb.E_Kind, &metapb.ResourceDefinitionSpec{ResourceType: tokens, DefaultNamespace: "config"})
-	set := &descriptorpb.FileDescriptorSet{}
-	if err := proto.Unmarshal(brought.GetDescriptors(), set); err != nil {
-		t.Fatal(err)
-	}
-	set.File[0].MessageType[0].Options = options
-	descriptors, err := proto.Marshal(set)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m = bootWith(t, disk, &declaration.Declaration{Name: "token", Inputs: []declaration.Input{{Type: tokens}}, Definitions: descriptors})
+	m = bootWith(t, disk, broughtBy(t, token(t)))
 	reader, admin := m.reader()
 	var theirs, own said
 	theirs.shows(t, reader, tokens)
@@ -171,6 +159,65 @@ func TestASecretOutlivesItsDefinition(t *testing.T) {
 	}
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("the definitions: %v", err)
+	}
+}
+
+// broughtBy is a plugin whose image brings the kind that d defines.
+func broughtBy(t *testing.T, d *metapb.ResourceDefinitionSpec) *declaration.Declaration {
+	t.Helper()
+	options := &descriptorpb.MessageOptions{}
+	proto.SetExtension(options, metapb.E_Kind, &metapb.ResourceDefinitionSpec{ResourceType: d.GetResourceType(), DefaultNamespace: "config"})
+	set := &descriptorpb.FileDescriptorSet{}
+	if err := proto.Unmarshal(d.GetDescriptors(), set); err != nil {
+		t.Fatal(err)
+	}
+	set.File[0].MessageType[0].Options = options
+	descriptors, err := proto.Marshal(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &declaration.Declaration{Name: "token", Inputs: []declaration.Input{{Type: d.GetResourceType()}}, Definitions: descriptors}
+}
+
+// TestAnImageThatDoesNotUnderstandSaysSo: and goes on serving what another image has left.
+func TestAnImageThatDoesNotUnderstandSaysSo(t *testing.T) {
+	disk := kept(t)
+	m := bootWith(t, disk, broughtBy(t, token(t)))
+	writeToken(t, m.admin(), "a", "x")
+	m.kill()
+
+	other := token(t)
+	set := &descriptorpb.FileDescriptorSet{}
+	if err := proto.Unmarshal(other.GetDescriptors(), set); err != nil {
+		t.Fatal(err)
+	}
+	set.File[0].MessageType[0].Field[0].Number = proto.Int32(2)
+	var err error
+	if other.Descriptors, err = proto.Marshal(set); err != nil {
+		t.Fatal(err)
+	}
+	m = bootWith(t, disk, append(declarations(), broughtBy(t, other))...)
+	m.plug("token").ready()
+	userdata, ca := m.plug("userdata"), newAuthority(t)
+	create(t, userdata.state, "", "config", certificates, "node", &machinepb.Certificates{ClientCas: []string{ca.pem}})
+	admin := m.connect(ca.client("admin", time.Now().Add(time.Hour)))
+	comesUp(t, m, userdata, admin)
+	said := &machinepb.StateStatus{}
+	eventually(t, "the status says so", func() bool {
+		return read(t.Context(), admin, "status", "StateStatuses.machine.cosi.dev", "state", said) == nil && said.GetReason() != ""
+	})
+	const want = "Tokens.example.org: 1 of 1 resources do not fit: a: spec: has fields that example.Token does not have"
+	if !said.GetDurable() || said.GetReason() != "Misfits" || !strings.HasPrefix(said.GetMessage(), want) {
+		t.Errorf("the status is %v; want %q", said, want)
+	}
+	eventually(t, "the console says so", func() bool { return m.shows("of another image: Tokens.example.org: 1 of 1") })
+	got, err := admin.Get(t.Context(), &resourcepb.GetRequest{Namespace: "config", Type: tokens, Id: "a"})
+	if err != nil || string(got.GetResource().GetSpec().GetProtoSpec()) != "\n\x01x" {
+		t.Errorf("the resource is %v, %v; want it as it was", got, err)
+	}
+	writeToken(t, admin, "b", "y")
+	if _, err := admin.Destroy(t.Context(), &resourcepb.DestroyRequest{Namespace: "config", Type: tokens, Id: "a"}); err != nil {
+		t.Errorf("it cannot be removed: %v", err)
 	}
 }
 

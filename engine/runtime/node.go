@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -86,6 +85,7 @@ type nodeRuntime struct {
 
 	table *plugins.Table
 	node  *node.Node
+	ready chan struct{} // closed when the node has been ready
 	logs  *host.Logs
 	host  *host.Host
 
@@ -187,11 +187,12 @@ func (r *nodeRuntime) controllers(conn *wire.Conn) {
 	r.node = node.New(node.Config{
 		State: r.top, Output: r.output, Version: r.version, Port: r.fds.port(wire.FDNetwork), Outputs: outputs,
 		// A frame that cannot be sent means that the engine is gone: Receive ends the runtime.
-		Show:    func(lines []string) { _ = r.host.Show(lines) },
-		Storage: r.storage.Status(), Stage: r.stage,
+		Show:   func(lines []string) { _ = r.host.Show(lines) },
+		Stage:  r.stage,
 		Render: console.Render,
 	})
 	r.node.Hello(r.hello)
+	r.ready = make(chan struct{})
 	r.logs = host.NewLogs(r.stored)
 	r.host = host.New(conn, r.node, r.table, r.logs)
 	r.resetter = &storage.Resetter{
@@ -204,7 +205,7 @@ func (r *nodeRuntime) start(ctx context.Context, group *errgroup.Group) error {
 	if err := r.table.Publish(ctx); err != nil {
 		return err
 	}
-	if err := r.output.Put(ctx, state.Pointer{Kind: storage.Statuses, ID: storage.StatusID}, r.storage.Status()); err != nil {
+	if err := r.sayStorage(ctx, r.storage.Status()); err != nil {
 		return err
 	}
 	for _, d := range r.declarations {
@@ -223,6 +224,7 @@ func (r *nodeRuntime) start(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return r.audit.Run(ctx) })
 	group.Go(func() error { return r.limits.Run(ctx, r.top, r.output) })
 	group.Go(func() error { return r.resetter.Run(ctx) })
+	group.Go(func() error { return r.settle(ctx) })
 	if _, there := r.fds[wire.FDLocal]; there {
 		listener, err := r.fds.listener(wire.FDLocal)
 		if err != nil {
@@ -318,12 +320,9 @@ func (r *nodeRuntime) stage(name string) {
 	r.node.Stage(s)
 	_ = r.host.Stage(s) // See Show.
 	if name == "ready" {
-		time.AfterFunc(settled, debug.FreeOSMemory)
+		close(r.ready)
 	}
 }
-
-// settled is when what the boot took is given back.
-const settled = 15 * time.Second
 
 // imageVersion reads the version of the image that the node was started from; off a machine there may be none.
 func imageVersion(root string) (string, error) {

@@ -142,6 +142,8 @@ func kept(s *node.Snapshot) []string {
 	switch k := s.Storage; {
 	case k == nil:
 		return nil
+	case k.GetDurable() && k.GetMessage() != "":
+		return []string{"state kept on " + or(k.GetDevice(), "disk") + ", of another image: " + k.GetMessage()}
 	case k.GetDurable():
 		return []string{"state kept on " + or(k.GetDevice(), "disk")}
 	case k.GetReason() == storage.ReasonDamaged:

@@ -126,6 +126,9 @@ func TestWhatAPersonSees(t *testing.T) {
 		"state damaged": func(s *node.Snapshot) {
 			s.Storage = &machinepb.StateStatus{Reason: "StateDamaged", Device: "/dev/vda5", Message: "/var/lib/cosi/state/log/00000001.log: damaged at byte 4711: the checksum does not match"}
 		},
+		"another image": func(s *node.Snapshot) {
+			s.Storage = &machinepb.StateStatus{Durable: true, Device: "/dev/vda5", Reason: "Misfits", Message: "Tokens.example.org: 1 of 3 resources do not fit: a: spec: has fields that example.Token does not have (3 bytes): is the client newer than the node?"}
+		},
 		"wrong clock": func(s *node.Snapshot) {
 			s.Certificates.Ready, s.Certificates.Reason = false, "ClockImplausible"
 			s.Certificates.Message = "the clock says 2099-01-01T00:00:00Z, that is after the serving certificate's end, 2027-01-01T00:00:00Z: clients will refuse this node"

@@ -47,8 +47,6 @@ type Config struct {
 	Version string
 	Port    int
 	Outputs []string
-	// Storage says where configuration is kept. It does not change while the runtime runs.
-	Storage *machinepb.StateStatus
 	// Show sends lines to the consoles.
 	Show func([]string)
 	// Stage is called once for each of "address", when there is one that others can reach, and "ready".
@@ -69,6 +67,7 @@ type Node struct {
 	watchdog  wire.Watchdog
 	listening bool
 	refusal   string
+	storage   *machinepb.StateStatus
 }
 
 // New returns a Node; Run makes it work.
@@ -92,7 +91,8 @@ func (n *Node) update(f func()) {
 	n.wake()
 }
 
-// Hello, Stage, Watchdog, Listening and Refused are told by the host and the network; each is shown with the next snapshot. A stage is reached once.
+// Hello, Stage, Watchdog, Listening, Refused and Storage are told by the host, the network and the storage; each is shown with the next
+// snapshot. A stage is reached once.
 func (n *Node) Hello(h wire.Hello) { n.update(func() { n.hello = h }) }
 
 func (n *Node) Stage(s wire.Stage) {
@@ -108,6 +108,8 @@ func (n *Node) Watchdog(w wire.Watchdog) { n.update(func() { n.watchdog = w }) }
 func (n *Node) Listening() { n.update(func() { n.listening = true }) }
 
 func (n *Node) Refused(why string) { n.update(func() { n.refusal = why }) }
+
+func (n *Node) Storage(s *machinepb.StateStatus) { n.update(func() { n.storage = s }) }
 
 // Name is the node's name, as it is shown at present.
 func (n *Node) Name() string { return n.snapshot().Name() }
@@ -176,7 +178,7 @@ func (n *Node) snapshot() *Snapshot {
 	n.mu.Lock()
 	s := &Snapshot{
 		Hello: n.hello, Version: n.config.Version, Port: n.config.Port, Outputs: n.config.Outputs,
-		Storage: n.config.Storage, Listening: n.listening, Refusal: n.refusal, Stages: slices.Clone(n.stages),
+		Storage: n.storage, Listening: n.listening, Refusal: n.refusal, Stages: slices.Clone(n.stages),
 		Watchdog: n.watchdog.Identity,
 	}
 	n.mu.Unlock()

@@ -25,11 +25,13 @@ func (s *State) Recover(ctx context.Context) error {
 		return err
 	}
 	set, kept := s.kinds.Load(), map[string]*unusable{}
+	s.earlier = map[string]*resourcepb.Resource{}
 	for _, r := range all {
 		if r.GetMetadata().GetOwner() == output.Owner {
 			if err := s.outdated(ctx, r); err != nil {
 				return err
 			}
+			s.earlier[r.GetMetadata().GetId()] = r
 			continue
 		}
 		kind, err := parseDefinition(r, s.bounds)

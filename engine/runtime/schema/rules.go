@@ -14,7 +14,8 @@ import (
 )
 
 // rules evaluates the buf.validate annotations of messages. The evaluator is made with the first message that has any, because its
-// construction costs more than all else that happens before the runtime listens; a message's own rules are compiled when it is first seen.
+// construction costs more than all else that happens before the runtime listens; a message's own rules are compiled when it is defined, those
+// of the image and of definitions that were kept by Settle, or by a write that comes before it.
 type rules struct {
 	make      sync.Once
 	validator protovalidate.Validator

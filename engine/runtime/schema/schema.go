@@ -40,6 +40,8 @@ type State struct {
 	kinds    atomic.Pointer[kinds.Set]
 	// unusable are definitions that are kept and are of no use, by their ids. The map does not change.
 	unusable atomic.Pointer[map[string]*unusable]
+	// earlier are the definitions that the image before has published of kinds that are still there, by their ids, until Settle has seen them.
+	earlier map[string]*resourcepb.Resource
 }
 
 // New returns a State that knows the kinds of set and takes set over. In the namespace open, unless it is empty, resources of any type are let

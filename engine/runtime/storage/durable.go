@@ -10,3 +10,6 @@ func Durable(namespace string) bool { return slices.Contains(Namespaces(), names
 
 // ReasonDamaged in a StateStatus: there is a state, and it cannot be trusted.
 const ReasonDamaged = "StateDamaged"
+
+// ReasonMisfits in a StateStatus that is durable: there are resources that this image does not understand. They are served as they are.
+const ReasonMisfits = "Misfits"

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/storage"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// latest is how long a node may take to be ready before it is settled all the same.
+	latest = 5 * time.Minute
+	// quiet is how long a node that has become ready is left alone.
+	quiet = 2 * time.Second
+	// settled is when what the boot took is given back.
+	settled = 15 * time.Second
+)
+
+// settle does what the boot does not wait for.
+func (r *nodeRuntime) settle(ctx context.Context) error {
+	rest := quiet
+	select {
+	case <-r.ready:
+	case <-time.After(latest):
+		rest = 0
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if !pause(ctx, rest) {
+		return ctx.Err()
+	}
+	misfits, err := r.top.Settle(ctx)
+	if err != nil {
+		return err
+	}
+	if len(misfits) > 0 {
+		said := proto.CloneOf(r.storage.Status())
+		said.Reason, said.Message = storage.ReasonMisfits, strings.Join(misfits, "; ")
+		warn(fmt.Errorf("state of another image: %s", said.GetMessage()))
+		if err := r.sayStorage(ctx, said); err != nil {
+			return err
+		}
+	}
+	if pause(ctx, settled-rest) {
+		debug.FreeOSMemory()
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// pause reports whether so much time has passed before ctx is done.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// sayStorage shows where the state is kept, and what is the matter with it.
+func (r *nodeRuntime) sayStorage(ctx context.Context, s *machinepb.StateStatus) error {
+	r.node.Storage(s)
+	return r.output.Put(ctx, state.Pointer{Kind: storage.Statuses, ID: storage.StatusID}, s)
+}
