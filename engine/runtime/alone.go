@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -59,7 +60,7 @@ func serveStore(ctx context.Context, path string, store state.State, l *limit.Li
 		return err
 	}
 	top := l.State(schema.New(store, builtin.Set(), openNamespace), "everybody")
-	g := grpc.NewServer(append(server.Options(), grpc.MaxRecvMsgSize(int(l.Values().GetMessageBytes())))...)
+	g := grpc.NewServer(slices.Concat(server.Options(), server.Busy(), []grpc.ServerOption{grpc.MaxRecvMsgSize(int(l.Values().GetMessageBytes()))})...)
 	server.New(func(context.Context) (state.State, error) { return top, nil }).Register(g)
 	return serve(ctx, g, listener)
 }

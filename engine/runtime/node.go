@@ -272,7 +272,7 @@ func (r *nodeRuntime) gate() *network.Gate {
 		State: r.people, Definitions: r.top.Definition, Audit: r.audit, Limits: r.limits, Output: r.output, Name: r.name, Now: time.Now,
 		Listen: func() (net.Listener, error) { return r.fds.listen(wire.FDNetwork) },
 		Server: func(o ...grpc.ServerOption) *grpc.Server {
-			g := grpc.NewServer(slices.Concat(r.options(), networkOptions(r.limits.Streams()), o)...)
+			g := grpc.NewServer(slices.Concat(r.options(), server.Busy(), networkOptions(r.limits.Streams()), o)...)
 			r.server.Register(g)
 			return g
 		},

@@ -26,6 +26,13 @@ func Options() []grpc.ServerOption {
 	}
 }
 
+// Busy are further options, for a server of which much is asked by clients that make many calls: handlers that stay, so that not every
+// call begins with a small stack and grows it. A watch takes one for as long as it lasts; calls that find none get one of their own.
+func Busy() []grpc.ServerOption {
+	const handlers = 64
+	return []grpc.ServerOption{grpc.NumStreamWorkers(handlers)}
+}
+
 // codec is the proto codec. It also sends frames, and encodes resources by hand.
 type codec struct{ encoding.CodecV2 }
 
