@@ -7,11 +7,10 @@ import (
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec that all other messages take
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 // MaxMessage is the size of the largest request that is read, and what gRPC clients by default accept as an answer.
@@ -49,11 +48,11 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		r = v.GetResource()
 	case *resourcepb.UpdateResponse:
 		r = v.GetResource()
+	default:
+		return c.CodecV2.Marshal(v)
 	}
-	if data, ok := encodeAnswer(r); ok {
-		return mem.BufferSlice{mem.SliceBuffer(data)}, nil
-	}
-	return c.CodecV2.Marshal(v)
+	data, err := encoded.Answer(r)
+	return mem.BufferSlice{mem.SliceBuffer(data)}, err
 }
 
 // frame is an encoded WatchResponse: the concatenation of encoded events.
@@ -75,45 +74,36 @@ const (
 
 // encoder encodes each event once, as long as its watchers are not too far apart.
 type encoder struct {
-	mu      sync.Mutex // guards the fields below; held while encoding, because the others wait for the same event
-	encoded map[*state.Event][]byte
-	order   []*state.Event // oldest first
-	bytes   int
+	mu    sync.Mutex // guards the fields below; held while encoding, because the others wait for the same event
+	known map[*state.Event][]byte
+	order []*state.Event // oldest first
+	bytes int
 }
 
-func newEncoder() *encoder { return &encoder{encoded: map[*state.Event][]byte{}} }
+func newEncoder() *encoder { return &encoder{known: map[*state.Event][]byte{}} }
 
 // encode returns e as an element of WatchResponse.event, tag and length included.
 func (c *encoder) encode(e *state.Event) ([]byte, error) {
 	if e.GetBookmark() == nil { // made for one watcher
-		return encode(e)
+		return encoded.Event(e)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if data, ok := c.encoded[e]; ok {
+	if data, ok := c.known[e]; ok {
 		return data, nil
 	}
-	data, err := encode(e)
+	data, err := encoded.Event(e)
 	if err != nil {
 		return nil, err
 	}
-	c.encoded[e] = data
+	c.known[e] = data
 	c.order = append(c.order, e)
 	c.bytes += len(data)
 	for len(c.order) > keepEvents || c.bytes > keepBytes {
-		c.bytes -= len(c.encoded[c.order[0]])
-		delete(c.encoded, c.order[0])
+		c.bytes -= len(c.known[c.order[0]])
+		delete(c.known, c.order[0])
 		c.order[0] = nil
 		c.order = c.order[1:]
 	}
 	return data, nil
-}
-
-func encode(e *state.Event) ([]byte, error) {
-	if data, ok := encodeEvent(e); ok {
-		return data, nil
-	}
-	size := proto.Size(e)
-	data := appendLength(make([]byte, 0, 1+protowire.SizeBytes(size)), tagEvent, size)
-	return proto.MarshalOptions{}.MarshalAppend(data, e)
 }

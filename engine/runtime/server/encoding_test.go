@@ -8,6 +8,7 @@ import (
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 func event(n, size int) *state.Event {
@@ -66,11 +67,11 @@ func TestEncodingsAreKeptWithinBounds(t *testing.T) {
 			}
 		}
 		held := 0
-		for _, data := range c.encoded {
+		for _, data := range c.known {
 			held += len(data)
 		}
-		if len(c.encoded) > keepEvents || held > keepBytes || held != c.bytes || len(c.order) != len(c.encoded) {
-			t.Errorf("%s: %d encodings of %d bytes (counted: %d of %d)", name, len(c.encoded), held, len(c.order), c.bytes)
+		if len(c.known) > keepEvents || held > keepBytes || held != c.bytes || len(c.order) != len(c.known) {
+			t.Errorf("%s: %d encodings of %d bytes (counted: %d of %d)", name, len(c.known), held, len(c.order), c.bytes)
 		}
 	}
 }
@@ -80,8 +81,8 @@ func TestEventsForOneWatcherAreNotKept(t *testing.T) {
 	if _, err := c.encode(&state.Event{Resource: &resourcepb.Resource{}}); err != nil {
 		t.Fatal(err)
 	}
-	if len(c.encoded) != 0 {
-		t.Errorf("%d encodings are kept; want none", len(c.encoded))
+	if len(c.known) != 0 {
+		t.Errorf("%d encodings are kept; want none", len(c.known))
 	}
 }
 
@@ -89,7 +90,7 @@ func BenchmarkEncode(b *testing.B) {
 	b.Run("for the first watcher", func(b *testing.B) {
 		e := event(1, 200)
 		for b.Loop() {
-			if _, err := encode(e); err != nil {
+			if _, err := encoded.Event(e); err != nil {
 				b.Fatal(err)
 			}
 		}

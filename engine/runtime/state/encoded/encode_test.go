@@ -1,10 +1,9 @@
-package server
+package encoded
 
 import (
 	"strings"
 	"testing"
 
-	"google.golang.org/grpc/encoding"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -56,16 +55,16 @@ func TestAnswersAreWhatProtoDecodes(t *testing.T) {
 			&resourcepb.GetResponse{Resource: r}, &resourcepb.ListResponse{Resource: r}, &resourcepb.CreateResponse{Resource: r},
 			&resourcepb.UpdateResponse{Resource: r},
 		} {
-			data, err := wireCodec(t).Marshal(want)
+			data, err := Answer(r)
 			if err != nil {
 				t.Fatal(err)
 			}
 			got := want.ProtoReflect().New().Interface()
-			if err := proto.Unmarshal(data.Materialize(), got); err != nil || !proto.Equal(got, want) {
+			if err := proto.Unmarshal(data, got); err != nil || !proto.Equal(got, want) {
 				t.Errorf("%s: %v is decoded as %v, %v", name, want, got, err)
 			}
-			if data.Len() != proto.Size(want) {
-				t.Errorf("%s: %T has %d bytes; want %d", name, want, data.Len(), proto.Size(want))
+			if len(data) != proto.Size(want) {
+				t.Errorf("%s: %T has %d bytes; want %d", name, want, len(data), proto.Size(want))
 			}
 		}
 	}
@@ -81,7 +80,7 @@ func TestEventsAreWhatProtoDecodes(t *testing.T) {
 			{EventType: resourcepb.EventType_CREATED, Error: new(string)},
 		} {
 			want := &resourcepb.WatchResponse{Event: []*state.Event{e}}
-			data, err := encode(e)
+			data, err := Event(e)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -107,41 +106,98 @@ func TestTextThatIsNotUTF8IsAnErrorAndNotSent(t *testing.T) {
 	} {
 		r := full()
 		edit(r)
-		if _, err := wireCodec(t).Marshal(&resourcepb.GetResponse{Resource: r}); err == nil {
+		if _, err := Answer(r); err == nil {
 			t.Errorf("%s: a resource is encoded", name)
 		}
-		if _, err := encode(&state.Event{Resource: full(), Old: r}); err == nil {
+		if _, err := Event(&state.Event{Resource: full(), Old: r}); err == nil {
 			t.Errorf("%s: an event is encoded", name)
 		}
 	}
 }
 
-func wireCodec(t testing.TB) codec {
-	t.Helper()
-	return codec{encoding.GetCodecV2("proto")}
-}
-
-// FuzzAppend: what comes in as a resource goes out as the same, whoever encodes it.
-func FuzzAppend(f *testing.F) {
-	for _, r := range resources() {
+// decodings are of resources, and of bytes that are none or that package proto alone decodes.
+func decodings(t testing.TB) map[string][]byte {
+	all := map[string][]byte{}
+	for name, r := range resources() {
 		data, err := proto.Marshal(r)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(data)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		r := &resourcepb.Resource{}
-		if proto.Unmarshal(data, r) != nil {
-			return
-		}
-		encoded, err := wireCodec(t).Marshal(&resourcepb.GetResponse{Resource: r})
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := &resourcepb.GetResponse{}
-		if err := proto.Unmarshal(encoded.Materialize(), got); err != nil || !proto.Equal(got.GetResource(), r) {
+		all[name] = data
+	}
+	whole := all["full"]
+	all["nothing at all"] = nil
+	all["cut short"] = whole[:len(whole)-1]
+	all["cut in a length"] = []byte{tagSpec, 0x80}
+	all["a length that is not true"] = []byte{tagSpec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}
+	all["metadata in two parts"] = append(whole[:len(whole):len(whole)], whole...)
+	all["spec before metadata"] = []byte{tagSpec, 2, tagYAMLSpec, 0, tagMetadata, 3, tagID, 1, 'a'}
+	all["a label without value"] = []byte{tagMetadata, 4, tagLabels, 2, tagMapKey, 0}
+	all["a label twice"] = []byte{tagMetadata, 15, tagLabels, 5, tagMapKey, 1, 'a', tagMapValue, 0, tagLabels, 6, tagMapKey, 1, 'a', tagMapValue, 1, 'b'}
+	all["created in two parts"] = []byte{tagMetadata, 8, tagCreated, 2, tagSeconds, 1, tagCreated, 2, tagNanos, 1}
+	all["nanos of ten bytes"] = []byte{tagMetadata, 13, tagCreated, 11, tagNanos, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}
+	all["not UTF-8"] = []byte{tagMetadata, 3, tagID, 1, 0xff}
+	all["another type"] = []byte{1 << 3, 1}
+	return all
+}
+
+func TestDecodeIsWhatProtoDecodes(t *testing.T) {
+	for name, data := range decodings(t) {
+		t.Run(name, func(t *testing.T) { decodesAsProto(t, data) })
+	}
+}
+
+func decodesAsProto(t *testing.T, data []byte) {
+	t.Helper()
+	want := &resourcepb.Resource{}
+	wrong := proto.Unmarshal(data, want)
+	got, err := Decode(string(data))
+	if (err == nil) != (wrong == nil) || wrong == nil && !proto.Equal(got, want) {
+		t.Errorf("%x is decoded as %v, %v; want %v, %v", data, got, err, want, wrong)
+	}
+}
+
+// FuzzDecode: what comes in is decoded as package proto does, and goes out as the same.
+func FuzzDecode(f *testing.F) {
+	for _, data := range decodings(f) {
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		decodesAsProto(t, data)
+		r, err := Decode(string(data))
+		if err != nil {
+			return
+		}
+		again, err := Append(nil, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := &resourcepb.Resource{}
+		if err := proto.Unmarshal(again, got); err != nil || !proto.Equal(got, r) {
 			t.Fatalf("%v is decoded as %v, %v", r, got, err)
+		}
+	})
+}
+
+func BenchmarkDecode(b *testing.B) {
+	data, err := proto.Marshal(full())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("by hand", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if decode(string(data)) == nil {
+				b.Fatal("left to package proto")
+			}
+		}
+	})
+	b.Run("by package proto", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := proto.Unmarshal(data, &resourcepb.Resource{}); err != nil {
+				b.Fatal(err)
+			}
 		}
 	})
 }
@@ -151,8 +207,8 @@ func BenchmarkAnswer(b *testing.B) {
 	b.Run("by hand", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, ok := encodeAnswer(r); !ok {
-				b.Fatal("left to package proto")
+			if _, err := Answer(r); err != nil {
+				b.Fatal(err)
 			}
 		}
 	})

@@ -1,4 +1,12 @@
-package server
+// Package encoded turns resources and events into their form on the wire, and back, by hand.
+//
+// A resource is what nearly every message carries, and package proto takes most of a List to encode it: it walks maps by reflection, twice.
+// To decode one it allocates a dozen times; here it is once. Package server encodes what it sends, and package memory keeps so what
+// nobody has changed lately.
+//
+// The functions know resources and events as state.proto has them. What they do not know, a field of a later version or a text that is
+// not UTF-8, they leave to package proto.
+package encoded
 
 import (
 	"unicode/utf8"
@@ -8,12 +16,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
-	"github.com/cosi-os/cosi/engine/runtime/state"
 )
 
-// A resource is what nearly every message carries, and package proto takes most of a List to encode it: it walks maps by reflection, twice.
-// The functions below encode a resource and an event by hand, as state.proto has them. What they do not know, a field of a later version or a
-// text that is not UTF-8, they leave to package proto. Fields 1 to 15 have a tag of one byte.
+// Fields 1 to 15 have a tag of one byte.
 const (
 	tagNamespace   = 1<<3 | 2
 	tagType        = 2<<3 | 2
@@ -194,25 +199,31 @@ func appendTime(b []byte, tag byte, t *timestamppb.Timestamp) []byte {
 	return b
 }
 
-// encodeAnswer returns a message that has r as its field 1 and nothing else, as the answers of Get, List, Create and Update have.
-// ok is false when package proto has to encode it.
-func encodeAnswer(r *resourcepb.Resource) (data []byte, ok bool) {
+// Append appends r. It fails when a text of r is not UTF-8.
+func Append(b []byte, r *resourcepb.Resource) ([]byte, error) {
+	s := measure(r)
+	if s.total < 0 {
+		return proto.MarshalOptions{}.MarshalAppend(b, r)
+	}
+	return appendResource(b, r, s), nil
+}
+
+// Answer returns a message that has r as its field 1 and nothing else, as the answers of Get, List, Create and Update have. It fails when a
+// text of r is not UTF-8.
+func Answer(r *resourcepb.Resource) ([]byte, error) {
 	if r == nil {
-		return nil, false
+		return nil, nil
 	}
 	s := measure(r)
 	if s.total < 0 {
-		return nil, false
+		return proto.Marshal(&resourcepb.GetResponse{Resource: r})
 	}
 	b := make([]byte, 0, 1+protowire.SizeBytes(s.total))
-	return appendResource(appendLength(b, tagResource, s.total), r, s), true
+	return appendResource(appendLength(b, tagResource, s.total), r, s), nil
 }
 
-// encodeEvent returns e as an element of WatchResponse.event, tag and length included. ok is false when package proto has to encode it.
-func encodeEvent(e *state.Event) (data []byte, ok bool) {
-	if extra(e) || !valid(e.GetError()) {
-		return nil, false
-	}
+// Event returns e as an element of WatchResponse.event, tag and length included. It fails when a text of e is not UTF-8.
+func Event(e *resourcepb.Event) ([]byte, error) {
 	var resource, old sizes
 	n := 0
 	if r := e.GetResource(); r != nil {
@@ -223,8 +234,10 @@ func encodeEvent(e *state.Event) (data []byte, ok bool) {
 		old = measure(r)
 		n += 1 + protowire.SizeBytes(old.total)
 	}
-	if resource.total < 0 || old.total < 0 {
-		return nil, false
+	if resource.total < 0 || old.total < 0 || extra(e) || !valid(e.GetError()) {
+		size := proto.Size(e)
+		data := appendLength(make([]byte, 0, 1+protowire.SizeBytes(size)), tagEvent, size)
+		return proto.MarshalOptions{}.MarshalAppend(data, e)
 	}
 	if t := e.GetEventType(); t != 0 {
 		n += 1 + protowire.SizeVarint(uint64(t))
@@ -251,5 +264,5 @@ func encodeEvent(e *state.Event) (data []byte, ok bool) {
 	if e.Bookmark != nil {
 		b = append(appendLength(b, tagBookmark, len(e.GetBookmark())), e.GetBookmark()...)
 	}
-	return b, true
+	return b, nil
 }
