@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +40,7 @@ func serveAlone(ctx context.Context, address, dir string, l *limit.Limiter) erro
 	if err != nil {
 		return fmt.Errorf("--data %w", err)
 	}
+	debug.FreeOSMemory() // of recovery, which reads everything once
 	if c := store.Cut(); c != nil {
 		warn(fmt.Errorf("--data %s: %s: a write that was never acknowledged is cut off: %d bytes at %d", dir, c.File, c.Bytes, c.Offset))
 	}

@@ -10,6 +10,7 @@ package encoded
 
 import (
 	"unicode/utf8"
+	"unsafe"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -206,6 +207,17 @@ func Append(b []byte, r *resourcepb.Resource) ([]byte, error) {
 		return proto.MarshalOptions{}.MarshalAppend(b, r)
 	}
 	return appendResource(b, r, s), nil
+}
+
+// String returns r in as much memory as it needs. It fails when a text of r is not UTF-8.
+func String(r *resourcepb.Resource) (string, error) {
+	s := measure(r)
+	if s.total < 0 {
+		b, err := proto.Marshal(r)
+		return string(b), err
+	}
+	b := appendResource(make([]byte, 0, s.total), r, s)
+	return unsafe.String(unsafe.SliceData(b), len(b)), nil // nobody else has b
 }
 
 // Answer returns a message that has r as its field 1 and nothing else, as the answers of Get, List, Create and Update have. It fails when a

@@ -172,6 +172,9 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if text, err := String(r); err != nil || len(text) != len(again) {
+			t.Fatalf("%v is %d bytes and, as a string, %d, %v", r, len(again), len(text), err)
+		}
 		got := &resourcepb.Resource{}
 		if err := proto.Unmarshal(again, got); err != nil || !proto.Equal(got, r) {
 			t.Fatalf("%v is decoded as %v, %v", r, got, err)

@@ -37,6 +37,7 @@ type imageWriter struct {
 	synced   int64
 	blocks   uint64
 	buffer   []byte
+	encoded  []byte // the last resource
 	sequence uint64
 }
 
@@ -70,7 +71,7 @@ func (w *imageWriter) kind(c memory.Contents) (err error) {
 		return err
 	}
 	for _, r := range before {
-		if w.buffer, err = appendResource(w.buffer, r); err != nil {
+		if err := w.resource(r); err != nil {
 			return err
 		}
 		if err := w.endIfFull(blockResources); err != nil {
@@ -90,6 +91,15 @@ func (w *imageWriter) kind(c memory.Contents) (err error) {
 		}
 	}
 	return w.end(blockHistory)
+}
+
+// resource writes one with its length in front.
+func (w *imageWriter) resource(k memory.Kept) (err error) {
+	if w.encoded, err = k.Append(w.encoded[:0]); err != nil {
+		return err
+	}
+	w.buffer = append(binary.AppendUvarint(w.buffer, uint64(len(w.encoded))), w.encoded...)
+	return nil
 }
 
 func (w *imageWriter) endIfFull(sort uint32) error {
@@ -119,30 +129,23 @@ func (w *imageWriter) end(sort uint32) error {
 }
 
 // beforeHistory returns the resources as they were before the first event that the history has, in the order of their ids.
-func beforeHistory(c memory.Contents) []*resourcepb.Resource {
+func beforeHistory(c memory.Contents) []memory.Kept {
 	was := map[string]*resourcepb.Resource{}
 	for _, p := range slices.Backward(c.History) {
 		was[p.Event.GetResource().GetMetadata().GetId()] = changeOf(p.Event).Before
 	}
-	before := make([]*resourcepb.Resource, 0, len(c.Resources))
-	for _, r := range c.Resources {
-		id := r.GetMetadata().GetId()
-		if earlier, ok := was[id]; ok {
-			delete(was, id)
-			r = earlier
-		}
-		if r != nil {
-			before = append(before, r)
+	before := make([]memory.Kept, 0, len(c.Resources))
+	for _, k := range c.Resources {
+		if _, ok := was[k.ID()]; !ok {
+			before = append(before, k)
 		}
 	}
-	for _, gone := range was {
-		if gone != nil {
-			before = append(before, gone)
+	for _, earlier := range was {
+		if earlier != nil {
+			before = append(before, memory.Keep(earlier))
 		}
 	}
-	slices.SortFunc(before, func(a, b *resourcepb.Resource) int {
-		return strings.Compare(a.GetMetadata().GetId(), b.GetMetadata().GetId())
-	})
+	slices.SortFunc(before, func(a, b memory.Kept) int { return strings.Compare(a.ID(), b.ID()) })
 	return before
 }
 
@@ -203,11 +206,12 @@ type blockReader struct {
 	seed   uint32
 	offset int64
 	number uint64
+	buffer []byte
 }
 
-// next returns the next block. Its content belongs to the caller.
+// next returns the next block. Its content is valid until the next one is read.
 func (b *blockReader) next() (frame, error) {
-	buffer := make([]byte, frameHeaderSize, frameHeaderSize+blockSize)
+	buffer := slices.Grow(b.buffer[:0], frameHeaderSize)[:frameHeaderSize]
 	for range 2 {
 		if n, err := b.file.ReadAt(buffer, b.offset); n < len(buffer) && !errors.Is(err, io.EOF) {
 			return frame{}, fmt.Errorf("%s: %w", b.name, err)
@@ -223,6 +227,7 @@ func (b *blockReader) next() (frame, error) {
 		}
 		buffer = slices.Grow(buffer, length)[:frameHeaderSize+length]
 	}
+	b.buffer = buffer
 	f, wrong := readFrame(buffer, b.seed)
 	if wrong == "" && f.sequence != b.number {
 		wrong = fmt.Sprintf("block %d is where %d should be", f.sequence, b.number)
@@ -246,7 +251,7 @@ type imageReader struct {
 	evicted   uint64
 	previous  uint64 // sequence of the last change
 	left      uint64 // resources of the kind that are to come
-	resources []*resourcepb.Resource
+	resources []memory.Kept
 }
 
 func (r *imageReader) block(b frame) error {
@@ -303,15 +308,19 @@ func (r *imageReader) begin(b []byte) (err error) {
 // more reads resources of the kind, and restores it when they are complete.
 func (r *imageReader) more(b []byte) error {
 	if r.resources == nil {
-		r.resources = make([]*resourcepb.Resource, 0, min(r.left, 1<<14))
+		r.resources = make([]memory.Kept, 0, min(r.left, 1<<14))
 	}
 	for len(b) > 0 {
-		resource, rest, err := r.decoder.resource(b)
+		data, rest, err := cut(b)
 		if err != nil {
 			return err
 		}
-		if r.left == 0 || state.PointerTo(resource).Kind != r.kind {
-			return fmt.Errorf("%s is not one of the resources announced", state.PointerTo(resource))
+		resource, kind, err := memory.KeepEncoded(data)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errContent, err)
+		}
+		if r.left == 0 || kind != r.kind {
+			return fmt.Errorf("%s/%s is not one of the resources announced", kind, resource.ID())
 		}
 		r.resources = append(r.resources, resource)
 		r.left--

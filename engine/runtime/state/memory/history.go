@@ -34,7 +34,8 @@ func (r *record) transitions() (entering, leaving *state.Event) {
 // first to end. It takes as much memory as it holds, up to its limits. The zero history with limits is empty.
 type history struct {
 	limits  Limits
-	ring    []*record // its length is a power of two
+	dropped func(*record) // is told of each record that is dropped, unless it is nil
+	ring    []*record     // its length is a power of two
 	first   uint64
 	end     uint64
 	weight  int
@@ -65,6 +66,9 @@ func (h *history) append(r *record) {
 		h.weight -= oldest.weight
 		h.evicted = oldest.sequence
 		h.first++
+		if h.dropped != nil {
+			h.dropped(oldest)
+		}
 	}
 }
 
@@ -95,7 +99,7 @@ func (h *history) after(sequence uint64) (position uint64, ok bool) {
 	return h.first + uint64(n), true
 }
 
-// weigh estimates the memory that keeping r costs. Its predecessor was weighed when it was new.
+// weigh estimates the memory that keeping r costs.
 func weigh(r *resourcepb.Resource) int {
 	const overhead = 512 // of the structures and the short strings
 	m, s := r.GetMetadata(), r.GetSpec()

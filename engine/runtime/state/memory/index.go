@@ -89,7 +89,7 @@ func (x index) cover(keys []string, byID map[string]*entry) bool {
 		}
 		v := values{}
 		for _, e := range byID {
-			if value, has := e.resource.GetMetadata().GetLabels()[key]; has {
+			if value, has := e.Resource().GetMetadata().GetLabels()[key]; has {
 				v.add(value, e)
 			}
 		}

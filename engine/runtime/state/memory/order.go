@@ -3,8 +3,6 @@ package memory
 import (
 	"slices"
 	"strings"
-
-	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 )
 
 // order keeps entries by id for those who list them. A write costs the same however many there are: what is added waits to be sorted in
@@ -30,7 +28,7 @@ func (o *order) settled() bool { return len(o.added) == 0 && o.gaps == 0 }
 
 // settle sorts in what was added and closes the gaps.
 func (o *order) settle() {
-	gone := func(e *entry) bool { return e.resource == nil }
+	gone := func(e *entry) bool { return e.gone() }
 	o.sorted = slices.DeleteFunc(o.sorted, gone)
 	o.added = slices.DeleteFunc(o.added, gone)
 	slices.SortFunc(o.added, byID)
@@ -57,11 +55,11 @@ func merge(into, from []*entry) []*entry {
 	return into
 }
 
-// resources returns those of entries, in their order.
-func resources(entries []*entry) []*resourcepb.Resource {
-	all := make([]*resourcepb.Resource, len(entries))
+// kept returns the resources of entries, in their order. They are decoded when nobody is kept waiting for it.
+func kept(entries []*entry) []Kept {
+	all := make([]Kept, len(entries))
 	for i, e := range entries {
-		all[i] = e.resource
+		all[i] = e.Kept
 	}
 	return all
 }

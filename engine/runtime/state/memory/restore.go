@@ -3,7 +3,6 @@ package memory
 import (
 	"fmt"
 
-	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 )
 
@@ -11,7 +10,7 @@ import (
 type Contents struct {
 	Kind state.Kind
 	// Resources are in the order of their ids.
-	Resources []*resourcepb.Resource
+	Resources []Kept
 	// History holds the events that a watch may still go back to, the oldest first.
 	History []Past
 	// Evicted is the sequence of the last event that the history no longer has, Last that of the latest change.
@@ -52,7 +51,7 @@ func (t *Table) Contents(name state.Kind) Contents {
 
 // Restore fills a kind that t does not know yet: with resources in the order of their ids, as they were after the change evicted. The
 // changes since then are applied afterwards. It fails when an id is out of order.
-func (t *Table) Restore(name state.Kind, resources []*resourcepb.Resource, evicted uint64) error {
+func (t *Table) Restore(name state.Kind, resources []Kept, evicted uint64) error {
 	k := t.makeKind(name)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -62,11 +61,11 @@ func (t *Table) Restore(name state.Kind, resources []*resourcepb.Resource, evict
 	k.index = index{}
 	entries := make([]entry, len(resources))
 	for i, r := range resources {
-		id := r.GetMetadata().GetId()
+		id := r.ID()
 		if i > 0 && id <= entries[i-1].id {
 			return fmt.Errorf("%s: id %q does not follow %q", name, id, entries[i-1].id)
 		}
-		entries[i] = entry{id: id, resource: r}
+		entries[i] = entry{Kept: r}
 		if n := k.history.limits.EventsOfID; n > 0 {
 			entries[i].history = &history{limits: Limits{Events: n, Bytes: k.history.limits.Bytes}}
 		}

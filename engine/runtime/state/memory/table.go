@@ -3,7 +3,6 @@ package memory
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -72,9 +71,8 @@ type kind struct {
 
 // entry is a resource that is there.
 type entry struct {
-	id       string
-	resource *resourcepb.Resource // nil once it is gone
-	history  *history             // nil unless the kind keeps EventsOfID
+	Kept
+	history *history // nil unless the kind keeps EventsOfID
 }
 
 func (t *Table) kind(k state.Kind) *kind {
@@ -92,6 +90,7 @@ func (t *Table) makeKind(k state.Kind) *kind {
 	known := t.kinds[k]
 	if known == nil {
 		known = &kind{name: k, byID: map[string]*entry{}, index: index{}, history: history{limits: t.limits(k).orDefault()}}
+		known.history.dropped = known.dropped
 		t.kinds[k] = known
 	}
 	return known
@@ -136,12 +135,17 @@ func (t *Table) Lookup(p state.Pointer) *resourcepb.Resource {
 	if k == nil {
 		return nil
 	}
+	return k.lookup(p.ID).Resource()
+}
+
+// lookup returns what id names, which may be gone.
+func (k *kind) lookup(id string) Kept {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	if e := k.byID[p.ID]; e != nil {
-		return e.resource
+	if e := k.byID[id]; e != nil {
+		return e.Kept
 	}
-	return nil
+	return Kept{}
 }
 
 // Get returns a resource or ErrNotFound.
@@ -162,44 +166,48 @@ func (t *Table) List(_ context.Context, name state.Kind, q state.Query) ([]*reso
 	if k == nil {
 		return nil, nil
 	}
-	return filter(k.candidates(q), selector), nil
+	return selected(k.candidates(q), selector), nil
 }
 
 // candidates returns resources, sorted, among which are all that q selects.
-func (k *kind) candidates(q state.Query) []*resourcepb.Resource {
+func (k *kind) candidates(q state.Query) []Kept {
 	keys := wanted(q.Labels)
 	k.mu.RLock()
 	if keys != nil && k.index.has(keys) {
 		defer k.mu.RUnlock()
-		return resources(k.index.candidates(q.Labels))
+		return kept(k.index.candidates(q.Labels))
 	}
 	if keys == nil && k.order.settled() {
 		defer k.mu.RUnlock()
-		return resources(k.order.sorted)
+		return kept(k.order.sorted)
 	}
 	k.mu.RUnlock()
 
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if keys != nil && k.index.cover(keys, k.byID) {
-		return resources(k.index.candidates(q.Labels))
+		return kept(k.index.candidates(q.Labels))
 	}
 	return k.all()
 }
 
 // all returns all resources of k, sorted. k.mu is held for writing.
-func (k *kind) all() []*resourcepb.Resource {
+func (k *kind) all() []Kept {
 	if !k.order.settled() {
 		k.order.settle()
 	}
-	return resources(k.order.sorted)
+	return kept(k.order.sorted)
 }
 
-func filter(all []*resourcepb.Resource, s *state.Selector) []*resourcepb.Resource {
-	if s.All() {
-		return all
+// selected returns the resources that s selects.
+func selected(all []Kept, s *state.Selector) []*resourcepb.Resource {
+	found := make([]*resourcepb.Resource, 0, len(all))
+	for _, k := range all {
+		if r := k.Resource(); s.All() || s.Matches(r) {
+			found = append(found, r)
+		}
 	}
-	return slices.DeleteFunc(all, func(r *resourcepb.Resource) bool { return !s.Matches(r) })
+	return found
 }
 
 // Apply puts c in place as commit number sequence, which is higher than any before, and returns what wakes the watchers: the caller
@@ -213,7 +221,7 @@ func (t *Table) Apply(sequence uint64, c change.Change) (wake func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t.sequence.Store(sequence)
-	k.put(p.ID, c.After, r)
+	k.put(p.ID, c, r)
 	k.history.append(r)
 	changed := k.changed
 	k.changed = nil
@@ -224,27 +232,38 @@ func (t *Table) Apply(sequence uint64, c change.Change) (wake func()) {
 	}
 }
 
-// put makes after, or nothing if it is nil, what id names. k.mu is held.
-func (k *kind) put(id string, after *resourcepb.Resource, r *record) {
+// put makes what c does what id names. k.mu is held.
+func (k *kind) put(id string, c change.Change, r *record) {
 	e := k.byID[id]
+	if e != nil && e.resource == nil { // the history has it for the first time
+		r.weight += weigh(c.Before)
+	}
 	switch {
-	case after == nil:
-		k.index.follow(e, e.resource, nil)
-		e.resource = nil
+	case c.After == nil:
+		k.index.follow(e, c.Before, nil)
+		e.resource, e.encoded = nil, ""
 		k.order.remove()
 		delete(k.byID, id)
 		return
 	case e == nil:
-		e = &entry{id: id}
+		e = &entry{Kept: Kept{id: id}}
 		if n := k.history.limits.EventsOfID; n > 0 {
 			e.history = &history{limits: Limits{Events: n, Bytes: k.history.limits.Bytes}}
 		}
 		k.order.add(e)
 		k.byID[id] = e
 	}
-	k.index.follow(e, e.resource, after)
-	e.resource = after
+	k.index.follow(e, c.Before, c.After)
+	e.resource, e.encoded = c.After, ""
 	if e.history != nil {
 		e.history.append(r)
+	}
+}
+
+// dropped is told of a record that the history no longer has, and encodes its resource unless that has changed since. k.mu is held.
+func (k *kind) dropped(r *record) {
+	resource := r.event.GetResource()
+	if e := k.byID[resource.GetMetadata().GetId()]; e != nil && e.history == nil && e.resource == resource {
+		e.encode()
 	}
 }

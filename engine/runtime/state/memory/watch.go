@@ -121,7 +121,7 @@ func (w *watch) fromOne(t *Table, request state.WatchRequest) {
 	defer k.mu.RUnlock()
 	w.next = k.history.end
 	if e := k.byID[*request.ID]; e != nil {
-		w.first = append(w.first, created(e.resource))
+		w.first = append(w.first, created(e.Resource()))
 	} else {
 		w.first = append(w.first, &state.Event{EventType: resourcepb.EventType_DESTROYED, Resource: k.nothing(*request.ID)})
 	}
@@ -136,13 +136,13 @@ func (w *watch) fromKind(t *Table, request state.WatchRequest) {
 	k.mu.Lock()
 	w.next = k.history.end
 	position := t.epoch.bookmark(k.history.last())
-	var contents []*resourcepb.Resource
+	var contents []Kept
 	if request.BootstrapContents {
 		contents = k.all()
 	}
 	k.mu.Unlock()
 
-	for _, r := range filter(contents, w.selector) {
+	for _, r := range selected(contents, w.selector) {
 		w.first = append(w.first, created(r))
 	}
 	if request.BootstrapContents {
