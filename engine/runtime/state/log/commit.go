@@ -3,13 +3,13 @@ package log
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"github.com/cosi-os/cosi/engine/runtime/state/change"
-	"github.com/cosi-os/cosi/engine/runtime/state/memory"
 )
 
 // batch is the commits that share a record and an fdatasync. Who begins one leads it: it waits for the batch before, closes this one
@@ -38,7 +38,35 @@ type pending struct {
 
 // write decides and, unless it is a dry run, commits one change and what goes along with it. An answer that depends on what is pending
 // waits until that is durable.
+//
+// On a full disk a write that takes something away may fail because of the company that it was in. Then it goes again, before all that do
+// not.
 func (s *Store) write(p state.Pointer, o state.WriteOptions, decide func(*resourcepb.Resource) (change.Change, error)) (*resourcepb.Resource, error) {
+	c, b, err := s.try(p, o, decide)
+	if crowded(c, b, err) {
+		s.mu.Lock()
+		s.deferred++
+		s.mu.Unlock()
+		for crowded(c, b, err) {
+			c, b, err = s.try(p, o, decide)
+		}
+		s.mu.Lock()
+		s.deferred--
+		s.mu.Unlock()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p, err)
+	}
+	return c.After, nil
+}
+
+// crowded says that c might have been committed, had others not been in the batch, or in one before.
+func crowded(c change.Change, b *batch, err error) bool {
+	return b != nil && errors.Is(err, state.ErrNoSpace) && !c.None() && leaves(c) && !b.leaving
+}
+
+// try is one try of write, and returns the batch that it had to wait for.
+func (s *Store) try(p state.Pointer, o state.WriteOptions, decide func(*resourcepb.Resource) (change.Change, error)) (change.Change, *batch, error) {
 	s.mu.Lock()
 	c, b, leads, err := s.join(p, o, decide)
 	s.mu.Unlock()
@@ -51,10 +79,7 @@ func (s *Store) write(p state.Pointer, o state.WriteOptions, decide func(*resour
 			err = b.err
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p, err)
-	}
-	return c.After, nil
+	return c, b, err
 }
 
 // join decides a change and puts it into a batch. It returns the batch to wait for, if any, and whether the caller leads it. s.mu is held.
@@ -69,6 +94,9 @@ func (s *Store) join(p state.Pointer, o state.WriteOptions, decide func(*resourc
 	}
 	if err != nil || o.DryRun || c.None() {
 		return c, on, false, err
+	}
+	if s.deferred > 0 && !leaves(c) {
+		return c, on, false, fmt.Errorf("%w: writes that take something away go first", state.ErrNoSpace)
 	}
 	all, err := change.All(c, o, func(p state.Pointer) *resourcepb.Resource {
 		r, b := s.current(p)
@@ -159,9 +187,13 @@ func (s *Store) commit(b *batch) {
 		s.mu.Unlock()
 		return
 	}
+	s.loose += int64(len(b.record))
 	wakes := make([]func(), len(b.changes))
 	for i, c := range b.changes {
 		wakes[i] = s.Apply(b.first+uint64(i), c)
+		if c.After == nil {
+			s.loose += int64(proto.Size(c.Before))
+		}
 		if p := c.Pointer(); s.pending[p].batch == b {
 			delete(s.pending, p)
 		}
@@ -184,6 +216,7 @@ func (s *Store) fail(b *batch, err error) {
 	s.next = b.first
 	clear(s.pending)
 	if after := s.forming; after != nil {
+		after.leaving = after.leaving && b.leaving
 		after.err = fmt.Errorf("checked against a write that failed: %w", err)
 		close(after.done)
 	}
@@ -194,90 +227,15 @@ func (s *Store) fail(b *batch, err error) {
 
 // append writes the record of b and syncs it. Only the leader whose turn it is calls it.
 func (s *Store) append(b *batch) error {
-	last := b.first + uint64(len(b.changes)) - 1
-	if s.segment != nil && s.segment.unsure {
-		if err := s.recoverSegment(); err != nil {
-			return fmt.Errorf("recover after a write that failed: %w", err)
-		}
-	}
-	if s.segment == nil || !s.segment.has(int64(len(b.record))+reserve) {
-		err := s.begin(b.first, max(s.options.SegmentBytes, headerSize+int64(len(b.record))+reserve))
-		if err != nil && !(isFull(err) && b.leaving && s.segment != nil && s.segment.has(int64(len(b.record)))) {
-			return err
-		}
+	if err := s.makeRoom(b); err != nil {
+		return err
 	}
 	s.syncs.Add(1)
 	seal(b.record, s.segment.seed, uint32(len(b.changes)), b.first)
-	return s.segment.append(b.record, last, s.options)
+	return s.segment.append(b.record, b.first+uint64(len(b.changes))-1, s.options)
 }
-
-// reserve is what every segment keeps for writes that take something away: when the disk is full, they may be what makes room.
-const reserve = 16 << 10
 
 // leaves says that c takes something away, or is a step to that.
 func leaves(c change.Change) bool {
 	return c.After == nil || c.After.GetMetadata().GetPhase() == state.PhaseTearingDown
-}
-
-// begin begins a segment and ends the one before. It takes the place of one in which nothing is. When it fails the one before goes on,
-// unless a segment that follows it may be there already.
-func (s *Store) begin(first uint64, room int64) error {
-	segment, err := createSegment(s.disk, memory.Epoch(s.Epoch()), first, room, s.options)
-	if err != nil {
-		if old := s.segment; old != nil && errors.Is(err, errBirth) {
-			s.segment = nil
-			s.retire(old)
-		}
-		return err
-	}
-	s.mu.Lock()
-	s.files = slices.DeleteFunc(s.files, func(f sealed) bool { return f.name == segment.name })
-	s.mu.Unlock()
-	if old := s.segment; old != nil && old.name != segment.name {
-		s.retire(old)
-	} else if old != nil {
-		old.file.Close()
-	}
-	s.segment = segment
-	return nil
-}
-
-// retire closes a segment that is no longer written and asks for a snapshot if there is enough log since the last.
-func (s *Store) retire(old *segment) {
-	old.file.Truncate(old.size) // only to give room back: zeros at the end mean nothing
-	old.file.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.files = append(s.files, sealed{old.name, old.last})
-	s.sealed += old.size
-	if s.sealed >= max(s.options.SnapshotBytes, s.snapshot.size) {
-		s.ask()
-	}
-}
-
-// recoverSegment reads the segment after a failure, cuts it back to what was acknowledged and ends it.
-func (s *Store) recoverSegment() error {
-	old := s.segment
-	data, err := contents(old.file)
-	if err != nil {
-		return fmt.Errorf("%s: %w", old.name, err)
-	}
-	next := old.header.sequence
-	_, _, err = readSegment(old.name, data[:min(int64(len(data)), old.size)], false, func(f frame) error {
-		next += uint64(f.count)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if next != old.last+1 {
-		return &DamagedError{old.name, int64(len(data)), fmt.Sprintf("commits %d to %d are gone", next, old.last)}
-	}
-	err = errors.Join(old.file.Truncate(old.size), old.file.Sync())
-	if err != nil {
-		return fmt.Errorf("%s: %w", old.name, err)
-	}
-	s.segment = nil
-	s.retire(old)
-	return nil
 }

@@ -83,7 +83,7 @@ func live(t *testing.T, d *tape, o Options, n int) *Store {
 		d.ack(s.Sequence())
 		select {
 		case <-s.due:
-			if err := s.takeSnapshot(); err != nil {
+			if err := s.takeSnapshot(true); err != nil {
 				t.Fatal(err)
 			}
 		default:
@@ -98,7 +98,7 @@ func live(t *testing.T, d *tape, o Options, n int) *Store {
 	return s
 }
 
-// all returns every change that s has in its history, as text, in the order of their sequence, and what there is in the end.
+// all returns the last changes, those that s has in its history, as text, in the order of their sequence, and what there is in the end.
 func all(s *Store) (changes []string, contents string) {
 	past := map[uint64]string{}
 	var resources []string
@@ -112,7 +112,7 @@ func all(s *Store) (changes []string, contents string) {
 		}
 	}
 	for i := range uint64(len(past)) {
-		changes = append(changes, past[i+1])
+		changes = append(changes, past[s.Sequence()-uint64(len(past))+i+1])
 	}
 	slices.Sort(resources)
 	return changes, strings.Join(resources, "\n")
@@ -128,6 +128,7 @@ type truth struct {
 	changes  []string
 	contents []string // by sequence; "" is before the first
 	ends     map[uint64]bool
+	full     bool // the disk was: the history may have been given up
 }
 
 // truthOf replays what s has in its history.
@@ -175,6 +176,12 @@ func (truth *truth) check(files map[string][]byte, acknowledged uint64, o Option
 	changes, contents := all(s)
 	if contents != truth.contents[n] {
 		return d, fmt.Errorf("after commit %d there is\n%s\nnot\n%s", n, contents, truth.contents[n])
+	}
+	if truth.full {
+		if !slices.Equal(changes, truth.changes[n-uint64(len(changes)):n]) {
+			return d, fmt.Errorf("the end of the history of commit %d is\n%q\nnot that of\n%q", n, changes, truth.changes[:n])
+		}
+		return d, nil
 	}
 	if !slices.Equal(changes, truth.changes[:n]) {
 		return d, fmt.Errorf("the history of commit %d is\n%q\nnot\n%q", n, changes, truth.changes[:n])
@@ -271,7 +278,7 @@ func TestADiskThatFailsLosesOnlyWritesThatFailed(t *testing.T) {
 		err  error
 		long int
 		part bool
-	}{{syscall.EIO, 1, false}, {syscall.EIO, 3, true}, {syscall.ENOSPC, 1, true}, {syscall.ENOSPC, 20, false}} {
+	}{{syscall.EIO, 1, false}, {syscall.EIO, 3, true}, {syscall.EIO, 20, false}, {syscall.ENOSPC, 1, true}, {syscall.ENOSPC, 20, false}} {
 		for at := 4; at < 200; at += 1 + random.IntN(3) {
 			d := newTape(nil)
 			s := mustOpen(t, d, tiny)
@@ -292,8 +299,11 @@ func TestADiskThatFailsLosesOnlyWritesThatFailed(t *testing.T) {
 				t.Fatalf("after %v at action %d the disk is well again, and a write fails: %v", fault.err, at, err)
 			}
 			d.ack(s.Sequence())
+			if d.trusted != "" {
+				t.Fatalf("after %v at action %d there is a %s of a file whose sync had failed", fault.err, at, d.trusted)
+			}
 			truth := truthOf(s, d)
-			truth.ends = nil
+			truth.ends, truth.full = nil, fault.err == syscall.ENOSPC
 			for _, survives := range survivals() {
 				files, acknowledged := d.cut(len(d.done), survives, random)
 				if _, err := truth.check(files, acknowledged, tiny); err != nil {
@@ -320,8 +330,90 @@ func steps(t *testing.T, s *Store, want error) {
 		}
 		select {
 		case <-s.due:
-			s.takeSnapshot()
+			s.takeSnapshot(true)
 		default:
+		}
+	}
+}
+
+// A sync fails, and the process dies before it does anything about that: the next one finds in the file what is not on the disk.
+func TestWhatTheKernelShowsIsNotWhatTheDiskHas(t *testing.T) {
+	random := rand.New(rand.NewPCG(9, 10))
+	for at := range 60 {
+		d := newTape(nil)
+		s := mustOpen(t, d, tiny)
+		syncs := 0
+		d.fault = func(_ int, a action) (int, error) {
+			if a.what == "sync" {
+				syncs++
+			}
+			if syncs > at {
+				return 0, syscall.EIO
+			}
+			return len(a.data), nil
+		}
+		var err error
+		for i := 0; err == nil; i++ {
+			err = step(s, i, random)
+			d.ack(s.Sequence())
+		}
+		d.fault = nil
+		d.restart()
+		s = mustOpen(t, d, tiny)
+		d.ack(s.Sequence()) // whoever reads it now may act on it
+		for i := range 5 {
+			if err := step(s, 100+i, random); err != nil {
+				t.Fatalf("sync %d failed, and the next process cannot write: %v", at, err)
+			}
+			d.ack(s.Sequence())
+		}
+		truth := truthOf(s, d)
+		truth.ends = nil
+		for _, survives := range survivals() {
+			files, acknowledged := d.cut(len(d.done), survives, random)
+			if _, err := truth.check(files, acknowledged, tiny); err != nil {
+				t.Fatalf("sync %d failed, the process was started again, and then power lost, %s: %v", at, survives.name, err)
+			}
+		}
+	}
+}
+
+// A segment says where the one before it ends, and nothing gets into it either: the one that takes its place says it still.
+func TestASyncThatFailsTwiceLeavesTheEndOfTheSegmentBefore(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		d := newTape(nil)
+		s := mustOpen(t, d, Options{})
+		syncs := 0
+		d.fault = func(_ int, a action) (int, error) {
+			if a.what != "sync" || s.segment == nil || d.names[s.segment.name] != a.inode {
+				return len(a.data), nil
+			}
+			if syncs++; syncs == 3 || syncs == 4 {
+				return 0, syscall.EIO
+			}
+			return 0, nil
+		}
+		for i, want := range []error{nil, nil, syscall.EIO, syscall.EIO} {
+			if _, err := s.Create(t.Context(), resource("Things", fmt.Sprint(i), 10), state.WriteOptions{}); !errors.Is(err, want) {
+				t.Fatalf("write %d = %v; want %v", i, err, want)
+			}
+		}
+		if restart {
+			d.restart()
+			s = mustOpen(t, d, Options{})
+		}
+		if _, err := s.Create(t.Context(), resource("Things", "again", 10), state.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		last := s.Sequence()
+		asked := 0
+		first := survival{"the first that failed is on the disk all the same", func(*rand.Rand) bool { asked++; return asked == 1 }, never, false}
+		files, _ := d.cut(len(d.done), first, nil)
+		if s = mustOpen(t, newTape(files), Options{}); s.Sequence() != last {
+			t.Errorf("restarted %v, it ends with commit %d; want %d", restart, s.Sequence(), last)
+		}
+		if s.Lookup(state.Pointer{Kind: state.Kind{Namespace: "config", Type: "Things"}, ID: "2"}) != nil {
+			t.Errorf("restarted %v, a write that failed is there", restart)
 		}
 	}
 }

@@ -25,7 +25,7 @@ func whole(t testing.TB) map[string][]byte {
 			t.Fatal(err)
 		}
 		if i == 30 {
-			if err := s.takeSnapshot(); err != nil {
+			if err := s.takeSnapshot(true); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -81,8 +82,12 @@ func (d *directory) Names() ([]string, error) {
 
 func (d *directory) Open(name string) (file, error) { return d.open(name, os.O_RDWR) }
 
+// Create never empties a file that is there: one whose sync has failed is of no use to anybody.
 func (d *directory) Create(name string) (file, error) {
-	return d.open(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	if err := d.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return d.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 }
 
 func (d *directory) open(name string, flags int) (file, error) {

@@ -41,8 +41,8 @@ type imageWriter struct {
 	sequence uint64
 }
 
-// writeImage writes what t holds into f. All commits up to the sequence it returns are in it, and of each kind perhaps more.
-func writeImage(f file, t *memory.Table, sequence uint64) (size int64, err error) {
+// writeImage writes what t holds into f and returns how long that is. All commits up to sequence are in it, and of each kind perhaps more.
+func writeImage(f file, t *memory.Table, sequence uint64, withHistory bool) (size int64, err error) {
 	h := header{magic: imageMagic, epoch: memory.Epoch(t.Epoch()), sequence: sequence}
 	rand.Read(h.salt[:])
 	w := &imageWriter{file: f, seed: h.seed(), size: headerSize, buffer: make([]byte, frameHeaderSize, 2*blockSize)}
@@ -50,12 +50,17 @@ func writeImage(f file, t *memory.Table, sequence uint64) (size int64, err error
 		return 0, err
 	}
 	for _, name := range t.Kinds() {
-		if err := w.kind(t.Contents(name)); err != nil {
+		c := t.Contents(name)
+		if !withHistory {
+			c.History, c.Evicted = nil, c.Last
+		}
+		if err := w.kind(c); err != nil {
 			return 0, fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	w.buffer = binary.AppendUvarint(w.buffer, w.blocks)
-	return w.size, w.end(blockEnd)
+	err = w.end(blockEnd)
+	return w.size, err
 }
 
 // kind writes the blocks of one kind.

@@ -18,9 +18,10 @@ type recovery struct {
 	garbage  []string // what the snapshot has made superfluous, or never got its name
 	decoder  *decoder
 
-	newest file  // segment, nil if there is none
-	end    int64 // of its whole records
-	torn   int64 // bytes behind them
+	newest file   // segment, nil if there is none
+	data   []byte // its whole records, and what is before them
+	torn   int64  // bytes behind them
+	ended  bool   // its last record says that it was ended
 }
 
 // open reads what is on d. It touches no file before all have been found whole.
@@ -37,6 +38,7 @@ func open(d disk, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.loose = s.sealed
 	if s.sealed >= max(s.options.SnapshotBytes, s.snapshot.size) || len(s.files) > maxSegments {
 		s.ask()
 	}
@@ -91,7 +93,7 @@ func (r *recovery) readImage(name string) error {
 	if r.image, err = readImage(name, f, r.newTable); err != nil {
 		return err
 	}
-	r.snapshot = stored{name, r.image.header.sequence, r.image.size}
+	r.snapshot = stored{name, r.image.header.sequence, r.image.size, true}
 	return nil
 }
 
@@ -119,27 +121,32 @@ func (r *recovery) readSegments() error {
 		if first != next {
 			return &DamagedError{name, 0, fmt.Sprintf("it begins with commit %d, and %d is missing", first, next)}
 		}
+		following := ""
+		if i < len(r.segments)-1 {
+			following = r.segments[i+1]
+		}
 		var err error
-		if next, err = r.readSegment(name, i == len(r.segments)-1); err != nil {
+		if next, err = r.readSegment(name, following); err != nil {
 			return err
 		}
 	}
 	if r.image != nil && next <= r.image.last {
 		last := r.segments[len(r.segments)-1]
-		return &DamagedError{last, r.end, fmt.Sprintf("it ends with commit %d, and the snapshot holds %d", next-1, r.image.last)}
+		return &DamagedError{last, int64(len(r.data)), fmt.Sprintf("it ends with commit %d, and the snapshot holds %d", next-1, r.image.last)}
 	}
 	r.next = next
 	r.Advance(next - 1)
 	return nil
 }
 
-// readSegment applies what the snapshot does not have and returns the sequence that the next segment begins with.
-func (r *recovery) readSegment(name string, newest bool) (next uint64, err error) {
+// readSegment applies what the snapshot does not have and returns the sequence that the segment that follows begins with. The newest has
+// no other following it.
+func (r *recovery) readSegment(name, following string) (next uint64, err error) {
 	f, err := r.disk.Open(name)
 	if err != nil {
 		return 0, err
 	}
-	if newest {
+	if following == "" {
 		r.newest = f
 	} else {
 		defer f.Close()
@@ -158,19 +165,40 @@ func (r *recovery) readSegment(name string, newest bool) (next uint64, err error
 	if epoch := memory.Epoch(r.Epoch()); h.epoch != epoch {
 		return 0, &DamagedError{name, 0, fmt.Sprintf("it is of the store %x, not %x", h.epoch, epoch)}
 	}
+	if following != "" {
+		if data, err = r.upToItsEnd(data, following); err != nil {
+			return 0, err
+		}
+	}
 	next = h.sequence
-	_, end, err := readSegment(name, data, newest, func(f frame) error {
+	_, end, err := readSegment(name, data, following == "", func(f frame) error {
 		next += uint64(f.count)
 		return r.record(f)
 	})
-	r.files = append(r.files, sealed{name, next - 1})
+	r.files = append(r.files, sealed{name, next - 1, int64(end)})
 	r.sealed += int64(end)
-	r.end, r.torn = int64(end), int64(len(withoutZeros(data[end:])))
+	r.data, r.torn = data[:end], int64(len(withoutZeros(data[end:])))
 	return next, err
+}
+
+// upToItsEnd returns what belongs to a segment, if the one that follows says where it ends.
+func (r *recovery) upToItsEnd(data []byte, following string) ([]byte, error) {
+	f, err := r.disk.Open(following)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	end, err := endOfBefore(following, f)
+	if err != nil || end == 0 {
+		return data, err
+	}
+	r.Store.mark = mark{following, end}
+	return data[:min(end, int64(len(data)))], nil
 }
 
 // record applies the changes of a record, except those that the snapshot has.
 func (r *recovery) record(f frame) error {
+	r.ended = f.count == 0 && string(f.content) == ended
 	if f.count == 0 || f.sequence+uint64(f.count)-1 <= r.snapshot.last {
 		return nil
 	}
@@ -218,20 +246,25 @@ func (r *recovery) mend() error {
 	rand.Read(h.epoch[:]) // never fails: see its documentation
 	r.newTable(h)
 	r.next = 1
-	return r.begin(1, r.options.SegmentBytes)
+	return r.begin(&batch{first: 1}, r.emergency())
 }
 
-// cutTail ends the newest segment where its last whole record does, durably: from now on anything behind that would be damage.
+// cutTail ends the newest segment where its last whole record does, durably: from now on anything behind that would be damage. All of it is
+// written again: what the last process could not sync, the kernel may show and the disk not have.
 func (r *recovery) cutTail() error {
+	end := int64(len(r.data))
 	size, err := r.newest.Size()
-	if err != nil || size == r.end {
+	if err != nil || size == end && r.ended {
 		return err
 	}
-	if err := r.newest.Truncate(r.end); err != nil {
+	if _, err := r.newest.WriteAt(r.data, 0); err != nil {
+		return err
+	}
+	if err := r.newest.Truncate(end); err != nil {
 		return err
 	}
 	if r.torn > 0 {
-		r.Store.cut = &Cut{File: r.segments[len(r.segments)-1], Offset: r.end, Bytes: r.torn}
+		r.Store.cut = &Cut{File: r.segments[len(r.segments)-1], Offset: end, Bytes: r.torn}
 	}
 	return r.newest.Sync()
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"strconv"
 	"strings"
 
@@ -32,9 +33,9 @@ func sequenceOf(name, suffix string) (uint64, bool) {
 // segment is a file that records are appended to.
 //
 //	 append       append fails
-//	  ┌──┐   ┌───────────────────────> unsure: nothing is appended, the file is read again and cut
-//	clean ───┤
-//	         └── full ──> another segment is begun
+//	  ┌──┐   ┌──────────────────────> unsure ──┐
+//	clean ───┤                                 ├──> another segment is begun, which says where this one ends
+//	         └── full ─────────────────────────┘
 type segment struct {
 	name   string
 	file   file
@@ -46,70 +47,91 @@ type segment struct {
 	unsure bool   // what follows size, nobody knows
 }
 
-// least is how little room a segment may begin with when the disk is nearly full.
+// least is how little room a segment may begin with when the disk is nearly full, if it is not made smaller anyway.
 const least = 64 << 10
 
-// createSegment makes an empty segment for the commits from first on, durably: first its header, then its name.
-func createSegment(d disk, epoch memory.Epoch, first uint64, room int64, o Options) (*segment, error) {
+// newSegment returns a segment for the commits from first on. It has no file yet.
+func newSegment(epoch memory.Epoch, first uint64, room int64) *segment {
 	h := header{magic: segmentMagic, epoch: epoch, sequence: first}
 	rand.Read(h.salt[:])
-	s := &segment{name: fileName(first, segmentSuffix), header: h, seed: h.seed(), last: first - 1, size: headerSize}
-	var err error
-	s.file, err = born(d, s.name, o, func(f file) error {
-		if s.room, err = allocate(f, room); err != nil {
-			return err
-		}
-		_, err := f.WriteAt(h.encode(), 0)
+	return &segment{name: fileName(first, segmentSuffix), header: h, seed: h.seed(), last: first - 1, room: room}
+}
+
+// create makes the file of a segment with nothing in it, durably. allocated is called when the file has its room, and may refuse.
+// end, if it is not 0, is where the segment before ends, whatever stands behind that.
+func (s *segment) create(d disk, end int64, o Options, allocated func() error) error {
+	content := s.header.encode()
+	if end > 0 {
+		mark := binary.AppendUvarint(append(make([]byte, frameHeaderSize), endsAt...), uint64(end))
+		seal(mark, s.seed, 0, s.header.sequence)
+		content = append(content, mark...)
+	}
+	f, err := d.Create(s.name + unborn)
+	if err != nil {
 		return err
-	})
-	if err != nil {
-		return nil, err
 	}
-	return s, nil
-}
-
-// allocate makes room for room bytes, or for half as many, and so on, and returns how much it made.
-func allocate(f file, room int64) (int64, error) {
-	for {
-		err := f.Allocate(room)
-		if err == nil {
-			return room, nil
-		}
-		if !isFull(err) || room/2 < least {
-			return 0, err
-		}
-		room /= 2
+	if err = f.Allocate(s.room); err == nil {
+		err = allocated()
 	}
-}
-
-// born makes a file with what write puts into it and returns it. It has its name only when all of it is durable.
-func born(d disk, name string, o Options, write func(file) error) (file, error) {
-	f, err := d.Create(name + unborn)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		_, err = f.WriteAt(content, 0)
 	}
-	err = write(f)
 	if err == nil {
 		err = f.Sync()
 	}
 	if err != nil {
 		f.Close()
-		d.Remove(name + unborn)
-		return nil, fmt.Errorf("%s: %w", name, err)
+		d.Remove(s.name + unborn)
+		return fmt.Errorf("%s: %w", s.name, err)
 	}
-	err = d.Rename(name+unborn, name)
+	if err := rename(d, s.name+unborn, s.name, o); err != nil {
+		f.Close()
+		return err
+	}
+	s.file, s.size = f, int64(len(content))
+	return nil
+}
+
+// rename gives a file whose content is durable its name, durably.
+func rename(d disk, from, to string, o Options) error {
+	err := d.Rename(from, to)
 	if err == nil && !o.skipDirectorySync {
 		err = d.Sync()
 	}
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s: %w: %w", name, errBirth, err)
+		return fmt.Errorf("%s: %w: %w", to, errBirth, err)
 	}
-	return f, nil
+	return nil
 }
 
 // errBirth says that a file may have its name or not.
 var errBirth = errors.New("its name is not sure")
+
+// Empty records, which hold no commit, begin with what they say: that the segment was ended, or where the segment before ends.
+const (
+	ended  = "end"
+	endsAt = "before "
+)
+
+// endOfBefore returns where a segment says that the one before it ends, 0 if it does not say.
+func endOfBefore(name string, f io.ReaderAt) (int64, error) {
+	data := make([]byte, headerSize+frameHeaderSize+len(endsAt)+binary.MaxVarintLen64)
+	n, err := f.ReadAt(data, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	h, err := readHeader(name, segmentMagic, data[:n])
+	if err != nil {
+		return 0, err
+	}
+	mark, wrong := readFrame(data[headerSize:n], h.seed())
+	digits, is := bytes.CutPrefix(mark.content, []byte(endsAt))
+	if wrong != "" || mark.count > 0 || !is {
+		return 0, nil
+	}
+	end, _ := binary.Uvarint(digits)
+	return int64(end), nil
+}
 
 // has says whether there is room for n bytes more.
 func (s *segment) has(n int64) bool { return s.size+n <= s.room }
@@ -136,9 +158,26 @@ func (s *segment) end(o Options) {
 	if s.unsure {
 		return
 	}
-	record := append(make([]byte, frameHeaderSize), "end"...)
+	record := append(make([]byte, frameHeaderSize), ended...)
 	seal(record, s.seed, 0, s.last+1)
 	s.append(record, s.last, o)
+}
+
+// check reads the segment again after a failure, as far as what was acknowledged goes.
+func (s *segment) check() error {
+	data, err := contents(s.file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	next := s.header.sequence
+	_, _, err = readSegment(s.name, data[:min(int64(len(data)), s.size)], false, func(f frame) error {
+		next += uint64(f.count)
+		return nil
+	})
+	if err == nil && next != s.last+1 {
+		err = &DamagedError{s.name, int64(len(data)), fmt.Sprintf("commits %d to %d are gone", next, s.last)}
+	}
+	return err
 }
 
 // contents reads the whole file.

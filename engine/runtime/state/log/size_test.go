@@ -26,7 +26,7 @@ func writeLarge(t testing.TB, d disk, n int) (encoded int) {
 		}
 		encoded += proto.Size(r)
 	}
-	if err := s.takeSnapshot(); err != nil {
+	if err := s.takeSnapshot(true); err != nil {
 		t.Fatal(err)
 	}
 	return encoded

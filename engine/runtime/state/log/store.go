@@ -20,13 +20,19 @@
 //
 // Open reads the newest snapshot and the segments after it. The end of the newest segment may be a record that is not whole, a write
 // that nobody was told of: it is cut off. Everything else that is not as it was written is a DamagedError, and then no file is touched.
+// The newest segment is written again: what the process before could not sync is shown by the kernel, and may not be on the disk.
 //
 // # Failures
 //
 // When a write or an fdatasync fails, all writes of that batch fail and so do those that were checked against it: what became of them is
-// known only to the disk. Before the next write the segment is read again and cut back to what had been acknowledged, and the log
-// goes on in another segment: an fdatasync is never tried twice. A full disk is state.ErrNoSpace; reads and watches go on, and so do writes as
-// soon as there is space.
+// known only to the disk. The file is given up, an fdatasync is never tried twice: before the next write the segment is read again as far as
+// it was acknowledged, and the log goes on in another one, which says where the one before ends.
+//
+// # A full disk
+//
+// Writes fail with state.ErrNoSpace, but for those that take something away; reads and watches go on. The room for the next snapshot is
+// kept at any moment, so that what was taken away, and the log that a snapshot covers, become room whenever a write needs some. A snapshot
+// for which the history is too much has none: a watch that goes back to before it, after the next start, finds its bookmark expired. See room.go.
 package log
 
 import (
@@ -87,8 +93,12 @@ type Store struct {
 	due     chan struct{} // holds one: a snapshot is to be made
 	syncs   atomic.Int64  // of batches
 
-	// segment is what the leader of the batch that is being written appends to. nil: another one is to be begun.
+	// These two belong to the leader of the batch that is being written. segment is what it appends to, nil: one is to be begun.
 	segment *segment
+	mark    mark
+
+	taking sync.Mutex // a snapshot
+	spare  spare
 
 	mu       sync.Mutex // held from the check of a write until it has joined a batch; guards the fields below
 	next     uint64     // sequence of the next change
@@ -97,22 +107,33 @@ type Store struct {
 	pending  map[state.Pointer]pending
 	company  company
 	closed   bool
+	deferred int      // writes that take something away and go before all others, which the disk has no room for
 	files    []sealed // segments that are no longer written
 	sealed   int64    // bytes in them since the last snapshot
+	loose    int64    // bytes that another snapshot would give back, at least
+	room     int64    // of the segment that is written, 0 if there is none
 	snapshot stored   // the newest
 }
 
-// sealed is a segment that is no longer written, and the last commit in it.
+// mark is what a segment says of the one before it: see endOfBefore.
+type mark struct {
+	name string
+	end  int64
+}
+
+// sealed is a segment that is no longer written, the last commit in it and its size.
 type sealed struct {
 	name string
 	last uint64
+	size int64
 }
 
 // stored is a snapshot on the disk. One without a name is none.
 type stored struct {
-	name string
-	last uint64 // commit that it is sure to hold
-	size int64
+	name    string
+	last    uint64 // commit that it is sure to hold
+	size    int64
+	history bool // it has one, so that without it it would be smaller
 }
 
 var _ state.State = (*Store)(nil)
@@ -162,6 +183,7 @@ func (s *Store) Close() error {
 		s.segment.file.Close()
 		s.segment = nil
 	}
+	s.spare.drop(s.disk)
 	return s.disk.Close()
 }
 

@@ -20,16 +20,19 @@ type tape struct {
 	done  []action
 	// fault, if set, may fail an action before it is done, by its number. It returns how much of a write is done nevertheless.
 	fault func(n int, a action) (part int, err error)
+	// trusted is the first thing that was done with a file after a sync of it had failed.
+	trusted string
 }
 
 // inode is a file whatever its name. durable is its content at the beginning of the tape.
 type inode struct {
 	data, durable []byte
+	failed        bool // a sync of it has, in this process
 }
 
 // action is one thing done with the disk, or an acknowledgement.
 type action struct {
-	what   string // create rename remove syncdir, write truncate sync, ack
+	what   string // create rename remove syncdir, write truncate sync lose, ack
 	inode  *inode
 	name   string
 	to     string
@@ -41,7 +44,7 @@ type action struct {
 func newTape(files map[string][]byte) *tape {
 	t := &tape{names: map[string]*inode{}}
 	for name, data := range files {
-		t.names[name] = &inode{slices.Clone(data), slices.Clone(data)}
+		t.names[name] = &inode{data: slices.Clone(data), durable: slices.Clone(data)}
 	}
 	t.base = maps.Clone(t.names)
 	return t
@@ -51,10 +54,17 @@ func newTape(files map[string][]byte) *tape {
 func (t *tape) do(a action, effect func(part int)) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if (a.what == "sync" || a.what == "write") && a.inode.failed && t.trusted == "" {
+		t.trusted = a.what
+	}
 	part := len(a.data)
 	var err error
 	if t.fault != nil && a.what != "ack" {
-		if part, err = t.fault(len(t.done), a); err != nil && part == 0 {
+		if part, err = t.fault(len(t.done), a); err != nil && a.what == "sync" {
+			t.done = append(t.done, action{what: "lose", inode: a.inode})
+			a.inode.failed = true
+			return err
+		} else if err != nil && part == 0 {
 			return err
 		}
 	}
@@ -220,6 +230,8 @@ func (t *tape) cut(n int, s survival, random *rand.Rand) (files map[string][]byt
 				contents[a.inode] = apply(contents[a.inode], u)
 			}
 			delete(unsynced, a.inode)
+		case "lose":
+			contents[a.inode], unsynced[a.inode] = lose(contents[a.inode], unsynced[a.inode], s, random)
 		default:
 			unsynced[a.inode] = append(unsynced[a.inode], a)
 		}
@@ -241,6 +253,28 @@ func (t *tape) cut(n int, s survival, random *rand.Rand) (files map[string][]byt
 		files[name] = data
 	}
 	return files, acknowledged
+}
+
+// lose does what the kernel does when a sync fails: the pages are clean then, whatever became of them, and no later sync writes them. Who
+// reads the file finds what was written all the same. Lengths are the journal's, and wait for the next sync.
+func lose(data []byte, unsynced []action, s survival, random *rand.Rand) (left []byte, lengths []action) {
+	for _, u := range unsynced {
+		if u.what == "truncate" {
+			lengths = append(lengths, u)
+		} else if s.file(random) {
+			data = applyTorn(data, u, s.torn, random)
+		}
+	}
+	return data, lengths
+}
+
+// restart is what becomes of the tape when the process dies and another begins: the kernel goes on.
+func (t *tape) restart() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, i := range t.names {
+		i.failed = false
+	}
 }
 
 func link(names map[string]*inode, a action) {
