@@ -23,6 +23,7 @@ func TestArgs(t *testing.T) {
 			Disks:   []Disk{{ID: "system", File: "/a,b/cosi.raw", Format: "raw", Snapshot: true}, {ID: "data", File: "data.ext4", Format: "raw"}},
 			Network: true, Forward: []Forward{{50123, 50000}}, UserData: "run/user-data.yaml", HotplugPorts: 2, USB: true,
 		}},
+		{"uefi-disk-recorded", host, Machine{Disks: []Disk{{ID: "system", File: "/a,b/cosi.raw", Format: "raw", Log: "/a,b/log"}}}},
 		{"uefi-iso-kvm", &kvm, Machine{CDROM: "cosi.iso", Memory: 512}},
 		{"direct-counted", &kvm, Machine{Kernel: "vmlinuz", Initrd: "initramfs", CommandLine: "console=ttyS0 quiet", Plugin: "./count.so,out=f", NoReboot: true, Extra: []string{"-S"}}},
 	} {
@@ -50,5 +51,14 @@ func TestArgs(t *testing.T) {
 func TestArgsWantFirmware(t *testing.T) {
 	if _, err := (Machine{}).Args(&Host{}); err == nil || !strings.Contains(err.Error(), "OVMF") {
 		t.Errorf("Args without firmware = %v", err)
+	}
+}
+
+func TestArgsRecordOnlyWhatStays(t *testing.T) {
+	for _, d := range []Disk{{Format: "qcow2"}, {Format: "raw", Snapshot: true}, {Format: "raw", ReadOnly: true}} {
+		d.ID, d.Log = "system", "log"
+		if _, err := (Machine{Kernel: "vmlinuz", Disks: []Disk{d}}).Args(&Host{}); err == nil || !strings.Contains(err.Error(), `disk "system"`) {
+			t.Errorf("Args with %+v = %v", d, err)
+		}
 	}
 }

@@ -25,13 +25,17 @@ func host(t *testing.T) *Host {
 // The machine stands still (-S), so that this costs nothing: QEMU takes the arguments, answers on
 // the monitor, and takes a disk while it runs.
 func TestStartAndPlug(t *testing.T) {
-	disk := filepath.Join(t.TempDir(), "disk,with comma.raw")
-	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o600); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	disk, recorded, log := filepath.Join(dir, "disk,with comma.raw"), filepath.Join(dir, "recorded,.raw"), filepath.Join(dir, "log,")
+	for file, size := range map[string]int{disk: 1 << 20, recorded: 1 << 20, log: 0} {
+		if err := os.WriteFile(file, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	vm, err := Start(t.Context(), host(t), Machine{
 		Memory: 64, Network: true, HotplugPorts: 1, USB: true, UserData: disk,
-		Disks: []Disk{{ID: "system", File: disk, Format: "raw", Snapshot: true}}, Extra: []string{"-S"},
+		Disks: []Disk{{ID: "system", File: disk, Format: "raw", Snapshot: true}, {ID: "recorded", File: recorded, Format: "raw", Log: log}},
+		Extra: []string{"-S"},
 	}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -30,7 +30,9 @@ type Options struct {
 	UserData string // a file; "" hands nothing in
 
 	// Keep has the guest write to the image itself; otherwise its writes are thrown away.
-	Keep         bool
+	Keep bool
+	// Log records the guest's writes to the image, as in qemu.Disk; Keep has to be set.
+	Log          string
 	Memory       int // MiB; 0 is 1024
 	Disks        []qemu.Disk
 	Port         int    // of the host for the node's API; 0, or one that is taken: any
@@ -64,7 +66,7 @@ func Start(ctx context.Context, h *qemu.Host, o Options) (*Node, error) {
 		return nil, err
 	}
 	if len(m.Disks) > 0 {
-		m.Disks[0].Snapshot = !o.Keep
+		m.Disks[0].Snapshot, m.Disks[0].Log = !o.Keep, o.Log
 	}
 	port, err := qemu.FreePort(o.Port)
 	if err != nil {
