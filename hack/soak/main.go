@@ -25,8 +25,8 @@ import (
 
 func main() {
 	var o options
-	flag.StringVar(&o.what, "what", whatRuntime, "what is done: runtime (killed), plug (pulled, in the middle of writes), first-boot (cut off)")
-	flag.StringVar(&o.program, "program", "build/bin/runtime", "the `runtime` to kill")
+	flag.StringVar(&o.what, "what", whatRuntime, "what is done: runtime (killed), plug (pulled, in the middle of writes), first-boot (cut off), cut (of the power, anywhere in what a node wrote)")
+	flag.StringVar(&o.program, "program", "build/bin/runtime", "the `runtime` to kill, or to recover with")
 	flag.StringVar(&o.image, "image", "build/cosi-base-amd64.raw", "the `image` of the node whose plug is pulled")
 	rounds := flag.Int("rounds", 1000, "how often")
 	seed := flag.Uint64("seed", 1, "of the moments and the writes")
@@ -52,6 +52,7 @@ const (
 	whatRuntime   = "runtime"
 	whatPlug      = "plug"
 	whatFirstBoot = "first-boot"
+	whatCut       = "cut"
 )
 
 type options struct{ what, program, image string }
@@ -106,7 +107,7 @@ func (o options) kill(ctx context.Context, dir string, seed uint64, first, round
 	switch o.what {
 	case whatRuntime:
 		c = kills.Runtime{Program: o.program, Dir: dir, Log: os.Stderr}.Config()
-	case whatPlug, whatFirstBoot:
+	case whatPlug, whatFirstBoot, whatCut:
 		host, err := qemu.Find(ctx)
 		if err != nil {
 			return kills.Report{}, err
@@ -115,12 +116,15 @@ func (o options) kill(ctx context.Context, dir string, seed uint64, first, round
 		if err != nil {
 			return kills.Report{}, err
 		}
-		if o.what == whatFirstBoot {
+		switch o.what {
+		case whatFirstBoot:
 			return m.FirstBoots(ctx, seed, first, rounds), nil
+		case whatCut:
+			return m.Cuts(ctx, o.program, seed, first, rounds), nil
 		}
 		c = m.Config()
 	default:
-		return kills.Report{}, fmt.Errorf("-what %s: must be %s, %s or %s", o.what, whatRuntime, whatPlug, whatFirstBoot)
+		return kills.Report{}, fmt.Errorf("-what %s: must be %s, %s, %s or %s", o.what, whatRuntime, whatPlug, whatFirstBoot, whatCut)
 	}
 	c.Seed, c.First, c.Rounds = seed, first, rounds
 	return kills.Run(ctx, c), nil
@@ -168,7 +172,8 @@ func (s state) save(path string) error {
 const title = `# Soak
 
 Each line is a run of ` + "`make soak`" + `: a runtime that was killed with SIGKILL in the middle of writes and watches, or a node whose plug was pulled then, and
-compared with what it had acknowledged; or a first boot that was cut off, and the next one. A run that was interrupted has a line for each part, which counts the parts before it.
+compared with what it had acknowledged; or a first boot that was cut off, and the next one; or (cut) a recording of all that a node wrote to its disk, from
+which the disk was made again as a loss of power might have left it, at a flush or between flushes, and recovered: a round is one such moment. A run that was interrupted has a line for each part, which counts the parts before it.
 
 | what | commit | seed | rounds | writes acknowledged | events seen | failures |
 |---|---|---|---|---|---|---|

@@ -3,6 +3,10 @@
 //
 // Held to be wrong is: an acknowledged write that is lost or looks different, an unacknowledged one that is there in part, a
 // resource that nobody wrote, a watcher that resumes from its bookmark and misses an event or sees one twice, and a runtime that does not start.
+//
+// A Recording goes further: it holds all that a node in a VM wrote to its disk, and with each answer to a client how much that was by then. The disk
+// is made again as a loss of power might have left it at any of the node's flushes, or between two, and held against the answers that had
+// been given. That needs no VM.
 package kills
 
 import (
@@ -129,11 +133,11 @@ func (r *run) round(ctx context.Context, n int, random *rand.Rand) error {
 	if err := r.compare(comparing, c.State); err != nil {
 		return err
 	}
-	return r.load(ctx, victim, random)
+	return r.load(ctx, victim, random, time.Duration(random.Int64N(int64(r.Load))))
 }
 
 // load lets writers and watchers at the victim and kills it while they are at it.
-func (r *run) load(ctx context.Context, victim Victim, random *rand.Rand) error {
+func (r *run) load(ctx context.Context, victim Victim, random *rand.Rand, moment time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, r.Patience)
 	defer cancel()
 	var all []func(state) error
@@ -154,7 +158,7 @@ func (r *run) load(ctx context.Context, victim Victim, random *rand.Rand) error 
 		defer c.Close()
 		running.Go(func() { wrong[i] = do(c.State) })
 	}
-	time.Sleep(time.Duration(random.Int64N(int64(r.Load))))
+	time.Sleep(moment)
 	victim.Kill()
 	running.Wait()
 	if r.Spoil != nil {

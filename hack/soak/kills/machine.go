@@ -26,7 +26,7 @@ import (
 )
 
 // Machine is a node in a VM, with its system disk in a directory. Killing it is pulling the plug, for all but what the
-// host's page cache keeps: writes that the guest never flushed may survive. Lost ones are the business of the log's own tests.
+// host's page cache keeps: writes that the guest never flushed may survive. Record and Recording.Cut take those away too.
 type Machine struct {
 	Host  *qemu.Host
 	Image string // raw, as make image has it
@@ -35,6 +35,7 @@ type Machine struct {
 
 	identity *node.Identity
 	userData string
+	record   string // file that the writes to the disk are recorded in, if any
 }
 
 // diskSize leaves room for a state partition of half a GiB.
@@ -63,10 +64,17 @@ func NewMachine(h *qemu.Host, image, dir string, log io.Writer) (*Machine, error
 func (m *Machine) disk() string { return filepath.Join(m.Dir, "system.raw") }
 
 func (m *Machine) freshDisk() error {
-	if out, err := exec.Command("cp", "--sparse=always", m.Image, m.disk()).CombinedOutput(); err != nil {
-		return fmt.Errorf("cp: %w: %s", err, out)
+	if err := copyDisk(m.Image, m.disk()); err != nil {
+		return err
 	}
 	return os.Truncate(m.disk(), diskSize)
+}
+
+func copyDisk(from, to string) error {
+	if out, err := exec.Command("cp", "--sparse=always", from, to).CombinedOutput(); err != nil {
+		return fmt.Errorf("cp: %w: %s", err, out)
+	}
+	return nil
 }
 
 // types are kinds that the first client of the node defines.
@@ -81,7 +89,7 @@ func (m *Machine) Config() Config {
 }
 
 func (m *Machine) start() (Victim, error) {
-	n, err := node.Start(context.Background(), m.Host, node.Options{Image: m.disk(), Keep: true, Identity: m.identity, UserData: m.userData})
+	n, err := node.Start(context.Background(), m.Host, node.Options{Image: m.disk(), Keep: true, Log: m.record, Identity: m.identity, UserData: m.userData})
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/cosi-os/cosi/tools/client"
@@ -33,29 +32,31 @@ func (r Runtime) Config() Config {
 func (r Runtime) Data() string { return filepath.Join(r.Dir, "data") }
 
 func (r Runtime) start() (Victim, error) {
-	p := &process{socket: filepath.Join(r.Dir, "x.sock")}
+	p := &process{socket: filepath.Join(r.Dir, "x.sock"), ended: make(chan struct{})}
 	p.cmd = exec.Command(r.Program, "--listen", "unix://"+p.socket, "--data", r.Data())
 	p.cmd.Stderr = r.Log
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
+	go func() { // until Kill
+		p.cmd.Wait()
+		close(p.ended)
+	}()
 	return p, nil
 }
 
 type process struct {
 	socket string
 	cmd    *exec.Cmd
-	once   sync.Once
+	ended  chan struct{} // closed when it has
 }
 
 func (p *process) Kill() {
-	p.once.Do(func() {
-		p.cmd.Process.Kill()
-		p.cmd.Wait()
-	})
+	p.cmd.Process.Kill()
+	<-p.ended
 }
 
-// Dial waits for the socket: gRPC would try again only after a good part of a round.
+// Dial waits for the socket: gRPC would try again only after a good part of a round. It fails when the runtime has ended by itself.
 func (p *process) Dial(ctx context.Context) (*client.Client, error) {
 	for {
 		conn, err := net.Dial("unix", p.socket)
@@ -66,6 +67,8 @@ func (p *process) Dial(ctx context.Context) (*client.Client, error) {
 		select {
 		case <-ctx.Done():
 			return nil, err
+		case <-p.ended:
+			return nil, fmt.Errorf("the runtime has ended: %v", p.cmd.ProcessState)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

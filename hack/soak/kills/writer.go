@@ -24,6 +24,9 @@ type writer struct {
 	last         *attempt                        // the call whose answer did not come
 	acknowledged int
 	unknown      int
+
+	size   int     // of a content, in bytes; 0: up to 600
+	ledger *ledger // nil: what was known before is forgotten
 }
 
 // attempt is what a call would make of a resource.
@@ -44,22 +47,37 @@ func newWriter(namespace, typ string, number int) *writer {
 // write writes until the runtime is gone. It returns an error for an answer that should not be.
 func (w *writer) write(ctx context.Context, c state, random *rand.Rand) error {
 	for {
-		try := w.next(random)
-		after, err := w.call(ctx, c, try)
-		if code := status.Code(err); code == codes.Unavailable || code == codes.Canceled {
-			w.last = try
-			w.unknown++
-			return nil
+		if gone, err := w.writeOne(ctx, c, w.next(random)); gone || err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("%s/%s at version %q: %w", w.typ, try.id, try.version, err)
-		}
-		w.acknowledged++
-		if after == nil {
-			delete(w.known, try.id)
-		} else {
-			w.known[try.id] = after
-		}
+	}
+}
+
+// writeOne makes one call, and says whether the runtime is gone.
+func (w *writer) writeOne(ctx context.Context, c state, try *attempt) (gone bool, err error) {
+	if err := w.ledger.sent(try); err != nil {
+		return false, err
+	}
+	after, err := w.call(ctx, c, try)
+	if code := status.Code(err); code == codes.Unavailable || code == codes.Canceled {
+		w.last = try
+		w.unknown++
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("%s/%s at version %q: %w", w.typ, try.id, try.version, err)
+	}
+	w.acknowledged++
+	w.know(try.id, after)
+	return false, w.ledger.answered(after)
+}
+
+// know notes what has become of a resource.
+func (w *writer) know(id string, after *resourcepb.Resource) {
+	if after == nil {
+		delete(w.known, id)
+	} else {
+		w.known[id] = after
 	}
 }
 
@@ -72,7 +90,11 @@ func (w *writer) next(random *rand.Rand) *attempt {
 	}
 	version, _ := strconv.Atoi(current.GetMetadata().GetVersion())
 	try.version = strconv.Itoa(version + 1)
-	text := fmt.Sprintf("%s@%s %x", try.id, try.version, bytes.Repeat([]byte{byte(random.Uint32())}, random.IntN(300)))
+	size := w.size
+	if size == 0 {
+		size = 2 * random.IntN(300)
+	}
+	text := fmt.Sprintf("%s@%s %x", try.id, try.version, bytes.Repeat([]byte{byte(random.Uint32())}, size/2))
 	try.content = protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), text)
 	return try
 }
@@ -104,11 +126,9 @@ func (w *writer) compare(there map[string]*resourcepb.Resource) error {
 			continue
 		}
 		if w.last == nil || w.last.id != id || !w.last.made(got) {
-			return fmt.Errorf("%s/%s is %v; acknowledged was %v, the last attempt %+v", w.typ, id, got, known, w.last)
+			return fmt.Errorf("%s/%s is %.300s; acknowledged was %.300s, the last attempt %.300s", w.typ, id, got, known, fmt.Sprintf("%+v", w.last))
 		}
-		if w.known[id] = got; got == nil {
-			delete(w.known, id)
-		}
+		w.know(id, got)
 	}
 	w.last = nil
 	return nil

@@ -1,0 +1,144 @@
+package kills
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cosi-os/cosi/api/layout/gpt"
+	"github.com/cosi-os/cosi/hack/blklog"
+)
+
+// Recording is what a node wrote to its disk while clients wrote to it, from a fresh disk on until its plug was pulled.
+type Recording struct {
+	machine *Machine
+	log     *blklog.Log
+	writers []*writer
+	part    gpt.Partition // with the state
+	begun   int           // number of entries when the clients began
+	turned  int           // and when the one that was alone had filled a segment of the log, and begun another
+	acked   int
+}
+
+// What fills the first segment of the log, of 4 MiB less what a batch leaves free. The node itself has written some 230 KiB to it, and a
+// content takes twice its size: a resource has two forms of it. Large contents take it to some 130 KiB before its end, small ones across that.
+const (
+	largeContent, largeWrites = 32 << 10, 58
+	smallContent, smallWrites = 256, 300
+	// crowdContent is that of the one among the crowd that has the log turn over.
+	crowdContent = 64 << 10
+)
+
+// Record boots a fresh disk and writes to the node: first one client alone, over the end of a segment, then several for as long as load
+// says. Then it pulls the plug.
+func (m *Machine) Record(ctx context.Context, seed uint64, load time.Duration) (*Recording, error) {
+	if err := m.freshDisk(); err != nil {
+		return nil, err
+	}
+	m.record = filepath.Join(m.Dir, "disk.log")
+	defer func() { m.record = "" }()
+	file, err := os.Create(m.record)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	r := &Recording{machine: m}
+	if err := r.live(ctx, file, rand.New(rand.NewPCG(seed, 0)), load); err != nil {
+		return nil, err
+	}
+	if r.log, err = blklog.Open(file.Name()); err != nil {
+		return nil, err
+	}
+	r.part, err = statePartition(m.disk())
+	return r, err
+}
+
+// live is the node's life.
+func (r *Recording) live(ctx context.Context, log *os.File, random *rand.Rand, load time.Duration) error {
+	victim, err := r.machine.start()
+	if err != nil {
+		return err
+	}
+	defer victim.Kill()
+	booting, done := context.WithTimeout(ctx, r.machine.Config().Patience)
+	defer done()
+	c, err := victim.Dial(booting)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if r.begun, err = count(log); err != nil {
+		return err
+	}
+	for _, typ := range types {
+		for w := range writersOfType + 1 {
+			r.writers = append(r.writers, newWriter("config", typ, w))
+			r.writers[len(r.writers)-1].ledger = &ledger{log: log}
+		}
+	}
+	alone, turner := r.writers[writersOfType], r.writers[len(r.writers)-1]
+	if err := alone.turn(ctx, c.State, random); err != nil {
+		return err
+	}
+	if r.turned, err = count(log); err != nil {
+		return err
+	}
+	alone.size, turner.size = 0, crowdContent
+	crowd := run{Config: r.machine.Config(), writers: r.writers}
+	if err := crowd.load(ctx, victim, random, load); err != nil {
+		return err
+	}
+	for _, w := range r.writers {
+		r.acked += w.acknowledged
+	}
+	return nil
+}
+
+// turn fills the segment and goes on in another. Small records at the beginning of that are the ones whose directory entry an fsync of the
+// file does not bring to the disk.
+func (w *writer) turn(ctx context.Context, c state, random *rand.Rand) error {
+	for i := range largeWrites + smallWrites {
+		if w.size = largeContent; i >= largeWrites {
+			w.size = smallContent
+		}
+		try := w.next(random)
+		for i < largeWrites && try.version == "" {
+			try = w.next(random)
+		}
+		if gone, err := w.writeOne(ctx, c, try); gone || err != nil {
+			return fmt.Errorf("write %d, alone: the node is gone: %v, %w", i, gone, err)
+		}
+	}
+	return nil
+}
+
+func count(log *os.File) (int, error) {
+	n, err := blklog.Count(log)
+	return int(n), err
+}
+
+// statePartition finds it on a disk.
+func statePartition(disk string) (gpt.Partition, error) {
+	file, err := os.Open(disk)
+	if err != nil {
+		return gpt.Partition{}, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return gpt.Partition{}, err
+	}
+	table, err := gpt.Read(file, info.Size())
+	if err != nil {
+		return gpt.Partition{}, fmt.Errorf("%s: %w", disk, err)
+	}
+	for _, p := range table.Partitions {
+		if p.Type == gpt.State {
+			return p, nil
+		}
+	}
+	return gpt.Partition{}, fmt.Errorf("%s: no state partition", disk)
+}
