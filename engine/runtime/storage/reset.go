@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"time"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/observe"
@@ -28,6 +29,9 @@ type Resetter struct {
 	// Reboot takes the node down and starts it again.
 	Reboot func(ctx context.Context, reason string) error
 }
+
+// notice is the time from the answer to the reboot.
+const notice = 500 * time.Millisecond
 
 // Run answers requests until ctx is done or one was accepted and the node goes down.
 func (r *Resetter) Run(ctx context.Context) error {
@@ -72,6 +76,11 @@ func (r *Resetter) answer(ctx context.Context, request observe.Item[machinepb.St
 	}
 	if err := r.Output.Put(ctx, state.Pointer{Kind: ResetStatuses, ID: request.GetId()}, status); err != nil || !status.Ready {
 		return false, err
+	}
+	select { // the runtime ends with its connections: whoever asked is to have the answer by then
+	case <-time.After(notice):
+	case <-ctx.Done():
+		return true, ctx.Err()
 	}
 	reason := "the state was reset"
 	if request.Spec.GetReason() != "" {
