@@ -2,6 +2,7 @@ package qcow2
 
 import (
 	"bytes"
+	"compress/flate"
 	"encoding/binary"
 	"io"
 	"os"
@@ -134,30 +135,50 @@ func TestWhatIsBrokenIsAnError(t *testing.T) {
 
 // FuzzDisk: any bytes are a disk, of which every part is read or an error, or no disk.
 func FuzzDisk(f *testing.F) {
-	raw := rawImage(f, 1<<20+512)
-	whole, err := os.ReadFile(convert(f, raw).Name())
-	if err != nil {
-		f.Fatal(err)
+	for _, compressed := range []bool{true, false} {
+		f.Add(tiny(f, compressed))
 	}
-	f.Add(whole)
-	be := binary.BigEndian
-	small := make([]byte, 104+16+64) // tables and data in one place, which the fuzzer can change
-	copy(small, whole[:104])
-	be.PutUint64(small[24:], 2*cluster)
-	be.PutUint64(small[40:], 104)
-	be.PutUint64(small[104:], 0)
-	be.PutUint64(small[112:], flagCompressed|120)
-	f.Add(small)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d, err := Open(bytes.NewReader(data), int64(len(data)))
 		if err != nil {
 			return
 		}
-		p := make([]byte, 2*cluster)
-		for _, at := range []int64{0, 1, d.Size() / 2, d.Size() - 1, d.Size()} {
-			if n, err := d.ReadAt(p, max(at, 0)); n < len(p) && err == nil {
+		p := make([]byte, cluster+512)
+		for _, at := range []int64{0, d.Size() / 2, d.Size()} {
+			if n, err := d.ReadAt(p, at); n < len(p) && err == nil {
 				t.Errorf("at %d: %d bytes without an error", at, n)
 			}
 		}
 	})
+}
+
+// tiny is a disk of two clusters, the second one of zeros, in a file that a fuzzer gets to the end of: the tables do not fill clusters.
+func tiny(f *testing.F, compressed bool) []byte {
+	image := &image{size: 2 * cluster}
+	data := make([]byte, 1024)
+	copy(data, image.header(1, 112, 1, 0))
+	be := binary.BigEndian
+	be.PutUint64(data[112:], flagCopied|512)
+	entry := uint64(flagCopied)
+	if compressed {
+		entry = flagCompressed | 1<<compressedShift | 1024
+		var out bytes.Buffer
+		w, err := flate.NewWriter(&out, flate.BestCompression)
+		if err != nil {
+			f.Fatal(err)
+		}
+		w.Write(bytes.Repeat([]byte("text"), cluster/4))
+		w.Close()
+		data = append(data, out.Bytes()...)
+	}
+	be.PutUint64(data[512:], entry)
+	be.PutUint64(data[520:], flagZeros)
+	d, err := Open(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	if _, err := d.ReadAt(make([]byte, 2*cluster), 0); err != nil {
+		f.Fatal(err)
+	}
+	return data
 }
