@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/tools/client"
@@ -32,8 +33,11 @@ func newApply(a *app) *cobra.Command {
 
 A file holds documents of {metadata, spec} in YAML, JSON or TOML; a directory stands for all such files in it, - for the standard input.
 All documents are checked before the first is written, here and by the node: with one wrong, none is. Definitions of kinds are written first,
-and the other files may use these kinds. --wait waits until each is not only written but so, and exits with 3 if that has not come within
---timeout.
+and the other files may use these kinds; their contents are checked here alone, by the definitions in the files. What no check foresees, a
+disk that is full by then, a write by somebody else in between, more resources of one kind than the node takes, may end an apply half-way: it
+says how far it came, and goes on from there when it is run again.
+
+--wait waits until each is not only written but so, and exits with 3 if that has not come within --timeout.
 
 --set NAME marks what is written as a part of that set (with the label cosi.dev/set), and --prune deletes what is marked so and no longer in
 the files. What user data, plugins or other sets have written is never pruned.`,
@@ -191,15 +195,20 @@ func (a *app) plan(ctx context.Context, c *client.Client, items []*item, set str
 }
 
 func (a *app) check(ctx context.Context, c *client.Client, i *item, set string, fresh map[string]bool) (client.Outcome, error) {
-	if fresh[i.kind.Type()] {
-		return client.Created, nil // the rules were checked here
-	}
-	old, err := c.Get(ctx, i.kind, i.resource.GetMetadata().GetId())
-	if other := old.GetMetadata().GetLabels()[labelSet]; err == nil && set != "" && other != "" && other != set {
+	old, missing := c.Get(ctx, i.kind, i.resource.GetMetadata().GetId())
+	if other := old.GetMetadata().GetLabels()[labelSet]; missing == nil && set != "" && other != "" && other != set {
 		return "", fmt.Errorf("it belongs to the set %q: one resource, one set", other)
 	}
 	outcome, _, err := c.Apply(client.DryRun(ctx), i.kind, i.resource)
-	return outcome, err
+	if !fresh[i.kind.Type()] || client.Code(err) != codes.InvalidArgument {
+		return outcome, err
+	}
+	// The node looks at rights and limits before it looks at the kind, which it does not know yet, or as it was. The content was checked
+	// here, by the definition in the files.
+	if missing == nil {
+		return client.Updated, nil
+	}
+	return client.Created, nil
 }
 
 func (i *item) mark(set string) {

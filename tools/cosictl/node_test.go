@@ -144,7 +144,7 @@ func deletes(t *testing.T, p *person) {
 	// Somebody holds on to it.
 	p.in = strings.ReplaceAll(mountYAML, "data\n", "held\n")
 	p.want(exitOK, "apply", "-f", "-")
-	hold(t, p.endpoint, "held")
+	hold(t, p.endpoint, "mount", "held")
 	if text := p.want(exitTimeout, "delete", "mount", "held", "--timeout", "300ms"); text != "cosictl: mountpoint/held is still tearing down: held by mount\n" {
 		t.Errorf("said %q", text)
 	}
@@ -155,15 +155,15 @@ func deletes(t *testing.T, p *person) {
 	p.want(exitUsage, "delete", "mount", "a", "-f", file)
 }
 
-// hold puts a finalizer on a mount point, as a plugin does.
-func hold(t *testing.T, endpoint, id string) {
+// hold puts a finalizer on a resource, as a plugin does.
+func hold(t *testing.T, endpoint, kind, id string) {
 	t.Helper()
 	c, err := client.Dial(client.Context{Endpoint: endpoint})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	k, err := c.Kind(t.Context(), "mount")
+	k, err := c.Kind(t.Context(), kind)
 	if err != nil {
 		t.Fatal(err)
 	}

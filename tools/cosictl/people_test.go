@@ -78,12 +78,18 @@ func TestASetIsPruned(t *testing.T) {
 // widgets is the definition of a kind of somebody else with a MountPoint's content.
 func widgets(t *testing.T) string {
 	t.Helper()
+	return widgetsIn(t, "config")
+}
+
+// widgetsIn is the same of a namespace.
+func widgetsIn(t *testing.T, namespace string, aliases ...string) string {
+	t.Helper()
 	mount, err := builtin.Set().Lookup("mount")
 	if err != nil {
 		t.Fatal(err)
 	}
 	widget, err := kinds.New(&metapb.ResourceDefinitionSpec{
-		ResourceType: "Widgets.example.com", DisplayType: "Widget", DefaultNamespace: "config", Description: "Somebody else's",
+		ResourceType: "Widgets.example.com", DisplayType: "Widget", DefaultNamespace: namespace, Aliases: aliases, Description: "Somebody else's",
 	}, mount.Message)
 	if err != nil {
 		t.Fatal(err)
@@ -117,11 +123,43 @@ func TestAKindAndItsResourcesInOneApply(t *testing.T) {
 	}
 }
 
+// TestAResourceOfANewKindIsRefusedBeforeTheKindIsThere: rights, limits and what is being deleted are the node's to know.
+func TestAResourceOfANewKindIsRefusedBeforeTheKindIsThere(t *testing.T) {
+	p := startGate(t).local(newPerson(t, ""))
+	widget := strings.Replace(mountYAML, "type: mount", "type: widget", 1)
+	large := strings.Replace(widget, "labels:", "annotations: {note: "+strings.Repeat("x", 2<<20)+"}\n  labels:", 1)
+	for want, files := range map[string]string{
+		`resources of the namespace "status" are written by their owners`: widgetsIn(t, "status") + "---\n" + widget,
+		"and a resource may have 1048576":                                 widgets(t) + "---\n" + large,
+	} {
+		if text := p.want(exitError, "apply", "-f", p.file("all.yaml", files)); !strings.Contains(text, want) || !strings.Contains(text, "nothing is written: 1 resource of 2 cannot be") {
+			t.Errorf("said %.1000q; want %q", text, want)
+		}
+		p.want(exitError, "get", "rd", "widgets.example.com")
+	}
+
+	all := p.file("all.yaml", widgets(t)+"---\n"+widget)
+	if text := p.want(exitOK, "apply", "-f", all, "--dry-run"); text != "resourcedefinition/widgets.example.com created (dry run)\nwidget/data created (dry run)\n" {
+		t.Errorf("dry run: %q", text)
+	}
+	p.want(exitOK, "apply", "-f", all)
+	p.file("all.yaml", widgetsIn(t, "config", "gadget")+"---\n"+strings.Replace(widget, "nodev", "nosuid", 1))
+	if text := p.want(exitOK, "apply", "-f", all, "--dry-run"); text != "resourcedefinition/widgets.example.com updated (dry run)\nwidget/data updated (dry run)\n" {
+		t.Errorf("dry run of changes: %q", text)
+	}
+	hold(t, p.endpoint, "widget", "data")
+	p.want(exitTimeout, "delete", "widget", "data", "--timeout", "3s") // the deletion has to be on the disk by then
+	if text := p.want(exitError, "apply", "-f", all); !strings.Contains(text, "widget/data: is being deleted") || !strings.Contains(text, "nothing is written") {
+		t.Errorf("said %q", text)
+	}
+	p.want(exitError, "get", "gadget", "data")
+}
+
 // TestOneRefusedDocumentKeepsTheOthersFromBeingWritten: it is the node that refuses, and only the last.
 func TestOneRefusedDocumentKeepsTheOthersFromBeingWritten(t *testing.T) {
 	p := newPerson(t, "unix://"+startRuntime(t))
 	p.want(exitOK, "apply", "-f", p.file("held.yaml", mountDocument("held", "/dev/vda")))
-	hold(t, p.endpoint, "held")
+	hold(t, p.endpoint, "mount", "held")
 	p.want(exitTimeout, "delete", "mount", "held", "--timeout", "100ms")
 	text := p.want(exitError, "apply", "-f", p.file("all.yaml", mountDocument("new", "/dev/vdb")+"---\n"+mountDocument("held", "/dev/vdc")))
 	if !strings.Contains(text, "mountpoint/held: is being deleted") || !strings.Contains(text, "nothing is written: 1 resource of 2 cannot be") {
@@ -202,7 +240,7 @@ func TestWhyFollowsTheChain(t *testing.T) {
 	p.write("runtime", "auditrecords", "000000000001", nil, &machinepb.AuditRecord{
 		Outcome: "Committed", Verb: "update", Type: "MountPoints.storage.cosi.dev", Id: "data", Who: &machinepb.AuditRecord_Who{Name: "ann", Role: "operator"},
 	})
-	hold(t, p.endpoint, "data")
+	hold(t, p.endpoint, "mount", "data")
 	why("mount/data")
 	why("mountstatus/data")
 	p.write("", "mount", "logs", map[string]string{provenance: "userdata/fw_cfg@0123456789ab"}, &storagepb.MountPoint{Source: "tmpfs", Target: "/var/logs", Fstype: "tmpfs"})
