@@ -25,6 +25,7 @@ const (
 type keeper struct {
 	file     string
 	identity *node.Identity
+	outside  *outside
 	*vmtest.Node
 }
 
@@ -58,7 +59,7 @@ func (k *keeper) has(t *testing.T, id string) bool {
 // the file system is damaged, and somebody resets it.
 func TestState(t *testing.T) {
 	vmtest.Host(t)
-	k := &keeper{file: vmtest.SystemDisk(t, "test", 2*gib), identity: vmtest.Identity(t)}
+	k := &keeper{file: vmtest.SystemDisk(t, "test", 2*gib), identity: vmtest.Identity(t), outside: buildOutside(t)}
 
 	k.boot(t)
 	if s := k.state(t); !s.GetDurable() || s.GetDevice() != "/dev/vda5" {
@@ -113,7 +114,8 @@ func (k *keeper) damagedAndReset(t *testing.T) {
 		t.Errorf("a write to config: %v; want that it is refused, and what to do", err)
 	}
 	from := k.Console.Position()
-	k.Apply(t, "metadata: {type: StateResets.machine.cosi.dev, id: a}\nspec: {confirm: cosi, reason: test}\n")
+	k.outside.connect(t, k.Node)
+	k.outside.cosictl(t, "reset", "state", "--confirm", "cosi", "--reason", "test")
 	k.Expect(t, from, `the state is formatted at the next boot: test`)
 	k.Expect(t, from, `reboot: Restarting system`)
 	k.Ready(t)

@@ -39,6 +39,8 @@ type Options struct {
 
 	// Documents are handed in as user data, behind those that let the test in.
 	Documents string
+	// UserData is a file that is handed in instead of all that.
+	UserData string
 	// NoUserData hands in nothing: nobody can talk to the node then, unless it finds Identity's user data elsewhere.
 	NoUserData bool
 	// Identity is the node's; nil makes one.
@@ -136,11 +138,14 @@ func Identity(t testing.TB) *node.Identity {
 	return id
 }
 
-// userData writes the node's user data into dir, and returns the file.
+// userData writes the node's user data into dir, unless there is a file of it, and returns the file.
 func (n *Node) userData(t testing.TB, dir string, o Options) string {
 	t.Helper()
 	if o.NoUserData {
 		return ""
+	}
+	if o.UserData != "" {
+		return o.UserData
 	}
 	data, err := n.Identity.UserData()
 	if err != nil {
