@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cosi-os/cosi/tools/client"
 	"github.com/cosi-os/cosi/tools/pki"
@@ -76,10 +77,10 @@ func (g *gate) start() {
 var apiOn = regexp.MustCompile(`API on port (\d+)`)
 
 // address is where the node serves the network, once it does.
-func (g *gate) address(p *person) string {
+func (g *gate) address() string {
 	g.t.Helper()
 	var found []string
-	p.eventually(func() bool { found = apiOn.FindStringSubmatch(g.console.String()); return found != nil })
+	g.until("it serves the network", func() bool { found = apiOn.FindStringSubmatch(g.console.String()); return found != nil })
 	return net.JoinHostPort("127.0.0.1", found[1])
 }
 
@@ -87,8 +88,20 @@ func (g *gate) address(p *person) string {
 func (g *gate) local(p *person) *person {
 	local := *p
 	local.endpoint = "unix://" + g.socket
-	p.eventually(func() bool { return local.run("get", "machine", "machine") == exitOK })
+	g.until("it is ready", func() bool {
+		return local.run("get", "machine", "machine") == exitOK && strings.Contains(local.out.String(), "true")
+	})
 	return &local
+}
+
+// until waits, on a busy machine too.
+func (g *gate) until(what string, is func() bool) {
+	g.t.Helper()
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(25 * time.Millisecond) {
+		if time.Now().After(end) {
+			g.t.Fatalf("still not so: %s", what)
+		}
+	}
 }
 
 // TestResetStateGivesUpWhatWasWritten: not that of another node, and only when the node is named.
@@ -140,7 +153,7 @@ func TestRenewBeforeAndAfterExpiry(t *testing.T) {
 	local.want(exitOK, "apply", "-f", userData)
 	p.now = present
 
-	context := []string{"context", "add", "lab1", "--endpoint", g.address(p), "--client", "me", "--dir", dir}
+	context := []string{"context", "add", "lab1", "--endpoint", g.address(), "--client", "me", "--dir", dir}
 	p.want(exitOK, context...)
 	refused := func(why string) {
 		t.Helper()
@@ -169,12 +182,12 @@ func TestRenewBeforeAndAfterExpiry(t *testing.T) {
 		t.Errorf("said %q", text)
 	}
 	p.want(exitOK, "get", "machine")
-	before := servedBy(t, g.address(p))
+	before := servedBy(t, g.address())
 
 	// And before it expires: the CA, the client and the node.
 	p.want(exitOK, "gen", "renew", "--apply", "--dir", dir)
 	p.want(exitOK, "get", "machine")
-	if after := servedBy(t, g.address(p)); after == before {
+	if after := servedBy(t, g.address()); after == before {
 		t.Error("the node serves with the certificate that it had")
 	}
 	certificates := p.want(exitOK, "get", "certs", "node", "-o", "yaml")
