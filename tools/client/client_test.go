@@ -147,15 +147,20 @@ func TestAnExpiredNodeIsKnownByItsKeyAlone(t *testing.T) {
 	stranger, err := me.maker().Node(l.ca, "node1")
 	stranger = pair(t, stranger, err)
 	for _, test := range []struct {
+		name string
 		key  *pki.Pair
 		want string
-	}{{nil, "the node's certificate has expired (cosictl gen renew --apply)"}, {stranger, "the node's certificate has expired"}, {l.node, ""}} {
+	}{
+		{"none", nil, "the node's certificate has expired (cosictl gen renew --apply)"},
+		{"a stranger's", stranger, "the node's certificate has expired"},
+		{"the node's", l.node, ""},
+	} {
 		c := me.context(t)
 		if test.key != nil {
 			c.ServingKey = pki.KeyFingerprint(test.key.Certificate)
 		}
 		if err := call(t, c); test.want == "" && Code(err) != codes.Unimplemented || test.want != "" && !strings.Contains(err.Error(), test.want) {
-			t.Errorf("with the key of %v: %v; want %q", test.key, err, test.want)
+			t.Errorf("with %s key: %v; want %q", test.name, err, test.want)
 		}
 	}
 	fresh := newLab(t)
