@@ -66,8 +66,10 @@ lint: ## Check formatting, vet, import rules, generated code
 	@$(GO) test -count=1 ./hack/deps
 	@$(GO) run ./hack/generate && git diff --exit-code --stat -- api
 
-generate: ## Generate Go code from api/**/*.proto
+generate: ## Generate Go code from api/**/*.proto, and eBPF objects from plugins/**/*.bpf.c
+	@hack/setup generate
 	@$(GO) run ./hack/generate
+	@$(GO) generate ./plugins/...
 
 clean: ## Remove what the other targets made
 	rm -rf $(BUILD)

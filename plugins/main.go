@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	blockevents "github.com/cosi-os/cosi/plugins/block-events"
 	"github.com/cosi-os/cosi/plugins/mount"
 	"github.com/cosi-os/cosi/plugins/network"
 	"github.com/cosi-os/cosi/plugins/power"
@@ -21,10 +22,11 @@ import (
 // plugins are constructors: nothing of a plugin begins to exist before it is chosen.
 func plugins() map[string]func() sdk.Plugin {
 	return map[string]func() sdk.Plugin{
-		"mount":    mount.Plugin,
-		"network":  network.Plugin,
-		"power":    power.Plugin,
-		"userdata": userdata.Plugin,
+		"block-events": blockevents.Plugin,
+		"mount":        mount.Plugin,
+		"network":      network.Plugin,
+		"power":        power.Plugin,
+		"userdata":     userdata.Plugin,
 	}
 }
 

@@ -171,6 +171,9 @@ func (n *Node) end(t testing.TB) {
 	}
 }
 
+// Slower is how much longer things take here than on hardware, roughly.
+func (n *Node) Slower() time.Duration { return n.host.Slower() }
+
 // Patience returns a context that ends when something that takes d on hardware takes too long here.
 func (n *Node) Patience(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d*n.host.Slower())

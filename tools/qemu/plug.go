@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Plug puts a disk into a running VM: into one of its HotplugPorts ("port0"…), or as a USB stick into
-// "usb".
+// Plug puts a disk into a running VM: into one of its HotplugPorts ("port0"…), as a USB stick into "usb", or as a SCSI disk into
+// "scsi", a SCSI controller of that id.
 func (vm *VM) Plug(ctx context.Context, d Disk, port string) error {
 	backend := map[string]any{
 		"node-name": d.ID + "-drive", "driver": d.Format,
@@ -20,8 +20,11 @@ func (vm *VM) Plug(ctx context.Context, d Disk, port string) error {
 		return fmt.Errorf("disk %q: %w", d.ID, err)
 	}
 	device := map[string]any{"driver": "virtio-blk-pci", "id": d.ID, "drive": d.ID + "-drive", "bus": port, "serial": d.ID}
-	if strings.HasPrefix(port, "usb") {
+	switch {
+	case strings.HasPrefix(port, "usb"):
 		device["driver"], device["bus"] = "usb-storage", port+".0"
+	case strings.HasPrefix(port, "scsi"):
+		device["driver"], device["bus"] = "scsi-hd", port+".0"
 	}
 	if err := vm.Monitor.Execute(ctx, "device_add", device, nil); err != nil {
 		return fmt.Errorf("disk %q: %w", d.ID, errors.Join(err, vm.removeBackend(ctx, d.ID)))

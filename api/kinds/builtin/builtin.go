@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
 	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
@@ -29,11 +30,14 @@ func load() (*kinds.Set, error) {
 	files := &protoregistry.Files{}
 	for _, file := range []protoreflect.FileDescriptor{
 		metapb.File_cosi_resource_meta_meta_proto,
+		eventspb.File_cosi_events_v1alpha1_block_proto,
+		eventspb.File_cosi_events_v1alpha1_generator_proto,
 		machinepb.File_cosi_machine_v1alpha1_access_proto,
 		machinepb.File_cosi_machine_v1alpha1_machine_proto,
 		networkpb.File_cosi_network_v1alpha1_network_proto,
 		powerpb.File_cosi_power_v1alpha1_power_proto,
 		servicepb.File_cosi_service_v1alpha1_service_proto,
+		storagepb.File_cosi_storage_v1alpha1_disk_proto,
 		storagepb.File_cosi_storage_v1alpha1_mount_proto,
 		testpb.File_cosi_test_v1alpha1_probe_proto,
 	} {

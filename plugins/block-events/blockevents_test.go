@@ -1,0 +1,237 @@
+package blockevents
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
+	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
+	"github.com/cosi-os/cosi/engine/runtime/plugintest"
+	"github.com/cosi-os/cosi/plugins/internal/doorbell"
+	"github.com/cosi-os/cosi/sdk"
+)
+
+// kernel is hardware: a /sys of files, and a doorbell.
+type kernel struct {
+	t     *testing.T
+	sys   string
+	notes chan note
+	lost  chan uint64
+}
+
+func newKernel(t *testing.T) *kernel {
+	t.Helper()
+	k := &kernel{t, t.TempDir(), make(chan note), make(chan uint64)}
+	if err := os.MkdirAll(filepath.Join(k.sys, "class", "block"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// plug makes a device with attributes, by their names below its directory.
+func (k *kernel) plug(path string, attributes map[string]string) {
+	k.t.Helper()
+	dir := filepath.Join(k.sys, "devices", path)
+	for name, text := range attributes {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			k.t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			k.t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(dir, filepath.Join(k.sys, "class", "block", filepath.Base(path))); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+func (k *kernel) unplug(path string) {
+	k.t.Helper()
+	if err := os.Remove(filepath.Join(k.sys, "class", "block", filepath.Base(path))); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+func (k *kernel) Listen(ctx context.Context, hear func(note), lost func(uint64)) error {
+	for {
+		select {
+		case n := <-k.notes:
+			hear(n)
+		case n := <-k.lost:
+			lost(n)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (*kernel) Close() error { return nil }
+
+// start runs the plugin on k, until the test or end ends it.
+func (k *kernel) start(r *plugintest.Runtime) (end func()) {
+	k.t.Setenv(sdk.EnvEndpoint, r.Endpoint)
+	ctx, cancel := context.WithCancel(k.t.Context())
+	done := make(chan struct{})
+	bell := &doorbell.Bell[note]{Sources: []doorbell.Source[note]{{Mode: doorbell.Fentry, Open: func() (doorbell.Listener[note], error) { return k, nil }}}}
+	go func() {
+		defer close(done)
+		_ = sdk.Run(ctx, plugin(&generator{bell: bell, sys: k.sys, failures: map[device]uint64{}}))
+	}()
+	end = func() { cancel(); <-done }
+	k.t.Cleanup(end)
+	r.WaitReady()
+	return end
+}
+
+// vdb is a virtio disk with a partition.
+func (k *kernel) plugVdb() {
+	k.plug("pci0000:00/virtio2/block/vdb", map[string]string{
+		"dev": "254:16\n", "uevent": "MAJOR=254\nMINOR=16\nDEVNAME=vdb\nDEVTYPE=disk\n", "size": "131072\n", "ro": "0\n", "removable": "0\n", "serial": "data",
+		"diskseq": "9\n", "queue/logical_block_size": "512\n", "queue/physical_block_size": "4096\n", "queue/rotational": "1\n",
+	})
+	k.plug("pci0000:00/virtio2/block/vdb/vdb1", map[string]string{
+		"dev": "254:17\n", "uevent": "MAJOR=254\nMINOR=17\nDEVNAME=vdb1\nDEVTYPE=partition\nPARTN=1\nPARTNAME=data part\nPARTUUID=0b1c\n",
+		"partition": "1\n", "start": "2048\n", "size": "4096\n", "ro": "1\n",
+	})
+}
+
+func TestDevicesAndEvents(t *testing.T) {
+	k := newKernel(t)
+	r := plugintest.Start(t, declared)
+	end := k.start(r)
+	disk, partition, event, status := &storagepb.Disk{}, &storagepb.Partition{}, &eventspb.BlockEvent{}, &eventspb.GeneratorStatus{}
+
+	k.plugVdb()
+	k.notes <- note{at: 7, what: added, device: device{254, 16}, name: "vdb"}
+	k.notes <- note{at: 8, what: added, device: device{254, 17}, name: "vdb1", partition: true}
+	r.Wait("both events are there", func() bool { return r.Get(id(2), event) != nil })
+	if r.Get("vdb", disk) == nil || disk.GetDevice() != "/dev/vdb" || disk.GetSize() != 64<<20 || disk.GetTransport() != "virtio" || disk.GetSerial() != "data" ||
+		disk.GetPhysicalBlockSize() != 4096 || !disk.GetRotational() || disk.GetReadOnly() || disk.GetDiskseq() != 9 || disk.GetSysPath() != "/devices/pci0000:00/virtio2/block/vdb" {
+		t.Errorf("disk %v", disk)
+	}
+	if r.Get("vdb1", partition) == nil || partition.GetDisk() != "vdb" || partition.GetNumber() != 1 || partition.GetStart() != 1<<20 || partition.GetSize() != 2<<20 ||
+		!partition.GetReadOnly() || partition.GetLabel() != "data part" || partition.GetUuid() != "0b1c" {
+		t.Errorf("partition %v", partition)
+	}
+	if event.GetAction() != "Added" || event.GetDevice() != "vdb1" || event.GetDeviceType() != "partition" || event.GetBoottimeNs() != 8 || event.GetMinor() != 17 || event.GetTime() == nil {
+		t.Errorf("event %v", event)
+	}
+
+	k.notes <- note{at: 9, what: ioError, device: device{254, 16}, name: "vdb", sector: 80, status: 10}
+	r.Wait("the disk has an error", func() bool { return r.Get("vdb", disk) != nil && disk.GetIoErrors() == 1 })
+	r.Wait("the event says which", func() bool { return r.Get(id(3), event) != nil && event.GetMessage() == "I/O error, sector 80" })
+
+	k.unplug("vdb1")
+	k.unplug("vdb")
+	k.notes <- note{at: 10, what: removed, device: device{254, 16}, name: "vdb"}
+	r.Wait("it is gone", func() bool {
+		return r.Get("vdb", disk) == nil && r.Get("vdb1", partition) == nil && r.Get(id(4), event) != nil
+	})
+
+	k.lost <- 3
+	r.Wait("the loss is an event", func() bool { return r.Get(id(5), event) != nil && event.GetAction() == "Resynchronised" })
+	r.Wait("and counted", func() bool {
+		return r.Get(name, status) != nil && status.GetLost() == 3 && status.GetMode() == "fentry" && status.GetRings() == 4
+	})
+
+	end()
+	k.plugVdb()
+	k.start(r)
+	r.Wait("what came meanwhile is there", func() bool { return r.Get("vdb", disk) != nil })
+	r.Wait("and it is said that events may be missing", func() bool { return r.Get(id(6), event) != nil && event.GetAction() == "Resynchronised" })
+	if disk.GetIoErrors() != 0 {
+		t.Errorf("the next disk of the number has %d errors", disk.GetIoErrors())
+	}
+}
+
+func TestOnlyTheLastEventsAreKept(t *testing.T) {
+	k := newKernel(t)
+	r := plugintest.Start(t, declared)
+	k.start(r)
+	event := &eventspb.BlockEvent{}
+	const more = 20
+	for n := range kept + more {
+		k.notes <- note{at: time.Duration(n), what: changed, device: device{1, uint32(n)}, name: fmt.Sprintf("ram%d", n)}
+	}
+	r.Wait("the last is there", func() bool { return r.Get(id(kept+more), event) != nil })
+	r.Wait("the first are gone", func() bool { return r.Get(id(more), event) == nil })
+	if r.Get(id(more+1), event) == nil {
+		t.Errorf("fewer than %d are kept", kept)
+	}
+}
+
+func TestSerialAndTransport(t *testing.T) {
+	for _, tc := range []struct {
+		path              string
+		attributes        map[string]string
+		transport, serial string
+	}{
+		{"pci0/ata1/host0/target0:0:0/0:0:0:0/block/sda", map[string]string{"device/vpd_pg80": "\x00\x80\x00\x06AB 12 "}, "ata", "AB 12"},
+		{"pci0/virtio1/host2/target2:0:0/2:0:0:0/block/sdb", map[string]string{"device/vpd_pg80": "\x00\x80\x00"}, "scsi", ""},
+		{"pci0/usb1/1-1/1-1:1.0/host3/target3/3:0:0:0/block/sdc", map[string]string{"../../../../../../serial": "stick 7\n"}, "usb", "stick 7"},
+		{"pci0/nvme/nvme0/nvme0n1", map[string]string{"device/serial": "S4\x00\x00"}, "nvme", "S4"},
+		{"virtual/block/loop0", nil, "loop", ""},
+	} {
+		k := newKernel(t)
+		name := filepath.Base(tc.path)
+		k.plug(tc.path, map[string]string{"dev": "8:0\n", "uevent": "DEVNAME=" + name + "\n"})
+		for file, text := range tc.attributes {
+			file = filepath.Join(k.sys, "devices", tc.path, file)
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w, err := look(k.sys)
+		if d := w.disks[name]; err != nil || d.GetTransport() != tc.transport || d.GetSerial() != tc.serial {
+			t.Errorf("%s: %v, %v; want transport %q, serial %q", tc.path, d, err, tc.transport, tc.serial)
+		}
+	}
+}
+
+// The kernel of this machine has disks, too: each is found with a size of its own.
+func TestLookAtThisMachine(t *testing.T) {
+	entries, err := os.ReadDir("/sys/class/block")
+	if err != nil || len(entries) == 0 {
+		t.Skip("this machine shows no block device in /sys/class/block")
+	}
+	w, err := look("/sys")
+	if err != nil || len(w.disks) == 0 || len(w.disks)+len(w.partitions) != len(entries) {
+		t.Errorf("look = %d disks and %d partitions, %v; want %d devices", len(w.disks), len(w.partitions), err, len(entries))
+	}
+}
+
+func TestMerge(t *testing.T) {
+	event := func(action, device string) *eventspb.BlockEvent {
+		return &eventspb.BlockEvent{Action: action, Device: device}
+	}
+	var storm []*eventspb.BlockEvent
+	for range 50 {
+		storm = append(storm, event("Added", "loop0"), event("Removed", "loop0"), event("Added", "loop1"))
+	}
+	left, merged := merge(storm, 3)
+	if len(left) != 3 || merged != 147 {
+		t.Fatalf("merge left %d events, merged %d; want 3, 147", len(left), merged)
+	}
+	var rings uint64
+	for _, e := range left {
+		rings += max(e.GetCount(), 1)
+	}
+	if rings != 150 || left[2].GetDevice() != "loop1" || left[1].GetAction() != "Removed" {
+		t.Errorf("%v stand for %d rings; want 150, in their order", left, rings)
+	}
+	if left, merged := merge([]*eventspb.BlockEvent{event("Added", "a"), event("Removed", "a"), event("Added", "b")}, 2); len(left) != 2 || merged != 1 || left[0].GetAction() != "Removed" || left[0].GetCount() != 2 {
+		t.Errorf("merge = %v, %d; want the last of each device", left, merged)
+	}
+	few := []*eventspb.BlockEvent{event("Added", "a"), event("Added", "a")}
+	if left, merged := merge(few, 2); len(left) != 2 || merged != 0 {
+		t.Errorf("merge = %v, %d; want no merge without need", left, merged)
+	}
+}

@@ -1,0 +1,87 @@
+package blockevents
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/plugins/internal/doorbell"
+	"github.com/cosi-os/cosi/plugins/internal/uevent"
+)
+
+// failed is how requests that failed are seen in each mode that has eBPF.
+var failed = doorbell.Attachment{Program: "failed", Function: "block_rq_error", Optional: true}
+
+// sources are the ways to hear, the best first.
+func sources() []doorbell.Source[note] {
+	functions := []string{"device_add", "device_del", "disk_uevent", "set_capacity_and_notify", "set_disk_ro"}
+	fentry, kprobe := []doorbell.Attachment{failed}, []doorbell.Attachment{failed}
+	for _, f := range functions {
+		fentry = append(fentry, doorbell.Attachment{Program: "fexit_" + f})
+		kprobe = append(kprobe, doorbell.Attachment{Program: "kretprobe_" + f, Function: f, Return: true}, doorbell.Attachment{Program: "kprobe_" + f, Function: f})
+	}
+	return []doorbell.Source[note]{
+		{Mode: doorbell.Fentry, Open: doorbell.Probe[note]{Load: loadProbe, Attach: fentry, Decode: decode}.Open},
+		{Mode: doorbell.Kprobe, Open: doorbell.Probe[note]{Load: loadProbe, Attach: kprobe, Decode: decode}.Open},
+		{Mode: doorbell.Netlink, Open: func() (doorbell.Listener[note], error) { return uevents{}, nil }},
+	}
+}
+
+// uevents hears by the kernel's device events.
+type uevents struct{}
+
+func (uevents) Close() error { return nil }
+
+func (uevents) Listen(ctx context.Context, hear func(note), lost func(uint64)) error {
+	return uevent.Watch(ctx, func(e uevent.Event) {
+		if e.Action == uevent.Lost {
+			lost(1) // at least
+			return
+		}
+		if n, ok := fromUevent(e, boottime()); ok {
+			hear(n)
+		}
+	})
+}
+
+// fromUevent reads a device event; ok is false for what is of no block device, or nothing that we know.
+func fromUevent(e uevent.Event, at time.Duration) (note, bool) {
+	if e.Variables["SUBSYSTEM"] != "block" || e.Variables["DEVNAME"] == "" {
+		return note{}, false
+	}
+	n := note{at: at, name: e.Variables["DEVNAME"], partition: e.Variables["DEVTYPE"] == "partition"}
+	for key, number := range map[string]*uint32{"MAJOR": &n.device.major, "MINOR": &n.device.minor} {
+		value, err := strconv.ParseUint(e.Variables[key], 10, 32)
+		if err != nil {
+			return note{}, false
+		}
+		*number = uint32(value)
+	}
+	switch e.Action {
+	case "add":
+		n.what = added
+	case "remove":
+		n.what = removed
+	case "change":
+		n.what = changed
+		if e.Variables["RESIZE"] != "" {
+			n.what = resized
+		} else if e.Variables["DISK_RO"] != "" {
+			n.what = readOnly
+		}
+	default:
+		return note{}, false
+	}
+	return n, true
+}
+
+// boottime is CLOCK_BOOTTIME, which probes stamp their notes with.
+func boottime() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		panic(err) // every kernel since 2.6.39 has it
+	}
+	return time.Duration(now.Nano())
+}

@@ -1,0 +1,128 @@
+package doorbell
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+)
+
+// line is a listener that says what the test puts into it.
+type line struct {
+	notes  chan int
+	lost   chan uint64
+	closed bool
+}
+
+func (l *line) Listen(ctx context.Context, hear func(int), lost func(uint64)) error {
+	for {
+		select {
+		case n, open := <-l.notes:
+			if !open {
+				return errors.New("cut off")
+			}
+			hear(n)
+		case n := <-l.lost:
+			lost(n)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (l *line) Close() error {
+	l.closed = true
+	return nil
+}
+
+func refuses(mode Mode) Source[int] {
+	return Source[int]{mode, func() (Listener[int], error) { return nil, errors.New("not permitted") }}
+}
+
+// watch runs b until the test ends; the channel says when it is woken.
+func watch(t *testing.T, b *Bell[int]) (woken <-chan struct{}, end func() error) {
+	t.Helper()
+	wakes := make(chan struct{}, 10*most)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.Watch(ctx, func() { wakes <- struct{}{} }) }()
+	return wakes, func() error { cancel(); return <-done }
+}
+
+func TestTheFirstSourceThatOpensIsHeard(t *testing.T) {
+	l := &line{notes: make(chan int), lost: make(chan uint64)}
+	b := &Bell[int]{Sources: []Source[int]{refuses(Fentry), refuses(Kprobe), {Netlink, func() (Listener[int], error) { return l, nil }}, refuses(Poll)}}
+	woken, end := watch(t, b)
+	<-woken
+	if notes, behind := b.Take(); len(notes) != 0 || !behind {
+		t.Errorf("Take() = %v, %v; want that everything is looked at in the beginning", notes, behind)
+	}
+	for n := range 3 {
+		l.notes <- n
+		<-woken
+	}
+	l.lost <- 5
+	<-woken
+	notes, behind := b.Take()
+	if !slices.Equal(notes, []int{0, 1, 2}) || !behind {
+		t.Errorf("Take() = %v, %v; want 0, 1, 2 and that some were lost", notes, behind)
+	}
+	b.PutBack(notes, false)
+	l.notes <- 3
+	<-woken
+	if notes, behind := b.Take(); !slices.Equal(notes, []int{0, 1, 2, 3}) || behind {
+		t.Errorf("Take() after PutBack = %v, %v; want the old notes before the new", notes, behind)
+	}
+	s := b.Status()
+	if s.GetMode() != "netlink" || s.GetRings() != 4 || s.GetLost() != 5 || s.GetResynchronisations() != 1 || s.GetSince() == nil || len(s.GetUnavailable()) != 2 {
+		t.Errorf("Status() = %v", s)
+	}
+	if u := s.GetUnavailable()[0]; u.GetMode() != "fentry" || u.GetWhy() != "not permitted" {
+		t.Errorf("the first that is unavailable: %v", u)
+	}
+	if err := end(); err != nil || !l.closed {
+		t.Errorf("Watch = %v, closed %v; want an end in order", err, l.closed)
+	}
+}
+
+func TestNothingOpens(t *testing.T) {
+	b := &Bell[int]{Sources: []Source[int]{refuses(Fentry), refuses(Netlink)}}
+	_, end := watch(t, b)
+	err := end()
+	if err == nil || err.Error() != "fentry: not permitted\nnetlink: not permitted" {
+		t.Errorf("Watch = %v; want each reason", err)
+	}
+	if s := b.Status(); s.GetMode() != "none" || s.GetMessage() == "" {
+		t.Errorf("Status() = %v; want that nothing is heard", s)
+	}
+}
+
+func TestASourceThatIsCutOffIsAnError(t *testing.T) {
+	l := &line{notes: make(chan int)}
+	b := &Bell[int]{Sources: []Source[int]{{Netlink, func() (Listener[int], error) { return l, nil }}}}
+	close(l.notes)
+	if err := b.Watch(t.Context(), func() {}); err == nil || err.Error() != "cut off" || !l.closed {
+		t.Errorf("Watch = %v, closed %v; want the listener's error, for the SDK to begin again", err, l.closed)
+	}
+}
+
+func TestAGeneratorThatIsTooSlowLooksAtEverything(t *testing.T) {
+	l := &line{notes: make(chan int)}
+	b := &Bell[int]{Sources: []Source[int]{{Netlink, func() (Listener[int], error) { return l, nil }}}}
+	woken, end := watch(t, b)
+	<-woken
+	b.Take()
+	for n := range most + 7 {
+		l.notes <- n
+		<-woken
+	}
+	if notes, behind := b.Take(); len(notes) != most || !behind {
+		t.Errorf("Take() = %d notes, %v; want %d, and that more were lost", len(notes), behind, most)
+	}
+	if s := b.Status(); s.GetRings() != most+7 || s.GetLost() != 7 || s.GetResynchronisations() != 1 {
+		t.Errorf("Status() = %v; want 7 lost, in one go", s)
+	}
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,144 @@
+package doorbell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+)
+
+// Attachment is a program of a probe and where it goes, by the mode.
+type Attachment struct {
+	Program string
+	// Function is what a kprobe or kretprobe is set on; a program for fentry, fexit or a raw tracepoint says it itself.
+	Function string
+	Return   bool // a kretprobe
+	// Optional: a kernel without the function is heard without it.
+	Optional bool
+}
+
+// Probe is an eBPF object that includes doorbell.h, not yet loaded.
+type Probe[N any] struct {
+	Load   func() (*ebpf.CollectionSpec, error)
+	Attach []Attachment
+	// Decode reads what a program wrote; ok is false for what it does not know.
+	Decode func(note []byte) (n N, ok bool)
+}
+
+// Open loads the programs that are attached, and no others. What reading the kernel's types took is given back afterwards.
+func (p Probe[N]) Open() (Listener[N], error) {
+	defer debug.FreeOSMemory()
+	spec, err := p.Load()
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[string]bool{}
+	for _, a := range p.Attach {
+		wanted[a.Program] = true
+	}
+	for name := range spec.Programs {
+		if !wanted[name] {
+			delete(spec.Programs, name)
+		}
+	}
+	collection, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, err
+	}
+	defer collection.Close() // links and the reader hold what they need
+	l := &probeListener[N]{decode: p.Decode, dropped: collection.DetachMap("dropped")}
+	for _, a := range p.Attach {
+		attached, err := attach(a, collection.Programs[a.Program])
+		if err != nil && a.Optional && errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", a.Program, err), l.Close())
+		}
+		l.links = append(l.links, attached)
+	}
+	if l.reader, err = ringbuf.NewReader(collection.Maps["notes"]); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func attach(a Attachment, program *ebpf.Program) (link.Link, error) {
+	switch program.Type() {
+	case ebpf.Tracing:
+		return link.AttachTracing(link.TracingOptions{Program: program})
+	case ebpf.RawTracepoint:
+		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: a.Function, Program: program})
+	case ebpf.Kprobe:
+		if a.Return {
+			return link.Kretprobe(a.Function, program, nil)
+		}
+		return link.Kprobe(a.Function, program, nil)
+	}
+	return nil, fmt.Errorf("programs of type %v are not attached", program.Type())
+}
+
+// probeListener is a probe at work.
+type probeListener[N any] struct {
+	links   []link.Link
+	reader  *ringbuf.Reader
+	dropped *ebpf.Map
+	decode  func([]byte) (N, bool)
+
+	seen uint64 // of dropped
+}
+
+// Listen sleeps in the kernel while nothing rings.
+func (l *probeListener[N]) Listen(ctx context.Context, hear func(N), lost func(uint64)) error {
+	stop := context.AfterFunc(ctx, func() { l.reader.Close() })
+	defer stop()
+	var record ringbuf.Record
+	for {
+		err := l.reader.ReadInto(&record)
+		if errors.Is(err, ringbuf.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("ring buffer: %w", err)
+		}
+		if n, ok := l.decode(record.RawSample); ok {
+			hear(n)
+		}
+		// A buffer that was full has been read by now: what was dropped is counted at the latest when it is empty again.
+		if record.Remaining > 0 {
+			continue
+		}
+		if err := l.count(lost); err != nil {
+			return err
+		}
+	}
+}
+
+func (l *probeListener[N]) count(lost func(uint64)) error {
+	var dropped uint64
+	if err := l.dropped.Lookup(uint32(0), &dropped); err != nil {
+		return fmt.Errorf("count of dropped notes: %w", err)
+	}
+	if dropped > l.seen {
+		lost(dropped - l.seen)
+		l.seen = dropped
+	}
+	return nil
+}
+
+// Close detaches the programs.
+func (l *probeListener[N]) Close() error {
+	var errs []error
+	for _, attached := range l.links {
+		errs = append(errs, attached.Close())
+	}
+	if l.reader != nil {
+		errs = append(errs, l.reader.Close())
+	}
+	return errors.Join(append(errs, l.dropped.Close())...)
+}
