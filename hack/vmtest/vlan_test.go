@@ -1,6 +1,7 @@
 package vmtest_test
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"net"
 	"os"
@@ -17,7 +18,8 @@ import (
 // vlan is the only one that the cable carries.
 const vlan = 7
 
-// Without a DHCP server: address and VLAN from a document on the EFI system partition of a flashed image.
+// Without a DHCP server: address and VLAN from a document on the EFI system partition of a flashed image. The firmware has said that Secure
+// Boot is off: without its word the document would be left alone.
 func TestStaticFromTheSystemPartition(t *testing.T) {
 	id, dir, cable := vmtest.Identity(t), t.TempDir(), newCable(t)
 	data, err := id.UserData()
@@ -53,14 +55,16 @@ spec: {servers: [10.0.2.3], search: [lan.example]}
 	n.PressPower(t)
 }
 
-// The same from the kernel's arguments, as dracut writes them.
+// The same from the kernel's arguments, as dracut writes them, with a document among them.
 func TestStaticFromTheKernelArguments(t *testing.T) {
 	cable := newCable(t)
 	n := vmtest.Start(t, vmtest.Options{
 		Boot: node.Kernel, Backend: cable.backend(), Extra: cable.arguments(),
-		CommandLine: "vlan=eth0.7:eth0 ip=10.0.2.15::10.0.2.2:255.255.255.0::eth0.7:none nameserver=10.0.2.3",
+		CommandLine: "vlan=eth0.7:eth0 ip=10.0.2.15::10.0.2.2:255.255.255.0::eth0.7:none nameserver=10.0.2.3" +
+			" cosi.userdata=data:;base64," + base64.StdEncoding.EncodeToString([]byte(kept("inline"))),
 	})
 	n.Ready(t)
+	checkSource(t, n, "cmdline", "inline", false)
 	checkStatic(t, n, cable, "eth0.7-10.0.2.15", "eth0.7", "cmdline")
 }
 
