@@ -1,5 +1,6 @@
 // Package gauge is a plugin for tests and the benchmark: asked by a GaugeRequest, it tells how much memory is left, what each process of
-// the node holds alone, and how often it has woken up. It also kills a process by name, which nothing else on a node can.
+// the node holds alone, and how often it has woken up. It also breaks what nothing else on a node can: it kills a process or has it
+// hang, makes a function of PID 1 panic, speaks as the kernel, and opens what the modes of files would keep from it.
 package gauge
 
 import (
@@ -7,6 +8,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -68,8 +70,29 @@ func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.Gauge
 	if err != nil {
 		return err
 	}
-	if r.GetKill() != "" {
-		return kill(all, r.GetKill())
+	switch {
+	case r.GetKill() != "":
+		pid, err := find(all, r.GetKill())
+		if err != nil {
+			return err
+		}
+		return unix.Kill(pid, unix.SIGKILL)
+	case r.GetFreeze() != "":
+		pid, err := find(all, r.GetFreeze())
+		if err != nil {
+			return err
+		}
+		return freeze(pid)
+	case r.GetFault() != "":
+		return fault(1, r.GetFault())
+	case r.GetOpen() != "":
+		f, err := os.Open(r.GetOpen())
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	case r.GetKernelMessage() != "":
+		return os.WriteFile("/dev/kmsg", []byte(r.GetKernelMessage()), 0)
 	}
 	st.Processes = all
 	st.MemTotal, st.MemAvailable, err = g.memory()
@@ -110,11 +133,11 @@ func byPID(all []*testpb.GaugeRequestStatus_Process) map[uint32]*testpb.GaugeReq
 	return processes
 }
 
-func kill(all []*testpb.GaugeRequestStatus_Process, name string) error {
+func find(all []*testpb.GaugeRequestStatus_Process, name string) (pid int, err error) {
 	for _, p := range all {
 		if p.GetName() == name {
-			return unix.Kill(int(p.GetPid()), unix.SIGKILL)
+			return int(p.GetPid()), nil
 		}
 	}
-	return fmt.Errorf("there is no process %q", name)
+	return 0, fmt.Errorf("there is no process %q", name)
 }

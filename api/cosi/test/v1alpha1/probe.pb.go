@@ -272,13 +272,21 @@ func (x *ProbeRequestStatus) GetPid() uint32 {
 	return 0
 }
 
-// GaugeRequest has the plugin "gauge" measure the machine once for each version, after it has killed a process if it is told to.
+// GaugeRequest has the plugin "gauge" measure the machine once for each version, or do one thing that nothing else on a node can.
 type GaugeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name of a plugin, or "runtime": it gets SIGKILL.
 	Kill string `protobuf:"bytes,1,opt,name=kill,proto3" json:"kill,omitempty"`
 	// How long to watch the processes for wake-ups before the measurement, in seconds.
-	Seconds       uint32 `protobuf:"varint,2,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	Seconds uint32 `protobuf:"varint,2,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	// The name of a process, "engine" for PID 1: all its threads are stopped, as a debugger stops them, for good. It hangs.
+	Freeze string `protobuf:"bytes,3,opt,name=freeze,proto3" json:"freeze,omitempty"`
+	// A function of PID 1 by its full name in Go: from now on each call of it dereferences nil.
+	Fault string `protobuf:"bytes,4,opt,name=fault,proto3" json:"fault,omitempty"`
+	// A record for /dev/kmsg, with its level: "<4>text".
+	KernelMessage string `protobuf:"bytes,5,opt,name=kernel_message,json=kernelMessage,proto3" json:"kernel_message,omitempty"`
+	// A file that is opened for reading.
+	Open          string `protobuf:"bytes,6,opt,name=open,proto3" json:"open,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -325,6 +333,34 @@ func (x *GaugeRequest) GetSeconds() uint32 {
 		return x.Seconds
 	}
 	return 0
+}
+
+func (x *GaugeRequest) GetFreeze() string {
+	if x != nil {
+		return x.Freeze
+	}
+	return ""
+}
+
+func (x *GaugeRequest) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *GaugeRequest) GetKernelMessage() string {
+	if x != nil {
+		return x.KernelMessage
+	}
+	return ""
+}
+
+func (x *GaugeRequest) GetOpen() string {
+	if x != nil {
+		return x.Open
+	}
+	return ""
 }
 
 // GaugeRequestStatus is what the plugin "gauge" has measured.
@@ -542,12 +578,19 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x03pid\x18\x05 \x01(\rR\x03pid:\x99\x01\x82\xfb\x18\x94\x01\n" +
 	"\"ProbeRequestStatuses.test.cosi.dev\x12\x12ProbeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x18\n" +
-	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xf0\x01\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xb6\x03\n" +
 	"\fGaugeRequest\x12\x12\n" +
 	"\x04kill\x18\x01 \x01(\tR\x04kill\x12\"\n" +
-	"\aseconds\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\aseconds:\xa7\x01\x82\xfb\x18\xa2\x01\n" +
+	"\aseconds\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\aseconds\x12\x16\n" +
+	"\x06freeze\x18\x03 \x01(\tR\x06freeze\x12\x14\n" +
+	"\x05fault\x18\x04 \x01(\tR\x05fault\x12%\n" +
+	"\x0ekernel_message\x18\x05 \x01(\tR\rkernelMessage\x12\x12\n" +
+	"\x04open\x18\x06 \x01(\tR\x04open:\x84\x02\x82\xfb\x18\xff\x01\n" +
 	"\x1bGaugeRequests.test.cosi.dev\x12\fGaugeRequest\x1a\brequests2\x14\n" +
-	"\x04KILL\x12\f{.spec.kill}\xb2\x06\"GaugeRequestStatuses.test.cosi.dev\xba\x06/Has the plugin gauge measure, or kill a process\"\x89\x05\n" +
+	"\x04KILL\x12\f{.spec.kill}2\x18\n" +
+	"\x06FREEZE\x12\x0e{.spec.freeze}2\x16\n" +
+	"\x05FAULT\x12\r{.spec.fault}2(\n" +
+	"\x0eKERNEL MESSAGE\x12\x16{.spec.kernel_message}\xb2\x06\"GaugeRequestStatuses.test.cosi.dev\xba\x060Has the plugin gauge measure, or break something\"\x89\x05\n" +
 	"\x12GaugeRequestStatus\x12)\n" +
 	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
