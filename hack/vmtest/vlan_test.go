@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,9 @@ import (
 // vlan is the only one that the cable carries.
 const vlan = 7
 
+// mtu is what both ways of describing the network ask for.
+const mtu = 1400
+
 // Without a DHCP server: address and VLAN from a document on the EFI system partition of a flashed image. The firmware has said that Secure
 // Boot is off: without its word the document would be left alone.
 func TestStaticFromTheSystemPartition(t *testing.T) {
@@ -28,7 +32,7 @@ func TestStaticFromTheSystemPartition(t *testing.T) {
 	}
 	data = append(data, `---
 metadata: {type: Links.network.cosi.dev, id: lan}
-spec: {link: {mac: "52:54:00:12:34:56"}, vlan: {name: lan, id: 7}}
+spec: {link: {mac: "52:54:00:12:34:56"}, vlan: {name: lan, id: 7}, mtu: 1400}
 ---
 metadata: {type: Addresses.network.cosi.dev, id: lan}
 spec: {link: {name: lan}, address: 10.0.2.15/24}
@@ -48,7 +52,7 @@ spec: {servers: [10.0.2.3], search: [lan.example]}
 
 	n := vmtest.Start(t, vmtest.Options{File: image, Identity: id, NoUserData: true, Backend: cable.backend(), Extra: cable.arguments()})
 	n.Ready(t)
-	checkStatic(t, n, cable, "lan", "lan", "static")
+	checkStatic(t, n, cable, "lan", "lan", "static", "lan.example")
 	if clients, err := n.Client.List(n.Patience(t, moment), n.Kind(t, "dhcpclients")); err != nil || len(clients) > 0 {
 		t.Errorf("DHCP clients: %v, %v; want none, because the document describes the network", clients, err)
 	}
@@ -60,16 +64,16 @@ func TestStaticFromTheKernelArguments(t *testing.T) {
 	cable := newCable(t)
 	n := vmtest.Start(t, vmtest.Options{
 		Boot: node.Kernel, Backend: cable.backend(), Extra: cable.arguments(),
-		CommandLine: "vlan=eth0.7:eth0 ip=10.0.2.15::10.0.2.2:255.255.255.0::eth0.7:none nameserver=10.0.2.3" +
+		CommandLine: "vlan=eth0.7:eth0 ip=10.0.2.15::10.0.2.2:255.255.255.0::eth0.7:none:1400 nameserver=10.0.2.3" +
 			" cosi.userdata=data:;base64," + base64.StdEncoding.EncodeToString([]byte(kept("inline"))),
 	})
 	n.Ready(t)
 	checkSource(t, n, "cmdline", "inline", false)
-	checkStatic(t, n, cable, "eth0.7-10.0.2.15", "eth0.7", "cmdline")
+	checkStatic(t, n, cable, "eth0.7-10.0.2.15", "eth0.7", "cmdline") // there is no kernel argument for search domains
 }
 
-// checkStatic: the node has the address on the VLAN, and nobody asked for another.
-func checkStatic(t *testing.T, n *vmtest.Node, c *cable, id, link, source string) {
+// checkStatic: the node has the address on the VLAN, with its MTU, name server and search domains, and nobody asked for another.
+func checkStatic(t *testing.T, n *vmtest.Node, c *cable, id, link, source string, search ...string) {
 	t.Helper()
 	var address networkpb.AddressStatus
 	n.Get(t, "addressstatuses", id, &address)
@@ -78,13 +82,13 @@ func checkStatic(t *testing.T, n *vmtest.Node, c *cable, id, link, source string
 	}
 	var status networkpb.LinkStatus
 	n.Get(t, "linkstatuses", link, &status)
-	if status.GetKind() != "vlan" || !status.GetUp() || !status.GetCarrier() {
+	if status.GetKind() != "vlan" || !status.GetUp() || !status.GetCarrier() || status.GetMtu() != mtu {
 		t.Errorf("the link: %v", &status)
 	}
 	var resolver networkpb.ResolverStatus
 	n.Get(t, "resolverstatuses", "node", &resolver)
-	if servers := resolver.GetServers(); len(servers) != 1 || servers[0] != "10.0.2.3" {
-		t.Errorf("the name servers: %v", &resolver)
+	if !slices.Equal(resolver.GetServers(), []string{"10.0.2.3"}) || !slices.Equal(resolver.GetSearch(), search) {
+		t.Errorf("the name servers: %v; want 10.0.2.3, searched in %q", &resolver, search)
 	}
 	if asked := c.dhcp.Load(); asked > 0 {
 		t.Errorf("the node sent %d DHCP messages", asked)
