@@ -1,10 +1,13 @@
 package device
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cosi-os/cosi/api/declaration"
 )
@@ -21,12 +24,15 @@ type Access struct {
 	patterns []string // sorted
 	write    map[string]bool
 	members  map[string][]uint32 // groups of a plugin
+	declared map[string][]declaration.Device
+	filters  map[string]*filter // of processes, once Confine has made them
 }
 
 // NewAccess numbers the patterns of all declarations: the same declarations give the same groups.
 func NewAccess(all []*declaration.Declaration) *Access {
-	a := &Access{write: map[string]bool{}, members: map[string][]uint32{}}
+	a := &Access{write: map[string]bool{}, members: map[string][]uint32{}, declared: map[string][]declaration.Device{}, filters: map[string]*filter{}}
 	for _, d := range all {
+		a.declared[d.Name] = d.Devices
 		for _, device := range d.Devices {
 			a.patterns = append(a.patterns, device.Path)
 			a.write[device.Path] = a.write[device.Path] || device.Write
@@ -87,18 +93,75 @@ func (a *Access) of(node string) (gid uint32, mode os.FileMode, ok bool) {
 	return 0, 0, false
 }
 
-// Grant gives a node, a path below /dev, to its group. A node that nobody asked for, or that everybody may write to anyway
-// (/dev/null), stays as the kernel made it.
-func (a *Access) Grant(node string) error {
-	gid, mode, ok := a.of(node)
-	if !ok {
-		return nil
-	}
-	info, err := os.Lstat(node)
+// Confine makes a filter for each of the processes, before the first Grant. It fails where the kernel has none: then groups and modes
+// alone say who may open a device.
+func (a *Access) Confine(processes ...string) error {
+	none, err := newFilter() // of all that declare nothing
 	if err != nil {
 		return err
 	}
-	if info.Mode()&os.ModeDevice == 0 || info.Mode().Perm()&0o006 == 0o006 {
+	filters := map[string]*filter{}
+	for _, name := range processes {
+		if filters[name] = none; len(a.declared[name]) > 0 {
+			if filters[name], err = newFilter(); err != nil {
+				return err
+			}
+		}
+	}
+	a.filters = filters
+	return nil
+}
+
+// Attach puts the filter of a process, if there is one, on the control group that it is about to be started in.
+func (a *Access) Attach(process string, group *os.File) error {
+	if f := a.filters[process]; f != nil {
+		return f.attach(group)
+	}
+	return nil
+}
+
+// filter tells every filter what its process may do with a node. One that nobody asked for is told too: its number may have been that of
+// another device before.
+func (a *Access) filter(node string, stat *unix.Stat_t) error {
+	k := key{unix.BPF_DEVCG_DEV_CHAR, unix.Major(stat.Rdev), unix.Minor(stat.Rdev)}
+	if stat.Mode&unix.S_IFMT == unix.S_IFBLK {
+		k.kind = unix.BPF_DEVCG_DEV_BLOCK
+	}
+	if slices.Contains(everybodys, k) {
+		return nil
+	}
+	for name, f := range a.filters {
+		var access uint32
+		for _, device := range a.declared[name] {
+			if fits, err := filepath.Match(device.Path, node); err != nil || !fits {
+				continue
+			}
+			if access |= mayRead; device.Write {
+				access |= mayWrite
+			}
+		}
+		if err := f.allow(k, access); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Grant gives a node, a path below /dev, to its group, and lets the plugins that declare it open it. A node that nobody asked for, or that
+// everybody may write to anyway (/dev/null), stays as the kernel made it.
+func (a *Access) Grant(node string) error {
+	var stat unix.Stat_t
+	if err := unix.Lstat(node, &stat); err != nil {
+		return &os.PathError{Op: "lstat", Path: node, Err: err}
+	}
+	if kind := stat.Mode & unix.S_IFMT; kind != unix.S_IFBLK && kind != unix.S_IFCHR {
+		return nil
+	}
+	if err := a.filter(node, &stat); err != nil {
+		return err
+	}
+	gid, mode, ok := a.of(node)
+	if !ok || stat.Mode&0o006 == 0o006 {
 		return nil
 	}
 	if err := os.Lchown(node, 0, int(gid)); err != nil {

@@ -81,8 +81,8 @@ func TestGrantChangesDeviceNodesOnly(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
-	event, ok := parse("add@/devices/virtio0/block/vda\x00ACTION=add\x00DEVNAME=vda\x00MODALIAS=virtio:d1v2\x00SEQNUM=7\x00")
-	if want := (Event{"add", "vda", "virtio:d1v2"}); !ok || event != want {
+	event, ok := parse("add@/devices/virtio0/block/vda\x00ACTION=add\x00SUBSYSTEM=block\x00DEVNAME=vda\x00MODALIAS=virtio:d1v2\x00SEQNUM=7\x00")
+	if want := (Event{"add", "/devices/virtio0/block/vda", "block", "vda", "virtio:d1v2"}); !ok || event != want {
 		t.Errorf("parse = %+v, %v; want %+v", event, ok, want)
 	}
 	for _, bad := range []string{"", "libudev\x00x", "@/devices"} {

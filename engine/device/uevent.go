@@ -15,10 +15,15 @@ import (
 
 // Event is a uevent of the kernel, as far as PID 1 cares.
 type Event struct {
-	Action   string // add, remove, change, …
-	Node     string // below /dev: "input/event0"; empty without one
-	Modalias string
+	Action    string // add, remove, change, …, or Lost
+	Path      string // below /sys
+	Subsystem string
+	Node      string // below /dev: "input/event0"; empty without one
+	Modalias  string
 }
+
+// Lost is the Action of an event that stands for those that were not read in time.
+const Lost = "lost"
 
 // Watch calls each for every uevent until ctx is done. Ready is closed when none is missed any more.
 func Watch(ctx context.Context, ready chan<- struct{}, each func(Event)) error {
@@ -41,7 +46,8 @@ func Watch(ctx context.Context, ready chan<- struct{}, each func(Event)) error {
 	for {
 		n, err := f.Read(buffer)
 		switch {
-		case errors.Is(err, unix.ENOBUFS): // some were lost
+		case errors.Is(err, unix.ENOBUFS):
+			each(Event{Action: Lost})
 			continue
 		case ctx.Err() != nil:
 			return nil
@@ -57,21 +63,23 @@ func Watch(ctx context.Context, ready chan<- struct{}, each func(Event)) error {
 // parse reads "add@/devices/x\0ACTION=add\0DEVNAME=vda\0…".
 func parse(message string) (Event, bool) {
 	head, rest, _ := strings.Cut(message, "\x00")
-	action, _, ok := strings.Cut(head, "@")
+	action, path, ok := strings.Cut(head, "@")
 	if !ok || action == "" {
 		return Event{}, false
 	}
-	event := Event{Action: action}
+	event := Event{Action: action, Path: path}
 	for field := range strings.SplitSeq(rest, "\x00") {
 		switch key, value, _ := strings.Cut(field, "="); key {
 		case "DEVNAME":
 			event.Node = strings.TrimPrefix(value, "/dev/")
+		case "SUBSYSTEM":
+			event.Subsystem = value
 		case "MODALIAS":
 			event.Modalias = value
 		}
 	}
-	if strings.Contains(event.Node, "..") {
-		event.Node = ""
+	if strings.Contains(event.Node, "..") || strings.Contains(event.Path, "..") {
+		event.Node, event.Path = "", ""
 	}
 	return event, true
 }

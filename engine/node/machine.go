@@ -36,6 +36,13 @@ func (n *Node) prepareMachine() {
 		n.complain(err)
 	}
 	n.access = device.NewAccess(n.declarations)
+	names := []string{RuntimeName}
+	for _, d := range n.declarations {
+		names = append(names, d.Name)
+	}
+	if err := n.access.Confine(names...); err != nil {
+		n.complain(err)
+	}
 	n.complain(n.access.MakeDirectories()...)
 	n.complain(n.access.GrantAll()...)
 }
@@ -149,6 +156,10 @@ func (n *Node) load(name string) {
 
 // plugged serves a uevent.
 func (n *Node) plugged(ctx context.Context, e device.Event) {
+	if e.Action == device.Lost {
+		n.coldPlug(nil)
+		return
+	}
 	if e.Action != "add" {
 		return
 	}
@@ -159,6 +170,10 @@ func (n *Node) plugged(ctx context.Context, e device.Event) {
 		}
 		if strings.HasPrefix(e.Node, "input/event") {
 			n.readKey(ctx, node)
+		}
+		if e.Subsystem == "block" {
+			// Plugins heard of the disk when PID 1 did, and may have been refused. They hear of it again, now that it is theirs.
+			os.WriteFile("/sys"+e.Path+"/uevent", []byte("change"), 0) // no file: it is gone
 		}
 	}
 	if e.Modalias != "" && n.modules != nil {

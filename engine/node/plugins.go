@@ -80,7 +80,7 @@ func (n *Node) runtimeSpec(ctx context.Context, sockets []socket) (supervisor.Sp
 		if err != nil {
 			return spec, err
 		}
-		spec.Cgroup = group
+		spec.Cgroup, spec.Confine = group, n.confine(RuntimeName)
 	}
 	var last *link
 	spec.Prepare = func() ([]*os.File, []string, func(), error) {
@@ -116,9 +116,18 @@ func (n *Node) pluginSpec(d *declaration.Declaration) (supervisor.Spec, error) {
 		if err != nil {
 			return spec, err
 		}
-		spec.Cgroup = group
+		spec.Cgroup, spec.Confine = group, n.confine(d.Name)
 	}
 	return spec, nil
+}
+
+// confine puts the device filter of a process on its control group. A kernel that refuses leaves it the modes of the nodes.
+func (n *Node) confine(name string) func(*os.File) {
+	return func(group *os.File) {
+		if err := n.access.Attach(name, group); err != nil {
+			n.complain(err)
+		}
+	}
 }
 
 func ownDirectories(d *declaration.Declaration) error {

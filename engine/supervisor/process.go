@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cosi-os/cosi/engine/crash"
+	"github.com/cosi-os/cosi/engine/device"
 	"github.com/cosi-os/cosi/engine/output"
 	"github.com/cosi-os/cosi/engine/wire"
 )
@@ -277,6 +278,7 @@ func (c *child) confined(p *process) {
 		return // it has ended already
 	}
 	confined.Name, confined.Landlock = p.spec.Name, landlock
+	confined.DeviceFilter = p.spec.Cgroup != "" && device.Filtered(p.spec.Cgroup)
 	c.enforced.Store(confined)
 	p.s.Report(wire.Up{Confined: confined})
 }
@@ -291,7 +293,7 @@ func (c *child) confinedFurther(p *process) {
 	if err != nil {
 		return // it has ended already
 	}
-	now.Name, now.Landlock = before.Name, before.Landlock
+	now.Name, now.Landlock, now.DeviceFilter = before.Name, before.Landlock, before.DeviceFilter
 	if !reflect.DeepEqual(now, before) {
 		c.enforced.Store(now)
 		p.s.Report(wire.Up{Confined: now})

@@ -27,6 +27,8 @@ type Spec struct {
 	Dir  string
 	// Cgroup is the process's own control group, a directory that is made anew for each start; empty without one.
 	Cgroup string
+	// Confine, if set, is called with the control group before each start.
+	Confine func(group *os.File)
 	// Launched says that Argv is `engine launch …`: its descriptor 3 tells how the confinement went (see package launch), and Files
 	// begin at 4 instead of 3.
 	Launched bool
@@ -159,6 +161,9 @@ func (s *Supervisor) launch(spec Spec, env []string, files []*os.File) (int, <-c
 			return 0, nil, err
 		}
 		defer group.Close()
+		if spec.Confine != nil {
+			spec.Confine(group)
+		}
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
 	}
 	s.forking.Lock()

@@ -116,6 +116,7 @@ type Confined struct {
 	SeccompFilters int      `json:"seccompFilters"`
 	Landlock       bool     `json:"landlock"`
 	Cgroup         string   `json:"cgroup"`
+	DeviceFilter   bool     `json:"deviceFilter"`
 }
 
 // Exited says that a process has ended.

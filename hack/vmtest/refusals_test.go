@@ -19,6 +19,7 @@ func TestRefusals(t *testing.T) {
 		{"Mistakes", checkMistakes},
 		{"Sandbox", checkSandbox},
 		{"Confinement", checkConfinement},
+		{"Devices", checkDevices},
 		{"Sockets", checkSockets},
 		{"Roles", checkRoles},
 		{"GrantedRoles", checkGrantedRoles},

@@ -72,6 +72,9 @@ func checkConfinement(t *testing.T, n *vmtest.Node) {
 		if !sameNames(c.GetCapabilities(), declared.Capabilities) || !sameNames(c.GetBounding(), declared.Capabilities) {
 			t.Errorf("%s has the capabilities %v, at most %v; it declares %v", name, c.GetCapabilities(), c.GetBounding(), declared.Capabilities)
 		}
+		if !c.GetDeviceFilter() {
+			t.Errorf("%s: no device filter", name)
+		}
 		if !c.GetNoNewPrivs() || c.GetLandlock() == declared.NoLandlock {
 			t.Errorf("%s: no_new_privs %v, Landlock %v", name, c.GetNoNewPrivs(), c.GetLandlock())
 		}
@@ -83,6 +86,25 @@ func checkConfinement(t *testing.T, n *vmtest.Node) {
 		if !slices.ContainsFunc(plugins, func(r *resourcepb.Resource) bool { return r.GetMetadata().GetId() == name }) {
 			t.Errorf("%s is not there", name)
 		}
+	}
+}
+
+// checkDevices: a plugin may open the devices that it declares and no other, even with the capability to open any file.
+func checkDevices(t *testing.T, n *vmtest.Node) {
+	if capabilities := declarationOf(t, "gauge").Capabilities; !slices.Contains(capabilities, "CAP_DAC_OVERRIDE") {
+		t.Fatalf("gauge has the capabilities %v: the modes of the nodes keep it out", capabilities)
+	}
+	for path, refused := range map[string]string{
+		"/dev/null": "", "/etc/hosts": "", "/dev/vda": "operation not permitted", "/dev/vcs": "operation not permitted",
+	} {
+		n.Apply(t, gaugeRequest("open", "open: "+path))
+		status := &testpb.GaugeRequestStatus{}
+		n.Until(t, "gaugerequeststatuses", "open", status, func(m *resourcepb.Metadata) bool { return m != nil })
+		if status.GetReady() != (refused == "") || !strings.HasSuffix(status.GetMessage(), refused) {
+			t.Errorf("open %s: %q; want %q", path, status.GetMessage(), refused)
+		}
+		n.Delete(t, "gaugerequests", "open")
+		n.Until(t, "gaugerequeststatuses", "open", status, func(m *resourcepb.Metadata) bool { return m == nil })
 	}
 }
 

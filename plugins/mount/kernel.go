@@ -109,7 +109,7 @@ func explain(p *storagepb.MountPoint, err error) error {
 		return fmt.Errorf("the kernel has no file system %q: is its module in the image?", p.GetFstype())
 	case unix.EINVAL:
 		return fmt.Errorf("%w: %s holds no %s, or an option is wrong (data %q)", err, p.GetSource(), p.GetFstype(), p.GetData())
-	case unix.EACCES:
+	case unix.EACCES, unix.EPERM:
 		return fmt.Errorf("%w: %s is write-protected, or not the plugin's to open (flag \"ro\"?)", err, p.GetSource())
 	case unix.EBUSY:
 		return fmt.Errorf("%w: %s is in use", err, p.GetSource())

@@ -189,7 +189,7 @@ func (e *entry) confinement() *servicepb.PluginStatus_Confinement {
 	}
 	return &servicepb.PluginStatus_Confinement{
 		Uid: c.UID, Gid: c.GID, Groups: c.Groups, Capabilities: c.Effective, Bounding: c.Bounding, NoNewPrivs: c.NoNewPrivs,
-		SeccompFilters: uint32(c.SeccompFilters), Landlock: c.Landlock, Cgroup: c.Cgroup,
+		SeccompFilters: uint32(c.SeccompFilters), Landlock: c.Landlock, Cgroup: c.Cgroup, DeviceFilter: c.DeviceFilter,
 	}
 }
 

@@ -258,8 +258,10 @@ type PluginStatus_Confinement struct {
 	// Number of seccomp filters in force.
 	SeccompFilters uint32 `protobuf:"varint,7,opt,name=seccomp_filters,json=seccompFilters,proto3" json:"seccomp_filters,omitempty"`
 	// Asked for by the launcher; the kernel does not show it.
-	Landlock      bool   `protobuf:"varint,8,opt,name=landlock,proto3" json:"landlock,omitempty"`
-	Cgroup        string `protobuf:"bytes,9,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
+	Landlock bool   `protobuf:"varint,8,opt,name=landlock,proto3" json:"landlock,omitempty"`
+	Cgroup   string `protobuf:"bytes,9,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
+	// The control group opens no device but the declared ones, whatever the capabilities.
+	DeviceFilter  bool `protobuf:"varint,10,opt,name=device_filter,json=deviceFilter,proto3" json:"device_filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -357,6 +359,13 @@ func (x *PluginStatus_Confinement) GetCgroup() string {
 	return ""
 }
 
+func (x *PluginStatus_Confinement) GetDeviceFilter() bool {
+	if x != nil {
+		return x.DeviceFilter
+	}
+	return false
+}
+
 type PluginStatus_Controller struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -421,7 +430,7 @@ var File_cosi_service_v1alpha1_service_proto protoreflect.FileDescriptor
 
 const file_cosi_service_v1alpha1_service_proto_rawDesc = "" +
 	"\n" +
-	"#cosi/service/v1alpha1/service.proto\x12\x15cosi.service.v1alpha1\x1a\x1dcosi/resource/meta/meta.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\b\n" +
+	"#cosi/service/v1alpha1/service.proto\x12\x15cosi.service.v1alpha1\x1a\x1dcosi/resource/meta/meta.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\b\n" +
 	"\fPluginStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
@@ -436,7 +445,7 @@ const file_cosi_service_v1alpha1_service_proto_rawDesc = "" +
 	"next_start\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tnextStart\x12P\n" +
 	"\vcontrollers\x18\v \x03(\v2..cosi.service.v1alpha1.PluginStatus.ControllerR\vcontrollers\x12Q\n" +
-	"\vconfinement\x18\f \x01(\v2/.cosi.service.v1alpha1.PluginStatus.ConfinementR\vconfinement\x1a\x88\x02\n" +
+	"\vconfinement\x18\f \x01(\v2/.cosi.service.v1alpha1.PluginStatus.ConfinementR\vconfinement\x1a\xad\x02\n" +
 	"\vConfinement\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
@@ -447,7 +456,9 @@ const file_cosi_service_v1alpha1_service_proto_rawDesc = "" +
 	"noNewPrivs\x12'\n" +
 	"\x0fseccomp_filters\x18\a \x01(\rR\x0eseccompFilters\x12\x1a\n" +
 	"\blandlock\x18\b \x01(\bR\blandlock\x12\x16\n" +
-	"\x06cgroup\x18\t \x01(\tR\x06cgroup\x1aR\n" +
+	"\x06cgroup\x18\t \x01(\tR\x06cgroup\x12#\n" +
+	"\rdevice_filter\x18\n" +
+	" \x01(\bR\fdeviceFilter\x1aR\n" +
 	"\n" +
 	"Controller\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
