@@ -27,6 +27,7 @@ func TestRefusals(t *testing.T) {
 		{"Strangers", checkStrangers},
 		{"Revocation", checkRevocation},
 		{"NewCertificates", checkNewCertificates},
+		{"FrozenPID1", checkSoftwareWatchdog}, // the last: the machine is reset
 	} {
 		t.Run(check.name, func(t *testing.T) { check.f(t, n) })
 	}
