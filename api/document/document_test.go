@@ -1,6 +1,8 @@
 package document
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -91,8 +93,8 @@ func TestProblemsKnowTheirDocumentLineAndField(t *testing.T) {
 			[]string{`u.yaml:4: metadata.namespace: mountpoints live in the namespace "config", not "status"`}},
 		{"shape", "kind: Pod\nmetadata:\n  lables: {}\n  name: x\n", nil, []string{
 			"u.yaml:1: kind: unknown field (the kind is metadata.type)",
-			"u.yaml:3: metadata.lables: unknown field (did you mean labels?)",
-			"u.yaml:4: metadata.name: unknown field (there are namespace, type, id, version, owner, phase, created, updated, finalizers, labels, annotations)",
+			"u.yaml:3: metadata: unknown field (did you mean labels?)",
+			"u.yaml:4: metadata: unknown field (there are namespace, type, id, version, owner, phase, created, updated, finalizers, labels, annotations)",
 		}},
 		{"nothing named", "spec: {}\n", nil, []string{"u.yaml:1: metadata.type: is missing", "u.yaml:1: metadata.id: is missing"}},
 		{"a word", "hello\n", nil, []string{"u.yaml:1: is not a resource: want a mapping with metadata and spec"}},
@@ -169,6 +171,45 @@ func TestWhatWasReadCanBeAppliedAgain(t *testing.T) {
 		back, problems := again[0].Resolve(builtin.Set())
 		if len(problems) > 0 || !proto.Equal(back.GetSpec(), r.GetSpec()) || back.GetMetadata().GetVersion() != "" || back.GetMetadata().GetOwner() != "" {
 			t.Errorf("%s gave %v, %v", data, back, problems)
+		}
+	}
+}
+
+// TestWhatCannotBeReadIsNotQuoted: nobody knows yet whether the document is of a Sensitive kind.
+func TestWhatCannotBeReadIsNotQuoted(t *testing.T) {
+	const head = "metadata: {type: certs, id: node}\n"
+	for _, test := range []struct{ source, data string }{
+		{"a.yaml", head + "spec: {serving_key: *xyzzy}\n"},
+		{"a.yaml", head + "spec: &xyzzy {serving_key: *xyzzy}\n"},
+		{"a.yaml", head + "spec:\n  serving_key: |\nxyzzy: 1\n"},
+		{"a.yaml", head + "xyzzy: 1\nxyzzy: 2\n"},
+		{"a.yaml", "metadata: {type: certs, id: node, xyzzy: 1}\n"},
+		{"a.yaml", head + "spec: {xyzzy: 1}\n"},
+		{"a.yaml", head + "spec: {serving_key: {xyzzy: 1}}\n"},
+		{"a.yaml", head + "spec: {serving_key: \"\\xyzzy\"}\n"},
+		{"a.yaml", head + "spec: {serving_key: !xyzzy x}\n"},
+		{"a.yaml", head + "spec: {serving_key: !xyzzy!x x}\n"},
+		{"a.json", `{"metadata": {"type": "certs", "id": "node"}, "spec": {"serving_key": xyzzy}}`},
+		{"a.json", `{"metadata": {"type": "certs", "id": "node"}, "xyzzy": 1}`},
+		{"a.toml", "metadata = {type = 'certs', id = 'node'}\nspec.xyzzy = 1\nspec.xyzzy = 2\n"},
+		{"a.toml", "metadata = {type = 'certs', id = 'node'}\n[spec.xyzzy]\n[spec.xyzzy]\n"},
+		{"a.toml", "metadata = {type = 'certs', id = 'node'}\nspec.xyzzy = 1\n[spec.xyzzy.a]\n"},
+		{"a.toml", "metadata = {type = 'certs', id = 'node'}\nspec.serving_key = 123xyzzy\n"},
+		{"a.toml", "metadata = {type = 'certs', id = 'node'}\nspec.serving_key = xyzzy\n"},
+		{"a.toml", "metadata = {type = 'certs', id = 'node'}\nspec.serving_key = 99999999999999999999999\n"},
+	} {
+		documents, problems := Parse(test.source, []byte(test.data))
+		for _, d := range documents {
+			_, late := d.Resolve(builtin.Set())
+			problems = append(problems, late...)
+		}
+		if len(problems) == 0 {
+			t.Errorf("%s: no problem", test.data)
+		}
+		for _, p := range problems {
+			if text := fmt.Sprintf("%+v", p); strings.Contains(text, "xyzzy") || strings.Contains(text, "9999") || p.Line == 0 {
+				t.Errorf("%s: %s", test.data, text)
+			}
 		}
 	}
 }

@@ -152,18 +152,18 @@ func (r *reader) document(n *yaml.Node) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		switch {
-		case seen[key.Value]:
+		case seen[key.Value] && (key.Value == "metadata" || key.Value == "spec"):
 			late = append(late, kinds.Problem{Line: key.Line, Field: key.Value, Message: "is set twice"})
 		case key.Value == "metadata":
 			late = append(late, d.readMetadata(value)...)
 		case key.Value == "spec":
 			d.spec = value
 		default:
-			message := "unknown field (a resource has metadata and spec)"
+			p := kinds.Problem{Line: key.Line, Message: "has an unknown field (a resource has metadata and spec)"}
 			if key.Value == "apiVersion" || key.Value == "kind" {
-				message = "unknown field (the kind is metadata.type)"
+				p.Field, p.Message = key.Value, "unknown field (the kind is metadata.type)"
 			}
-			late = append(late, kinds.Problem{Line: key.Line, Field: key.Value, Message: message})
+			late = append(late, p)
 		}
 		seen[key.Value] = true
 	}

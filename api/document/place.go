@@ -1,6 +1,7 @@
 package document
 
 import (
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -11,18 +12,19 @@ import (
 // maxCopied bounds what the aliases of a document may grow to when it is written out.
 const maxCopied = 200_000
 
-// SpecYAML returns the content as it was written, as YAML: what a writer without schemas sends. Empty without one.
-func (d *Document) SpecYAML() string {
+// SpecYAML returns the content as it was written, as YAML: what a writer without schemas sends. Empty without one. It fails when aliases
+// make it larger than that, or without end.
+func (d *Document) SpecYAML() (string, error) {
 	budget := maxCopied
 	n := withoutAliases(d.spec, &budget)
-	if n == nil || budget < 0 {
-		return ""
+	switch {
+	case budget < 0:
+		return "", fmt.Errorf("has more than %d values, or an alias of what it stands in", maxCopied)
+	case n == nil:
+		return "", nil
 	}
 	data, err := YAML(n)
-	if err != nil {
-		return ""
-	}
-	return string(data)
+	return string(data), err
 }
 
 // withoutAliases copies n with everything that aliases stand for, which may lie outside of it.

@@ -38,16 +38,22 @@ func TestSpecYAMLStandsAlone(t *testing.T) {
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	if got, want := documents[0].SpecYAML(), "source: data\nflags: [ro, 'yes']\nmore: [ro, 'yes']\n"; got != want {
-		t.Errorf("SpecYAML() = %q; want %q", got, want)
+	text, err := documents[0].SpecYAML()
+	if want := "source: data\nflags: [ro, 'yes']\nmore: [ro, 'yes']\n"; text != want || err != nil {
+		t.Errorf("SpecYAML() = %q, %v; want %q", text, err, want)
 	}
 	documents, _ = Parse("x.toml", []byte("metadata = {type='mount',id='a'}\nspec = {source = '5', time = 1979-05-27T07:32:00Z}\n"))
-	n, problem := kinds.ParseNode([]byte(documents[0].SpecYAML()))
+	text, _ = documents[0].SpecYAML()
+	n, problem := kinds.ParseNode([]byte(text))
 	if problem != nil || n.Content[1].ShortTag() != "!!str" || n.Content[3].Value != "1979-05-27T07:32:00Z" {
-		t.Errorf("SpecYAML() = %q, %v", documents[0].SpecYAML(), problem)
+		t.Errorf("SpecYAML() = %q, %v", text, problem)
 	}
 	documents, _ = Parse("x.yaml", []byte("metadata: {type: mount, id: data}\n"))
-	if got := documents[0].SpecYAML(); got != "" {
-		t.Errorf("SpecYAML() = %q", got)
+	if got, err := documents[0].SpecYAML(); got != "" || err != nil {
+		t.Errorf("SpecYAML() = %q, %v", got, err)
+	}
+	documents, _ = Parse("x.yaml", []byte("metadata: {type: mount, id: data}\nspec: {flags: &a [*a]}\n"))
+	if got, err := documents[0].SpecYAML(); err == nil {
+		t.Errorf("SpecYAML() of what contains itself = %q", got)
 	}
 }

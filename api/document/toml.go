@@ -55,9 +55,9 @@ func parseTOML(data []byte) (*yaml.Node, *kinds.Problem) {
 		var at *toml.DecodeError
 		if errors.As(err, &at) {
 			line, _ := at.Position()
-			return nil, &kinds.Problem{Line: line, Message: "TOML: " + strings.TrimPrefix(at.Error(), "toml: ")}
+			return nil, &kinds.Problem{Line: line, Message: tomlMessage(at)}
 		}
-		return nil, &kinds.Problem{Message: "TOML: " + strings.TrimPrefix(err.Error(), "toml: ")}
+		return nil, &kinds.Problem{Message: tomlMessage(err)}
 	}
 	b := &tomlBuilder{root: &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1}}
 	for i, c := range data {
@@ -76,9 +76,21 @@ func parseTOML(data []byte) (*yaml.Node, *kinds.Problem) {
 		}
 	}
 	if err := b.parser.Error(); err != nil {
-		return nil, &kinds.Problem{Message: "TOML: " + err.Error()}
+		return nil, &kinds.Problem{Message: tomlMessage(err)}
 	}
 	return b.root, nil
+}
+
+// What a message about TOML quotes: names of keys and tables, and numbers.
+var (
+	tomlNames   = regexp.MustCompile(`(?s)(key|table) .* (is already defined|already exists|should be a)`)
+	tomlNumbers = regexp.MustCompile(`(?s)strconv\.\w+: parsing ".*": `)
+)
+
+// tomlMessage is what is wrong with a document of which nobody knows whether it is a secret: nothing of it is quoted.
+func tomlMessage(err error) string {
+	text := tomlNames.ReplaceAllString(strings.TrimPrefix(err.Error(), "toml: "), "$1 $2")
+	return "TOML: " + tomlNumbers.ReplaceAllString(text, "")
 }
 
 type tomlBuilder struct {

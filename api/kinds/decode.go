@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 
 	"go.yaml.in/yaml/v4"
@@ -42,7 +43,7 @@ func (p Problem) String() string {
 
 // Decode reads the content of a resource from YAML or JSON and returns it marshalled, the same bytes for the same content.
 // Fields go by their proto name or its lowerCamel form. With any problem there are no bytes; all problems are returned, and those of a
-// Sensitive kind quote no values.
+// Sensitive kind quote neither values nor keys.
 func (k *Kind) Decode(document []byte) (spec []byte, problems []Problem) {
 	root, problem := ParseNode(document)
 	if problem != nil {
@@ -65,9 +66,9 @@ func (k *Kind) DecodeNode(n *yaml.Node) (spec []byte, problems []Problem) {
 	return spec, nil
 }
 
-// DecodeMessage reads n into m. Problems carry the paths of fields below path.
+// DecodeMessage reads n into m. Problems carry the paths of fields below path; they do not quote what is no name of a field.
 func DecodeMessage(m protoreflect.Message, n *yaml.Node, path string) []Problem {
-	d := &decoder{}
+	d := &decoder{nameless: true}
 	d.message(m, n, path)
 	return d.problems
 }
@@ -113,17 +114,22 @@ func syntaxProblem(err error) *Problem {
 	}
 	var one *yaml.LoadError
 	if errors.As(err, &one) {
-		return &Problem{Line: max(one.Mark.Line, one.ContextMark.Line), Message: one.Message}
+		return &Problem{Line: max(one.Mark.Line, one.ContextMark.Line), Message: anchors.ReplaceAllString(one.Message, "anchor")}
 	}
-	return &Problem{Message: err.Error()}
+	return &Problem{Message: anchors.ReplaceAllString(err.Error(), "anchor")}
 }
+
+// anchors are left out of what is said of a document that cannot be read: nobody knows whether it is a secret, and what follows a & or a * is
+// an anchor, be it the middle of a password.
+var anchors = regexp.MustCompile(`(?s)anchor '.*'`)
 
 type decoder struct {
 	problems []Problem
 	nodes    int
 	depth    int
 	full     bool // a bound was reached; one problem says so
-	secret   bool // problems quote no values
+	nameless bool // problems quote no keys that are no names of fields
+	secret   bool // problems quote neither those nor keys of maps nor values
 }
 
 func (d *decoder) problem(n *yaml.Node, path, format string, args ...any) {
@@ -234,6 +240,9 @@ func (d *decoder) unknown(m protoreflect.MessageDescriptor, key *yaml.Node, path
 	for i := range m.Fields().Len() {
 		names = append(names, string(m.Fields().Get(i).Name()))
 	}
+	if d.secret || d.nameless {
+		path = path[:len(path)-len("."+name)]
+	}
 	if near := Nearest(name, names); len(near) > 0 {
 		d.problem(key, path, "unknown field (did you mean %s?)", near[0])
 		return
@@ -290,7 +299,7 @@ func (d *decoder) mapField(m protoreflect.Map, field protoreflect.FieldDescripto
 		if !ok {
 			continue
 		}
-		at := fmt.Sprintf("%s[%q]", path, name)
+		at := fmt.Sprintf("%s[%q]", path, d.shown(name))
 		key, err := d.mapKey(field.MapKey(), name)
 		if err != nil {
 			d.problem(n.Content[i], at, "the key %v", err)
@@ -357,11 +366,13 @@ func (d *decoder) describe(n *yaml.Node) string {
 }
 
 // quote is a scalar as a problem shows it: cut short, and not at all where it may be a secret.
-func (d *decoder) quote(n *yaml.Node) string {
+func (d *decoder) quote(n *yaml.Node) string { return d.shown(shorten(n.Value)) }
+
+func (d *decoder) shown(text string) string {
 	if d.secret {
 		return "…"
 	}
-	return shorten(n.Value)
+	return text
 }
 
 func shorten(s string) string {

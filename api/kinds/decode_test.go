@@ -152,8 +152,13 @@ func TestNumbersAsProtojsonReadsThem(t *testing.T) {
 
 func TestProblemsOfASensitiveKindQuoteNothing(t *testing.T) {
 	kind := kind(t, "certs")
-	for _, text := range []string{"client_cas: xyzzy", "xyzzy", "serving_key: !!int xyzzy", "serving_key: 0xyzzy", "revoked: {a: xyzzy}"} {
+	for _, text := range []string{"client_cas: xyzzy", "xyzzy", "serving_key: !!int xyzzy", "revoked: [!!int 0xyzzy]", "revoked: {a: xyzzy}",
+		"xyzzy: 1", "serving_keyxyzzy: 1", "serving_key: *xyzzy", "serving_key: &xyzzy [*xyzzy]", "client_cas: [{xyzzy: 1}]", "xyzzy: 1\nxyzzy: 1",
+	} {
 		_, problems := kind.Decode([]byte(text))
+		if len(problems) == 0 {
+			t.Errorf("%s: no problem", text)
+		}
 		for _, p := range problems {
 			if strings.Contains(p.String(), "xyzzy") {
 				t.Errorf("%s: %v", text, p)

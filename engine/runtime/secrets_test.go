@@ -135,6 +135,7 @@ func TestASecretIsShownToAdminsOnly(t *testing.T) {
 		"serving_key: [" + canary + "]", "serving_key: {" + canary + ": 1}", "client_cas: " + canary, "client_cas: [{x: " + canary + "}]", canary,
 		"serving_key: \"" + canary, "serving_keyy: " + canary, "- " + canary, "serving_key: !!int " + canary, "serving_certificate: " + canary + "\nserving_key: " + canary,
 		"{\"serving_key\": \"" + canary + "\",}", "serving_key: &a " + canary + "\nx: *b", "serving_key: " + canary + "\nserving_key: " + canary, "\t" + canary,
+		canary + ": 1", "serving_key: *" + canary, "serving_key: &" + canary + " [*" + canary + "]", "serving_key" + canary + ": 1", "revoked: [" + canary + "]",
 	} {
 		bad := &resourcepb.Resource{Metadata: r.GetMetadata(), Spec: &resourcepb.Spec{YamlSpec: yaml}}
 		answer, err := admin.Update(t.Context(), &resourcepb.UpdateRequest{NewResource: bad})
@@ -177,6 +178,56 @@ func TestASecretIsShownToAdminsOnly(t *testing.T) {
 	endsCleanly(t, m.cmd)
 	if strings.Contains(string(console), canary) || strings.Contains(m.stderr.String(), canary) {
 		t.Error("the runtime says the key aloud")
+	}
+}
+
+// TestASecretOfAKindOfPeopleIsShownToAdminsOnly: as one of the image's.
+func TestASecretOfAKindOfPeopleIsShownToAdminsOnly(t *testing.T) {
+	const canary = "xyzzy-the-canary"
+	m := bootWith(t, kept(t), declarations()...)
+	reader, admin := m.reader()
+	create(t, admin, "", "meta", definitions, "tokens.example.org", secretToken(t))
+	writeToken(t, admin, "a", canary)
+	got, err := admin.Get(t.Context(), &resourcepb.GetRequest{Namespace: "config", Type: tokens, Id: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := got.GetResource()
+	var theirs, refusals, open said
+	for name, c := range map[string]resourcepb.StateClient{"reader": reader, "plugin": resourcepb.NewStateClient(m.dial("mount"))} {
+		if denied := theirs.everything(t.Context(), c, r); denied != 15 {
+			t.Errorf("%s is refused %d of 15 calls", name, denied)
+		}
+	}
+	for _, yaml := range []string{
+		canary, canary + ": 1", "key: [" + canary + "]", "key: {" + canary + ": 1}", "key: *" + canary, "key: !!int " + canary, "key: \"" + canary, "key: a\nkey: " + canary,
+	} {
+		answer, err := admin.Update(t.Context(), &resourcepb.UpdateRequest{NewResource: &resourcepb.Resource{Metadata: r.GetMetadata(), Spec: &resourcepb.Spec{YamlSpec: yaml}}})
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%s: %v, %v", yaml, answer, err)
+		}
+		refusals.answer(answer, err)
+	}
+	eventually(t, "the refused calls are recorded", func() bool {
+		open.Reset()
+		open.lists(admin)
+		return strings.Contains(open.String(), "plugin/mount") && strings.Contains(open.String(), "Refused")
+	})
+	var own said
+	own.everything(t.Context(), admin, r)
+	if !strings.Contains(own.String(), canary) {
+		t.Error("the admin does not see the secret: this test finds nothing")
+	}
+	m.mu.Lock()
+	console, _ := json.Marshal(m.downs)
+	m.mu.Unlock()
+	endsCleanly(t, m.cmd)
+	for what, text := range map[string]string{
+		"who is no admin": theirs.String(), "a refusal": refusals.String(), "another resource": open.String(), "the console": string(console), "the log": m.stderr.String(),
+	} {
+		if strings.Contains(text, canary) {
+			t.Errorf("%s shows the secret", what)
+		}
 	}
 }
 

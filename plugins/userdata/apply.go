@@ -158,7 +158,13 @@ func (a *applier) document(ctx context.Context, f *sourceInput, d *document.Docu
 	if err != nil {
 		return nil, failed, err
 	}
-	r := resource(d, kind, f.provenance())
+	r, err := resource(d, kind, f.provenance())
+	if err != nil {
+		s.Problems = append(s.Problems, &machinepb.UserDataSource_Problem{
+			Document: uint32(d.Index), Line: uint32(d.FieldLine("spec")), Field: "spec", Message: err.Error(), Resource: resourceName(r),
+		})
+		return r, failed, nil
+	}
 	if f.source == sourceImage && a.network && strings.HasSuffix(kind.typ, groupNetwork) {
 		return r, leftOut, a.leaveOut(ctx, r)
 	}
@@ -194,7 +200,9 @@ func (a *applier) leaveOut(ctx context.Context, r *resourcepb.Resource) error {
 	return err
 }
 
-func resource(d *document.Document, k kind, provenance string) *resourcepb.Resource {
+// resource returns what d describes, and fails when its content cannot be copied.
+func resource(d *document.Document, k kind, provenance string) (*resourcepb.Resource, error) {
+	spec, err := d.SpecYAML()
 	annotations := map[string]string{}
 	for key, value := range d.Metadata.Annotations {
 		annotations[key] = value
@@ -206,8 +214,8 @@ func resource(d *document.Document, k kind, provenance string) *resourcepb.Resou
 	}
 	return &resourcepb.Resource{
 		Metadata: &resourcepb.Metadata{Namespace: namespace, Type: k.typ, Id: d.Metadata.ID, Labels: d.Metadata.Labels, Annotations: annotations},
-		Spec:     &resourcepb.Spec{YamlSpec: d.SpecYAML()},
-	}
+		Spec:     &resourcepb.Spec{YamlSpec: spec},
+	}, err
 }
 
 // put creates a resource, or updates one that the same source or the image's defaults wrote last.

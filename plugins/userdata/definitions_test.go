@@ -3,9 +3,12 @@ package userdata
 import (
 	"encoding/base64"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/plugintest"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"google.golang.org/protobuf/proto"
@@ -84,5 +87,48 @@ func TestUserDataBringsKinds(t *testing.T) {
 	run(t, r, root)
 	if got := yaml(t, r, "Widgets.example.org", "heavy"); got != "weight: 1kg\n" {
 		t.Errorf("a widget of the new definition is %q: %v", got, source(r, sourceFwCfg).Problems)
+	}
+}
+
+// TestUserDataSaysNoSecretAloud: neither in UserDataSources and UserDataRecords, which everybody reads, nor on the console.
+func TestUserDataSaysNoSecretAloud(t *testing.T) {
+	const canary = "xyzzy-the-canary"
+	printed, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer printed.Close()
+	stderr := os.Stderr
+	os.Stderr = printed
+	defer func() { os.Stderr = stderr }()
+
+	for _, kind := range []struct{ typ, field string }{{"cert", "serving_key"}, {"Tokens.example.org", "key"}} {
+		r, root := plugintest.Start(t, declaration), t.TempDir()
+		documents := []string{strings.Replace(definition(t, "Tokens.example.org", "Token", "key"), "spec: {", "spec: {sensitivity: SENSITIVE, ", 1)}
+		bad := []string{
+			canary, "[" + canary + "]", "{" + canary + ": 1}", "{" + kind.field + ": {" + canary + ": 1}}", "{" + kind.field + ": !!int " + canary + "}", "{" + kind.field + ": *" + canary + "}",
+			"{" + kind.field + ": &" + canary + " [*" + canary + "]}", "{" + kind.field + ": \"" + canary, "{}\n" + canary + ": 1", "{" + kind.field + canary + ": 1}", "{" + kind.field + ": [!" + canary + " x]}",
+		}
+		for i, spec := range bad {
+			documents = append(documents, fmt.Sprintf("metadata: {type: %s, id: bad%d}\nspec: %s\n", kind.typ, i, spec))
+		}
+		documents = append(documents, fmt.Sprintf("metadata: {type: %s, id: x, %s: 1}\n", kind.typ, canary))
+		put(t, root, fwCfgFile, strings.Join(documents, "---\n"))
+		run(t, r, root)()
+		s := source(r, sourceFwCfg)
+		if s.Applied != 1 || len(s.Problems) < len(bad)+1 {
+			t.Fatalf("%s: %d applied, %d problems: %v", kind.typ, s.Applied, len(s.Problems), s.Problems)
+		}
+		record := &machinepb.UserDataRecord{}
+		r.Get(sourceFwCfg, record)
+		for _, m := range []proto.Message{s, record} {
+			if text := fmt.Sprint(m); strings.Contains(text, canary) {
+				t.Errorf("%s: a resource says the secret: %s", kind.typ, text)
+			}
+		}
+	}
+	said, err := os.ReadFile(printed.Name())
+	if err != nil || strings.Contains(string(said), canary) || strings.Count(string(said), "fw_cfg:") < 20 {
+		t.Errorf("printed, %v:\n%s", err, said)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -78,7 +79,17 @@ func pairs(out io.Writer, title string, m map[string]string) {
 	}
 }
 
+// content shows what a resource says; of a Sensitive kind, which fields say something: what is described is shown to others.
 func content(out io.Writer, title string, k *kinds.Kind, r *resourcepb.Resource) error {
+	if k.Sensitive() {
+		m, err := k.Unmarshal(r.GetSpec().GetProtoSpec())
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s: sensitive, with %s ('cosictl get %s/%s -o yaml' shows it)\n",
+			title, cmp.Or(strings.Join(differentFields(m, m.New()), ", "), "nothing"), k.Singular(), r.GetMetadata().GetId())
+		return nil
+	}
 	text, err := k.Encode(r.GetSpec().GetProtoSpec())
 	if err != nil {
 		return err

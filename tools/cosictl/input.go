@@ -138,7 +138,7 @@ func (r *reader) resolve(ctx context.Context, d *document.Document) (*item, []do
 		return nil, at("spec", err.Error())
 	}
 	for _, b := range broken {
-		problems = append(problems, at(b.field, b.message)...)
+		problems = append(problems, at(b.Field, b.Message)...)
 	}
 	i := &item{document: d, kind: k, resource: resource}
 	if k.Type() == definitionType && len(problems) == 0 {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cosi-os/cosi/api/document"
 	"github.com/cosi-os/cosi/api/kinds"
+	apirules "github.com/cosi-os/cosi/api/rules"
 )
 
 // rules checks contents against the rules of their kinds, as the node will. The validator is made when it is first needed.
@@ -20,9 +21,7 @@ type rules struct {
 	validator protovalidate.Validator
 }
 
-type brokenRule struct{ field, message string }
-
-func (r *rules) check(k *kinds.Kind, spec []byte) ([]brokenRule, error) {
+func (r *rules) check(k *kinds.Kind, spec []byte) ([]apirules.Broken, error) {
 	if r.validator == nil {
 		validator, err := protovalidate.New()
 		if err != nil {
@@ -39,15 +38,7 @@ func (r *rules) check(k *kinds.Kind, spec []byte) ([]brokenRule, error) {
 	if err == nil || !errors.As(err, &invalid) {
 		return nil, err
 	}
-	var broken []brokenRule
-	for _, violation := range invalid.Violations {
-		field := "spec"
-		if path := protovalidate.FieldPathString(violation.Proto.GetField()); path != "" {
-			field += "." + path
-		}
-		broken = append(broken, brokenRule{field, violation.Proto.GetMessage()})
-	}
-	return broken, nil
+	return apirules.Of(invalid, k.Sensitive()), nil
 }
 
 // describeRules says in one line what the rules of a field are: "string.min_len: 1".

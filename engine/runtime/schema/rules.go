@@ -3,11 +3,11 @@ package schema
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"buf.build/go/protovalidate"
+	apirules "github.com/cosi-os/cosi/api/rules"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -24,7 +24,7 @@ type rules struct {
 	annotated sync.Map // protoreflect.MessageDescriptor to bool
 }
 
-// check returns FieldErrors with every rule that m breaks. What an expression says of a secret is left out: it may quote it.
+// check returns FieldErrors with every rule that m breaks. Of a secret they quote nothing.
 func (r *rules) check(m proto.Message, secret bool) error {
 	if !r.has(m.ProtoReflect().Descriptor()) {
 		return nil
@@ -39,16 +39,8 @@ func (r *rules) check(m proto.Message, secret bool) error {
 		return err
 	}
 	var all state.FieldErrors
-	for _, v := range broken.Violations {
-		path := "spec"
-		if field := protovalidate.FieldPathString(v.Proto.GetField()); field != "" {
-			path += "." + field
-		}
-		message := v.Proto.GetMessage()
-		if expression := v.Proto.GetRule().GetElements(); secret && len(expression) > 0 && strings.HasPrefix(expression[0].GetFieldName(), "cel") {
-			message = fmt.Sprintf("breaks the rule %q", v.Proto.GetRuleId())
-		}
-		all = append(all, &state.FieldError{Path: path, Message: message})
+	for _, r := range apirules.Of(broken, secret) {
+		all = append(all, &state.FieldError{Path: r.Field, Message: r.Message})
 	}
 	return all
 }
