@@ -54,7 +54,11 @@ func TestExport(t *testing.T) {
 	}
 	first.Kill()
 
-	second := vmtest.Start(t, vmtest.Options{Boot: node.Kernel, Documents: exported})
+	// A secret where it should not stand, in a document that is no YAML and in two that do not fit, is said by nobody.
+	const canary = "xyzzy-the-canary"
+	bad := "---\nmetadata: {type: cert, id: a}\nspec: {serving_key: *" + canary + "}\n" +
+		"---\nmetadata: {type: cert, id: b}\nspec: {" + canary + ": 1}\n---\nmetadata: {type: cert, id: c}\n" + canary + ": 1\n"
+	second := vmtest.Start(t, vmtest.Options{Boot: node.Kernel, Documents: exported + bad})
 	second.Ready(t)
 	o.connect(t, second)
 	if again := o.cosictl(t, "export"); again != exported {
@@ -62,5 +66,19 @@ func TestExport(t *testing.T) {
 	}
 	if text := o.cosictl(t, "why", "mount/exported"); !strings.Contains(text, "written by user data from fw_cfg") || !strings.Contains(text, "ready") {
 		t.Errorf("why:\n%s", text)
+	}
+	if text := o.cosictl(t, "get", "userdata/fw_cfg", "-o", "yaml"); !strings.Contains(text, "unknown anchor") || !strings.Contains(text, "unknown field") {
+		t.Errorf("the source does not say what is wrong:\n%s", text)
+	}
+	said := second.Console.Tail(10_000)
+	for _, kind := range []string{"userdata", "userdatarecords", "logs", "auditrecords", "machine", "certstatus"} {
+		said += o.cosictl(t, "get", kind, "-o", "yaml")
+	}
+	for _, process := range []string{"engine", "kernel", "runtime", "userdata"} {
+		said += o.cosictl(t, "logs", process)
+	}
+	key := strings.Split(string(second.Identity.Serving.KeyPEM), "\n")[1]
+	if strings.Contains(said, canary) || strings.Contains(said, key) || !strings.Contains(said, "unknown anchor") {
+		t.Errorf("a secret is said, or nothing is:\n%s", said)
 	}
 }
