@@ -197,7 +197,7 @@ func TestADamagedLogTakesTheAPINotAway(t *testing.T) {
 }
 
 func TestADamagedPartitionIsFormattedAtTheNextBoot(t *testing.T) {
-	m := bootWith(t, &wire.Storage{Device: "/dev/vda5", Reason: wire.StorageDamaged, Message: "mount /dev/vda5: structure needs cleaning"})
+	m := bootWith(t, &wire.Storage{Device: "/dev/vda5", Reason: wire.StorageDamaged, Message: "mount /dev/vda5: structure needs cleaning", Frozen: true})
 	c := m.admin()
 	if s := stateStatus(t, c); s.GetReason() != "StateDamaged" || s.GetFile() != "/dev/vda5" {
 		t.Errorf("state %v; want it damaged", s)
@@ -207,6 +207,91 @@ func TestADamagedPartitionIsFormattedAtTheNextBoot(t *testing.T) {
 		return m.said(func(d wire.Down) bool { return d.ResetStorage != nil }) &&
 			m.said(func(d wire.Down) bool { return d.Shutdown != nil && d.Shutdown.Reboot })
 	})
+}
+
+// refused fails unless a write to config is.
+func refused(t *testing.T, c resourcepb.StateClient, because string) {
+	t.Helper()
+	point := &storagepb.MountPoint{Source: "tmpfs", Target: "/var/c", Fstype: "tmpfs"}
+	_, err := c.Create(t.Context(), &resourcepb.CreateRequest{Resource: document(t, "config", mountPoints, "c", point)})
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), because) {
+		t.Errorf("a write to config: %v; want FAILED_PRECONDITION and %q", err, because)
+	}
+}
+
+// reset asks for one, and returns the answer.
+func reset(t *testing.T, c resourcepb.StateClient) *machinepb.StateResetStatus {
+	t.Helper()
+	create(t, c, "", "requests", "StateResets.machine.cosi.dev", "a", &machinepb.StateReset{Confirm: "n1"})
+	answer := &machinepb.StateResetStatus{}
+	eventually(t, "the reset is answered", func() bool {
+		return read(t.Context(), c, "status", "StateResetStatuses.machine.cosi.dev", "a", answer) == nil
+	})
+	return answer
+}
+
+// TestADiskThatCannotBeReadTakesTheAPINotAway: no bit is wrong, the disk does not give them.
+func TestADiskThatCannotBeReadTakesTheAPINotAway(t *testing.T) {
+	disk := kept(t)
+	m := bootWith(t, disk)
+	create(t, m.admin(), "", "config", mountPoints, "a", &storagepb.MountPoint{Source: "tmpfs", Target: "/var/a", Fstype: "tmpfs"})
+	m.kill()
+	bad := filepath.Join(disk.Dir, "log", "00000000000000000001.snapshot")
+	if err := os.Symlink("/proc/self/mem", bad); err != nil { // its first page is never mapped: to read it is EIO
+		t.Fatal(err)
+	}
+
+	m = bootWith(t, disk)
+	c := m.admin()
+	s := stateStatus(t, c)
+	if s.GetDurable() || s.GetReason() != "StateDamaged" || !s.GetFrozen() || s.GetFile() != bad || !strings.Contains(s.GetMessage(), "input/output error") {
+		t.Errorf("state %v; want it frozen, and %s with an input/output error", s, bad)
+	}
+	refused(t, c, "cosictl reset state")
+	if answer := reset(t, c); !answer.GetReady() {
+		t.Errorf("the reset is answered %v", answer)
+	}
+	m.kill()
+	if s := stateStatus(t, bootWith(t, disk).admin()); !s.GetDurable() {
+		t.Errorf("state after the reset: %v", s)
+	}
+}
+
+// TestAResetOfADirectoryThatTakesNothingFormatsThePartition: the mark of a reset cannot be left there.
+func TestAResetOfADirectoryThatTakesNothingFormatsThePartition(t *testing.T) {
+	disk := kept(t)
+	if err := os.WriteFile(filepath.Join(disk.Dir, "log"), nil, 0o600); err != nil { // not a directory
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(disk.Dir, "reset"), 0o700); err != nil { // and nothing can be created here
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(disk.Dir, "reset", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	m := bootWith(t, disk)
+	c := m.admin()
+	if s := stateStatus(t, c); !s.GetFrozen() || s.GetReason() != "StateDamaged" {
+		t.Errorf("state %v; want it frozen", s)
+	}
+	if answer := reset(t, c); !answer.GetReady() {
+		t.Errorf("the reset is answered %v", answer)
+	}
+	eventually(t, "PID 1 is told to format", func() bool { return m.said(func(d wire.Down) bool { return d.ResetStorage != nil }) })
+}
+
+// TestAStateThatIsThereAndCannotBeUsedTakesNoWrites: they would be gone with the next boot, and a reset would not help.
+func TestAStateThatIsThereAndCannotBeUsedTakesNoWrites(t *testing.T) {
+	m := bootWith(t, &wire.Storage{Reason: "Ambiguous", Message: "/dev/vda and /dev/vdb are copies", Frozen: true})
+	c := m.admin()
+	if s := stateStatus(t, c); s.GetDurable() || s.GetReason() != "Ambiguous" || !s.GetFrozen() {
+		t.Errorf("state %v; want it frozen and ambiguous", s)
+	}
+	refused(t, c, "are copies")
+	eventually(t, "the console says so", func() bool { return m.shows("state cannot be used: /dev/vda and /dev/vdb are copies") })
+	if answer := reset(t, c); answer.GetReady() || answer.GetReason() != "Refused" {
+		t.Errorf("the reset is answered %v; want it refused", answer)
+	}
 }
 
 // damage changes a byte in the middle of the newest file of the log, and returns its name.

@@ -88,6 +88,8 @@ type Storage struct {
 	// Reason says in one word why Dir is empty: NoBootDisk, Ambiguous (two disks claim to be it), NoSpace, ReadOnly, Damaged (there is a
 	// partition, and it is not touched until it is reset), Error.
 	Reason string `json:"reason,omitempty"`
+	// Frozen says that there is a partition that holds something and cannot be used: what is written in its stead would be gone.
+	Frozen bool `json:"frozen,omitempty"`
 	// Message says it in words.
 	Message string `json:"message,omitempty"`
 }

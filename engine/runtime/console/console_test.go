@@ -124,7 +124,10 @@ func TestWhatAPersonSees(t *testing.T) {
 			s.Storage = &machinepb.StateStatus{Reason: "NoBootDisk", Message: "no disk of its own, what the API writes is gone with the next boot"}
 		},
 		"state damaged": func(s *node.Snapshot) {
-			s.Storage = &machinepb.StateStatus{Reason: "StateDamaged", Device: "/dev/vda5", Message: "/var/lib/cosi/state/log/00000001.log: damaged at byte 4711: the checksum does not match"}
+			s.Storage = &machinepb.StateStatus{Reason: "StateDamaged", Frozen: true, Device: "/dev/vda5", Message: "/var/lib/cosi/state/log/00000001.log: damaged at byte 4711: the checksum does not match"}
+		},
+		"state frozen": func(s *node.Snapshot) {
+			s.Storage = &machinepb.StateStatus{Reason: "ReadOnly", Frozen: true, Device: "/dev/vda5", Message: "/dev/vda cannot be written"}
 		},
 		"another image": func(s *node.Snapshot) {
 			s.Storage = &machinepb.StateStatus{Durable: true, Device: "/dev/vda5", Reason: "Misfits", Message: "Tokens.example.org: 1 of 3 resources do not fit: a: spec: has fields that example.Token does not have (3 bytes): is the client newer than the node?"}

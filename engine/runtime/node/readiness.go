@@ -27,7 +27,7 @@ type Readiness struct {
 // Readiness is ready when every declared plugin is, the node has an address that others can reach, and user data is applied. The
 // reasons come in the order in which a person would remove them. A node whose state is damaged is not ready.
 func (s *Snapshot) Readiness() Readiness {
-	for _, check := range []func(*Snapshot) (Readiness, bool){plugins, address, userData, certificates, damaged} {
+	for _, check := range []func(*Snapshot) (Readiness, bool){plugins, address, userData, certificates, frozen} {
 		if r, bad := check(s); bad {
 			return r
 		}
@@ -123,12 +123,16 @@ func certificates(s *Snapshot) (Readiness, bool) {
 	return Readiness{}, false
 }
 
-// damaged comes last: the node does what its user data says, and waits for a person.
-func damaged(s *Snapshot) (Readiness, bool) {
-	if s.Storage.GetReason() != storage.ReasonDamaged {
+// frozen comes last: the node does what its user data says, and waits for a person.
+func frozen(s *Snapshot) (Readiness, bool) {
+	if !s.Storage.GetFrozen() {
 		return Readiness{}, false
 	}
-	return Readiness{Reason: storage.ReasonDamaged, Message: "the state is damaged and takes no writes: cosictl reset state --confirm " + s.Name()}, true
+	r := Readiness{Reason: s.Storage.GetReason(), Message: "the state cannot be used and takes no writes: " + s.Storage.GetMessage()}
+	if r.Reason == storage.ReasonDamaged {
+		r.Message = "the state is damaged and takes no writes: cosictl reset state --confirm " + s.Name()
+	}
+	return r, true
 }
 
 func noTrustAnchor(c *machinepb.CertificatesStatus) string {

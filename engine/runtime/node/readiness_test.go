@@ -60,7 +60,10 @@ func TestReadiness(t *testing.T) {
 		"off a machine":           {func(s *Snapshot) { s.Certificates, s.Hello.PID1 = nil, false }, "", ""},
 		"kept on a disk":          {func(s *Snapshot) { s.Storage = &machinepb.StateStatus{Durable: true} }, "", ""},
 		"kept in memory":          {func(s *Snapshot) { s.Storage = &machinepb.StateStatus{Reason: "NoBootDisk"} }, "", ""},
-		"damaged":                 {func(s *Snapshot) { s.Storage = &machinepb.StateStatus{Reason: "StateDamaged"} }, "StateDamaged", "cosictl reset state --confirm n1"},
+		"damaged":                 {func(s *Snapshot) { s.Storage = &machinepb.StateStatus{Reason: "StateDamaged", Frozen: true} }, "StateDamaged", "cosictl reset state --confirm n1"},
+		"frozen": {func(s *Snapshot) {
+			s.Storage = &machinepb.StateStatus{Reason: "Ambiguous", Message: "two disks", Frozen: true}
+		}, "Ambiguous", "takes no writes: two disks"},
 		"wrong clock": {func(s *Snapshot) {
 			s.Certificates = &machinepb.CertificatesStatus{Reason: "ClockImplausible", Message: "2099"}
 		}, "ClockImplausible", "2099"},

@@ -136,7 +136,7 @@ var (
 	ErrBookmark      = errors.New("bookmark is invalid or has expired")
 	ErrSlow          = errors.New("watcher fell behind")
 	ErrLimit         = errors.New("limit exceeded")
-	ErrFrozen        = errors.New("the state is damaged and takes no writes")
+	ErrFrozen        = errors.New("the state cannot be used and takes no writes")
 	ErrNoSpace       = errors.New("no space left for writes")
 )
 

@@ -9,7 +9,7 @@ import (
 )
 
 // Frozen returns next without writes to the durable namespaces: they fail with state.ErrFrozen and why. People get it on a node whose
-// state is damaged: what they wrote would be gone with the next boot. Requests still work, or nobody could reset or reboot the node.
+// state cannot be used: what they wrote would be gone with the next boot. Requests still work, or nobody could reset or reboot the node.
 func Frozen(next state.State, why string) state.State { return frozen{next, why} }
 
 type frozen struct {
@@ -21,7 +21,7 @@ func (f frozen) check(namespace string) error {
 	if !Durable(namespace) {
 		return nil
 	}
-	return fmt.Errorf("%w: %s; \"cosictl reset state\" gives it up and starts afresh", state.ErrFrozen, f.why)
+	return fmt.Errorf("%w: %s", state.ErrFrozen, f.why)
 }
 
 func (f frozen) Create(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {

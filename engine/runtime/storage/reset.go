@@ -24,7 +24,7 @@ type Resetter struct {
 	Storage *Storage
 	// Name is the node's name, which a request must confirm.
 	Name func() string
-	// Format asks PID 1 to format a damaged partition at the next boot.
+	// Format asks PID 1 to format the partition at the next boot.
 	Format func(reason string) error
 	// Reboot takes the node down and starts it again.
 	Reboot func(ctx context.Context, reason string) error
@@ -93,8 +93,13 @@ func (r *Resetter) reset(request *machinepb.StateReset) error {
 	if name := r.Name(); request.GetConfirm() != name {
 		return fmt.Errorf("this node is %q, and the request confirms %q", name, request.GetConfirm())
 	}
-	if r.Storage.Status().GetReason() == ReasonDamaged && r.Storage.dir == "" {
+	damaged := r.Storage.Status().GetReason() == ReasonDamaged
+	if damaged && r.Storage.dir == "" {
 		return r.Format(request.GetReason())
 	}
-	return r.Storage.giveUp()
+	err := r.Storage.giveUp()
+	if err != nil && damaged && r.Storage.Status().GetDevice() != "" { // nothing can be written there
+		return r.Format(request.GetReason())
+	}
+	return err
 }

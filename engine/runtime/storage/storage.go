@@ -1,8 +1,8 @@
 // Package storage gives a node's runtime the store that outlives a reboot, or says why there is none.
 //
-// The runtime's main opens it once, with what PID 1 says of the STATE partition. What is damaged is left as it is: the node starts from
-// its user data in memory, people's writes to the durable namespaces are refused (Frozen), and a StateReset, which Resetter answers, moves
-// the damaged log aside.
+// The runtime's main opens it once, with what PID 1 says of the STATE partition. A state that cannot be used, for whatever reason, is left as
+// it is: the node starts from its user data in memory, people's writes to the durable namespaces are refused (Frozen), and a StateReset,
+// which Resetter answers, moves the damaged log aside, or has the partition formatted where that cannot be done.
 package storage
 
 import (
@@ -44,40 +44,51 @@ type Storage struct {
 	status *machinepb.StateStatus
 }
 
-// Open opens the log in the directory that h names. Without one, or when the log is damaged, everything lives in memory, and Status says
-// why. Any other error of the disk is returned: the runtime is started again, and tries again.
+// Open opens the log in the directory that h names. Without one, or when the log cannot be read, everything lives in memory, and Status
+// says why. It fails with log.ErrLocked while another process has the log: that one is about to end.
 func Open(h *wire.Storage, o log.Options) (*Storage, error) {
 	if h == nil || h.Dir == "" {
 		return &Storage{status: without(h)}, nil
 	}
 	s := &Storage{dir: h.Dir, status: &machinepb.StateStatus{Device: h.Device}}
-	if err := s.finishReset(time.Now()); err != nil {
-		return nil, fmt.Errorf("reset of the state: %w", err)
+	err := s.finishReset(time.Now())
+	if err == nil {
+		s.store, err = log.Open(filepath.Join(h.Dir, logName), o)
+	} else {
+		err = fmt.Errorf("reset of the state: %w", err)
 	}
-	store, err := log.Open(filepath.Join(h.Dir, logName), o)
-	var damaged *log.DamagedError
-	switch {
-	case errors.As(err, &damaged):
-		s.status.Reason, s.status.Message, s.status.File, s.status.Offset = ReasonDamaged, damaged.Error(), damaged.File, damaged.Offset
-	case errors.Is(err, log.ErrVersion):
-		s.status.Reason, s.status.Message = ReasonDamaged, err.Error()
-	case err != nil:
+	if errors.Is(err, log.ErrLocked) {
 		return nil, fmt.Errorf("state: %w", err)
-	default:
-		s.store, s.status.Durable = store, true
 	}
+	if err != nil {
+		s.damaged(err)
+	}
+	s.status.Durable = err == nil
 	return s, nil
+}
+
+// damaged has Status say why the log cannot be used.
+func (s *Storage) damaged(err error) {
+	s.status.Reason, s.status.Message, s.status.Frozen = ReasonDamaged, err.Error(), true
+	var damaged *log.DamagedError
+	var path *fs.PathError
+	if errors.As(err, &damaged) {
+		s.status.File, s.status.Offset = damaged.File, damaged.Offset
+	} else if errors.As(err, &path) {
+		s.status.File = path.Path
+	}
 }
 
 // without is the status of a node that keeps everything in memory.
 func without(h *wire.Storage) *machinepb.StateStatus {
-	switch {
-	case h == nil || h.Reason == "":
+	if h == nil || h.Reason == "" {
 		return &machinepb.StateStatus{Reason: "NoBootDisk", Message: "no disk of its own, what the API writes is gone with the next boot"}
-	case h.Reason == wire.StorageDamaged:
-		return &machinepb.StateStatus{Reason: ReasonDamaged, Message: h.Message, Device: h.Device, File: h.Device}
 	}
-	return &machinepb.StateStatus{Reason: h.Reason, Message: h.Message, Device: h.Device}
+	status := &machinepb.StateStatus{Reason: h.Reason, Message: h.Message, Device: h.Device, Frozen: h.Frozen}
+	if h.Reason == wire.StorageDamaged {
+		status.Reason, status.File = ReasonDamaged, h.Device
+	}
+	return status
 }
 
 // State returns the durable store, nil if everything lives in memory.
@@ -93,10 +104,14 @@ func (s *Storage) Status() *machinepb.StateStatus { return s.status }
 
 // Frozen returns why people must not write to the durable namespaces, "" if they may.
 func (s *Storage) Frozen() string {
-	if s.status.GetReason() != ReasonDamaged {
+	switch {
+	case !s.status.GetFrozen():
 		return ""
+	case s.status.GetReason() == ReasonDamaged:
+		return s.status.GetMessage() + "; \"cosictl reset state\" gives it up and starts afresh"
+	default:
+		return s.status.GetMessage()
 	}
-	return s.status.GetMessage()
 }
 
 // Run does what the store has to do in the background, until ctx is done.
@@ -119,7 +134,7 @@ func (s *Storage) Close() error {
 // giveUp has the log moved aside when it is opened the next time. Until then it is written to as before.
 func (s *Storage) giveUp() error {
 	if s.dir == "" {
-		return errors.New("this node keeps no state on a disk: a reboot is all it takes")
+		return errors.New("this node keeps no state on a disk that a reset could give up")
 	}
 	file, err := os.Create(filepath.Join(s.dir, resetName))
 	if err != nil {

@@ -374,16 +374,18 @@ type StateStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A write to config is acknowledged when it is on the disk. Otherwise all is in memory, and gone with the next boot.
 	Durable bool `protobuf:"varint,1,opt,name=durable,proto3" json:"durable,omitempty"`
-	// One word where it is not: NoBootDisk, Ambiguous, NoSpace, ReadOnly, Error, or StateDamaged: then the disk is left as it is, config
-	// holds what user data says and takes no writes until somebody resets the state. Misfits where it is and the image does not understand all of
-	// it: the message names the kinds, and their resources are served as they are.
+	// One word where it is not: NoBootDisk, Ambiguous, NoSpace, ReadOnly, Error, or StateDamaged: then the disk is left as it is until
+	// somebody resets the state. Misfits where it is and the image does not understand all of it: the message names the kinds, and their
+	// resources are served as they are.
 	Reason  string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// The partition.
 	Device string `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
 	// The damaged file and the place in it.
-	File          string `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"`
-	Offset        int64  `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`
+	File   string `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"`
+	Offset int64  `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`
+	// There is a state, and it cannot be used: config holds what user data says and takes no writes, which would be gone with the next boot.
+	Frozen        bool `protobuf:"varint,7,opt,name=frozen,proto3" json:"frozen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -458,6 +460,13 @@ func (x *StateStatus) GetOffset() int64 {
 		return x.Offset
 	}
 	return 0
+}
+
+func (x *StateStatus) GetFrozen() bool {
+	if x != nil {
+		return x.Frozen
+	}
+	return false
 }
 
 // StateReset asks the node to give up its state and start afresh: what it holds is moved aside, and the node reboots. It lives in memory
@@ -1098,14 +1107,15 @@ const file_cosi_machine_v1alpha1_machine_proto_rawDesc = "" +
 	" UserDataRecords.machine.cosi.dev\x12\x0eUserDataRecord\x1a\x06config2\x1e\n" +
 	"\x05STATE\x12\x15{.spec.outcome.state}2 \n" +
 	"\x06DIGEST\x12\x16{.spec.outcome.digest}2\x1c\n" +
-	"\x04TIME\x12\x14{.spec.outcome.time}\xba\x06*User data that has been applied, by digest\"\x8d\x03\n" +
+	"\x04TIME\x12\x14{.spec.outcome.time}\xba\x06*User data that has been applied, by digest\"\xa5\x03\n" +
 	"\vStateStatus\x12\x18\n" +
 	"\adurable\x18\x01 \x01(\bR\adurable\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x16\n" +
 	"\x06device\x18\x04 \x01(\tR\x06device\x12\x12\n" +
 	"\x04file\x18\x05 \x01(\tR\x04file\x12\x16\n" +
-	"\x06offset\x18\x06 \x01(\x03R\x06offset:\xed\x01\x82\xfb\x18\xe8\x01\n" +
+	"\x06offset\x18\x06 \x01(\x03R\x06offset\x12\x16\n" +
+	"\x06frozen\x18\a \x01(\bR\x06frozen:\xed\x01\x82\xfb\x18\xe8\x01\n" +
 	"\x1eStateStatuses.machine.cosi.dev\x12\vStateStatus\x1a\x06status\"\x05state2\x1a\n" +
 	"\aDURABLE\x12\x0f{.spec.durable}2\x18\n" +
 	"\x06REASON\x12\x0e{.spec.reason}2\x18\n" +
