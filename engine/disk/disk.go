@@ -8,19 +8,20 @@
 //
 //	no entry ──> state-new ──(formatted)──> state ──> mounted ──> grown
 //	                 ^                        │
-//	                 └────── Reset ───────────┘ (only when it does not mount)
+//	                 └────── Reset ───────────┘ (only when it cannot be used)
 //
-// A partition that is called state and does not mount is left as it is: what is on it may be all that somebody has.
+// A partition that is called state and cannot be used, for whatever reason, is left as it is: what is on it may be all that somebody has.
+// Then nothing may be written that would be gone with the next boot (wire.Storage.Frozen).
 package disk
 
 import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,12 +61,35 @@ type Preparer struct {
 	// Patience is how long a disk may take to come after that.
 	Patience time.Duration
 
-	found *found
+	kernel kernel // nil: the real one
+}
+
+// kernel is what the kernel does for a Preparer.
+type kernel interface {
+	// find returns the disk with our table and the GUID. It fails with errNoDisk.
+	find(gpt.GUID) (*found, error)
+	// announce tells of a partition, or of its new size.
+	announce(f *found, index int) error
+	// partition opens a partition that nobody uses.
+	partition(node string) (volume, error)
+	// mount mounts the file system on Mount. Twice is harmless.
+	mount(node string) error
+	// grow makes the mounted file system as large as its partition of size bytes.
+	grow(node string, size int64) error
+	// directory makes a directory for a user on what is mounted.
+	directory(path string, uid, gid int) error
+}
+
+// volume is a partition to make a file system on.
+type volume interface {
+	ext4.Disk
+	io.Closer
 }
 
 // problem is why there is no state, as wire.Storage says it.
 type problem struct {
 	reason string
+	frozen bool
 	err    error
 }
 
@@ -74,7 +98,14 @@ func (p *problem) Error() string { return p.err.Error() }
 func (p *problem) Unwrap() error { return p.err }
 
 func because(reason, format string, args ...any) error {
-	return &problem{reason, fmt.Errorf(format, args...)}
+	return &problem{reason, false, fmt.Errorf(format, args...)}
+}
+
+// frozen says of err that it keeps a state from being used that is there.
+func frozen(err error) error {
+	p := &problem{reason: otherError}
+	errors.As(err, &p)
+	return &problem{p.reason, true, err}
 }
 
 // Reasons of wire.Storage beside wire.StorageDamaged.
@@ -88,6 +119,9 @@ const (
 
 // Prepare mounts the state partition and returns where the runtime may write, or why it may not. Twice is harmless.
 func (p *Preparer) Prepare() *wire.Storage {
+	if p.kernel == nil {
+		p.kernel = linux{}
+	}
 	storage := &wire.Storage{}
 	err := p.prepare(storage)
 	if err == nil {
@@ -96,7 +130,7 @@ func (p *Preparer) Prepare() *wire.Storage {
 	storage.Dir, storage.Reason, storage.Message = "", otherError, err.Error()
 	var known *problem
 	if errors.As(err, &known) {
-		storage.Reason = known.reason
+		storage.Reason, storage.Frozen = known.reason, known.frozen
 	}
 	return storage
 }
@@ -109,66 +143,78 @@ func (p *Preparer) prepare(storage *wire.Storage) error {
 	if err != nil {
 		return fmt.Errorf("kernel argument %s: %w", Argument, err)
 	}
-	if p.found, err = p.wait(guid); err != nil {
-		return err
-	}
-	defer p.found.Close()
-	index, err := p.partition()
-	if p.found.node(index) != "" {
-		storage.Device = p.found.node(index)
-	}
+	f, err := p.wait(guid)
 	if err != nil {
 		return err
 	}
-	if err := p.mount(index, storage.Device); err != nil {
-		return err
+	defer f.Close()
+	index := stateOf(f.table)
+	holds := index >= 0 && f.table.Partitions[index].Name != nameNew
+	index, err = p.partition(f, holds)
+	storage.Device = f.node(index)
+	if err == nil {
+		storage.Dir, err = p.mount(f, index)
 	}
-	storage.Dir, err = p.directory()
+	if err != nil && holds {
+		return frozen(err)
+	}
 	return err
 }
 
+// stateOf returns the index of the state partition in t, -1 if there is none.
+func stateOf(t *gpt.Table) int {
+	return slices.IndexFunc(t.Partitions, func(p gpt.Partition) bool { return p.Type == gpt.State })
+}
+
 // partition makes the table say what it should, the kernel know of it, and a new partition have a file system. It returns the index of
-// the state partition in the table, -1 if there is none.
-func (p *Preparer) partition() (int, error) {
-	table := p.found.table
-	index, changed, err := arrange(table, p.found.size, newGUID)
+// the state partition in the table, -1 if there is none. One that holds something is good enough as it is, whatever fails.
+func (p *Preparer) partition(f *found, holds bool) (int, error) {
+	index, changed, err := arrange(f.table, f.size, newGUID)
 	if err != nil {
 		return index, err
 	}
-	if p.found.readOnly {
-		return index, because(readOnly, "%s cannot be written", p.found.path)
+	if f.readOnly {
+		return index, because(readOnly, "%s cannot be written", f.path)
 	}
-	if changed {
-		if err := table.Write(p.found, p.found.size); err != nil {
-			return index, fmt.Errorf("%s: %w", p.found.path, err)
-		}
-		part := table.Partitions[index]
-		p.Log("state: partition %d of %s is %d MiB", index+1, p.found.path, (part.End-part.Start)/mib)
-	}
-	if err := p.found.announce(index); err != nil {
+	if err := p.write(f, index, changed); holds && err != nil {
+		p.Log("state: %s stays as it is: %v", f.node(index), err)
+		return index, nil
+	} else if err != nil {
 		return index, err
 	}
-	if table.Partitions[index].Name != nameNew {
+	if f.table.Partitions[index].Name != nameNew {
 		return index, nil
 	}
-	if err := p.format(index); err != nil {
-		return index, fmt.Errorf("format %s: %w", p.found.node(index), err)
+	if err := p.format(f.node(index)); err != nil {
+		return index, fmt.Errorf("format %s: %w", f.node(index), err)
 	}
-	table.Partitions[index].Name = nameState
-	if err := table.Write(p.found, p.found.size); err != nil {
-		return index, fmt.Errorf("%s: %w", p.found.path, err)
+	f.table.Partitions[index].Name = nameState
+	if err := f.table.Write(f, f.size); err != nil {
+		return index, fmt.Errorf("%s: %w", f.path, err)
 	}
-	p.Log("state: %s is formatted", p.found.node(index))
+	p.Log("state: %s is formatted", f.node(index))
 	return index, nil
 }
 
-func (p *Preparer) format(index int) error {
-	file, err := os.OpenFile(p.found.node(index), os.O_RDWR|unix.O_EXCL, 0)
+// write writes the table if it has changed, and tells the kernel.
+func (p *Preparer) write(f *found, index int, changed bool) error {
+	if changed {
+		if err := f.table.Write(f, f.size); err != nil {
+			return fmt.Errorf("%s: %w", f.path, err)
+		}
+		part := f.table.Partitions[index]
+		p.Log("state: partition %d of %s is %d MiB", index+1, f.path, (part.End-part.Start)/mib)
+	}
+	return p.kernel.announce(f, index)
+}
+
+func (p *Preparer) format(node string) error {
+	v, err := p.kernel.partition(node)
 	if err != nil {
 		return err
 	}
 	o := ext4.Options{UUID: newGUID(), Label: "STATE", Time: p.Now()}
-	return errors.Join(ext4.Write(file, o), file.Close())
+	return errors.Join(ext4.Write(v, o), v.Close())
 }
 
 // newGUID makes a random one (RFC 9562, version 4).
@@ -209,68 +255,43 @@ func arrange(t *gpt.Table, size int64, guid func() gpt.GUID) (index int, changed
 	return index, changed || t.Backup || t.Moved, nil
 }
 
-// mount mounts the file system and has it grow.
-func (p *Preparer) mount(index int, device string) error {
-	if err := os.MkdirAll(Mount, 0o755); err != nil {
-		return err
+// mount mounts the file system, has it grow, and returns the directory on it that is the runtime's own.
+func (p *Preparer) mount(f *found, index int) (dir string, err error) {
+	node, part := f.node(index), f.table.Partitions[index]
+	err = p.kernel.mount(node)
+	if err == nil {
+		if err := p.kernel.grow(node, part.End-part.Start); err != nil {
+			p.Log("state: grow %s: %v", node, err) // smaller than it could be, and whole
+		}
+		dir = filepath.Join(Mount, "runtime")
+		err = p.kernel.directory(dir, p.UID, p.GID)
 	}
-	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME
-	err := unix.Mount(device, Mount, "ext4", flags, "")
 	switch {
-	case errors.Is(err, unix.EBUSY): // mounted already
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EUCLEAN), errors.Is(err, unix.EBADMSG):
-		return because(wire.StorageDamaged, "mount %s: %w", device, err)
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOMEM):
+		return "", err // the kernel lacks something: a new file system would not mount either
 	case err != nil:
-		return fmt.Errorf("mount %s: %w", device, err)
+		return "", frozen(because(wire.StorageDamaged, "%w", err))
 	}
-	part := p.found.table.Partitions[index]
-	if err := grow(device, part.End-part.Start); err != nil {
-		p.Log("state: grow %s: %v", device, err) // smaller than it could be, and whole
-	}
-	return nil
+	return dir, nil
 }
 
-// directory makes what is the runtime's own.
-func (p *Preparer) directory() (string, error) {
-	dir := filepath.Join(Mount, "runtime")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
-	}
-	return dir, os.Chown(dir, p.UID, p.GID)
-}
-
-// Reset has a state partition that does not mount be formatted at the next boot. It fails when there is none, or when it is mounted.
+// Reset has a state partition that cannot be used be formatted at the next boot. It fails when there is none.
 func (p *Preparer) Reset() error {
 	guid, err := gpt.ParseGUID(p.GUID)
 	if err != nil {
 		return fmt.Errorf("kernel argument %s: %w", Argument, err)
 	}
-	f, err := find(guid)
+	f, err := p.kernel.find(guid)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	for i, part := range f.table.Partitions {
-		if part.Type != gpt.State {
-			continue
-		}
-		if mounted, err := isMounted(f.node(i)); err != nil || mounted {
-			return errors.Join(err, fmt.Errorf("%s is mounted: nothing to reset", f.node(i)))
-		}
-		f.table.Partitions[i].Name = nameNew
-		return f.table.Write(f, f.size)
+	index := stateOf(f.table)
+	if index < 0 {
+		return errors.New("there is no state partition")
 	}
-	return errors.New("there is no state partition")
-}
-
-func isMounted(device string) (bool, error) {
-	text, err := os.ReadFile("/proc/self/mounts")
-	for line := range strings.Lines(string(text)) {
-		if name, _, _ := strings.Cut(line, " "); name == device {
-			return true, nil
-		}
-	}
-	return false, err
+	f.table.Partitions[index].Name = nameNew
+	return f.table.Write(f, f.size)
 }
 
 // partitionNode is the device node of partition number n of a disk: /dev/vda5, /dev/nvme0n1p5.

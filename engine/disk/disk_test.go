@@ -144,19 +144,20 @@ func TestChoose(t *testing.T) {
 	plain, withState := &found{path: "/dev/vda", table: image()}, &found{path: "/dev/vdb", table: image()}
 	withState.table.Partitions = append(withState.table.Partitions, gpt.Partition{Type: gpt.State})
 	for name, c := range map[string]struct {
-		all  []*found
-		want *found
-		why  string
+		all    []*found
+		want   *found
+		why    string
+		frozen bool
 	}{
-		"one":                     {[]*found{plain}, plain, ""},
-		"one has a state":         {[]*found{plain, withState}, withState, ""},
-		"two have one":            {[]*found{withState, withState}, nil, ambiguous},
-		"two copies of one image": {[]*found{plain, plain}, nil, ambiguous},
+		"one":                     {[]*found{plain}, plain, "", false},
+		"one has a state":         {[]*found{plain, withState}, withState, "", false},
+		"two have one":            {[]*found{withState, withState}, nil, ambiguous, true},
+		"two copies of one image": {[]*found{plain, plain}, nil, ambiguous, false},
 	} {
 		got, err := choose(c.all)
 		var why *problem
-		if got != c.want || (c.why != "") != errors.As(err, &why) || why != nil && why.reason != c.why {
-			t.Errorf("%s: %v, %v; want %v, %q", name, got, err, c.want, c.why)
+		if got != c.want || (c.why != "") != errors.As(err, &why) || why != nil && (why.reason != c.why || why.frozen != c.frozen) {
+			t.Errorf("%s: %v, %v; want %v, %q, frozen %v", name, got, err, c.want, c.why, c.frozen)
 		}
 	}
 	if _, err := choose(nil); !errors.Is(err, errNoDisk) {

@@ -3,9 +3,9 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,11 +15,17 @@ import (
 
 // found is a disk with our partition table. It is open, for writing too if it can be.
 type found struct {
-	*os.File
+	device
 	path     string
 	size     int64
 	readOnly bool
 	table    *gpt.Table
+}
+
+// device is a whole disk.
+type device interface {
+	gpt.Disk
+	io.Closer
 }
 
 // node is the device node of the partition with an index in the table, "" without one.
@@ -38,13 +44,13 @@ const pause = 20 * time.Millisecond
 
 // wait finds the disk. When it is not there it has the drivers of disks loaded and waits for it: the firmware has just read from it.
 func (p *Preparer) wait(guid gpt.GUID) (*found, error) {
-	f, err := find(guid)
+	f, err := p.kernel.find(guid)
 	if !errors.Is(err, errNoDisk) {
 		return f, err
 	}
 	p.Search()
 	for end := time.Now().Add(p.Patience); errors.Is(err, errNoDisk) && time.Now().Before(end); time.Sleep(pause) {
-		f, err = find(guid)
+		f, err = p.kernel.find(guid)
 	}
 	if errors.Is(err, errNoDisk) {
 		return nil, because(noBootDisk, "%w: what the API writes is gone with the next boot", err)
@@ -86,15 +92,19 @@ func choose(all []*found) (*found, error) {
 	var withState []*found
 	for _, f := range all {
 		names = append(names, f.path)
-		if slices.ContainsFunc(f.table.Partitions, func(p gpt.Partition) bool { return p.Type == gpt.State }) {
+		if stateOf(f.table) >= 0 {
 			withState = append(withState, f)
 		}
 	}
 	if len(withState) == 1 {
 		return withState[0], nil
 	}
-	return nil, because(ambiguous, "%s are copies of one image, and %d of them have a state partition: remove all but one",
+	err := because(ambiguous, "%s are copies of one image, and %d of them have a state partition: remove all but one",
 		strings.Join(names, " and "), len(withState))
+	if len(withState) > 0 {
+		err = frozen(err)
+	}
+	return nil, err
 }
 
 const sysBlock = "/sys/class/block"
@@ -119,11 +129,13 @@ func open(name string) *found {
 	if f.readOnly {
 		mode = os.O_RDONLY
 	}
-	if f.File, err = os.OpenFile(f.path, mode, 0); err != nil {
+	file, err := os.OpenFile(f.path, mode, 0)
+	if err != nil {
 		return nil
 	}
-	if f.table, err = gpt.Read(f, f.size); err != nil {
-		f.Close()
+	f.device = file
+	if f.table, err = gpt.Read(file, f.size); err != nil {
+		file.Close()
 		return nil
 	}
 	return f

@@ -16,7 +16,7 @@ import (
 
 // From include/uapi/linux/blkpg.h and include/uapi/linux/ext4.h. BLKRRPART would fail: the EFI system partition may be in use.
 const (
-	blkpg                = 0x1269
+	blkpgIoctl           = 0x1269
 	blkpgAddPartition    = 1
 	blkpgResizePartition = 3
 	ext4ResizeFS         = 0x40086610
@@ -34,26 +34,52 @@ type blkpgPartition struct {
 	_              [4]byte
 }
 
-// announce tells the kernel of a partition, or of its new size, if it does not know already.
-func (f *found) announce(index int) error {
+// linux is the kernel that runs.
+type linux struct{}
+
+func (linux) find(guid gpt.GUID) (*found, error) { return find(guid) }
+
+func (linux) partition(node string) (volume, error) {
+	return os.OpenFile(node, os.O_RDWR|unix.O_EXCL, 0)
+}
+
+func (linux) mount(node string) error {
+	if err := os.MkdirAll(Mount, 0o755); err != nil {
+		return err
+	}
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME
+	if err := unix.Mount(node, Mount, "ext4", flags, ""); err != nil && !errors.Is(err, unix.EBUSY) { // mounted already
+		return fmt.Errorf("mount %s: %w", node, err)
+	}
+	return nil
+}
+
+func (linux) directory(path string, uid, gid int) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	return os.Chown(path, uid, gid)
+}
+
+// announce does nothing if the kernel knows already.
+func (linux) announce(f *found, index int) error {
 	part := f.table.Partitions[index]
-	dir := filepath.Join(sysBlock, filepath.Base(f.node(index)))
-	sectors, err := number(filepath.Join(dir, "size"))
+	sectors, err := number(filepath.Join(sysBlock, filepath.Base(f.node(index)), "size"))
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return f.blkpg(blkpgAddPartition, index, part)
+		return blkpg(f, blkpgAddPartition, index, part)
 	case err != nil:
 		return err
 	case sectors == (part.End-part.Start)/gpt.Sector:
 		return nil
 	}
-	return f.blkpg(blkpgResizePartition, index, part)
+	return blkpg(f, blkpgResizePartition, index, part)
 }
 
-func (f *found) blkpg(op int32, index int, part gpt.Partition) error {
+func blkpg(f *found, op int32, index int, part gpt.Partition) error {
 	p := &blkpgPartition{start: part.Start, length: part.End - part.Start, number: int32(index + 1)}
 	a := &blkpgArgument{op: op, length: int32(unsafe.Sizeof(*p)), data: unsafe.Pointer(p)}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), blkpg, uintptr(unsafe.Pointer(a)))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.device.(*os.File).Fd(), blkpgIoctl, uintptr(unsafe.Pointer(a)))
 	runtime.KeepAlive(p)
 	runtime.KeepAlive(a)
 	if errno != 0 {
@@ -68,8 +94,7 @@ const (
 	worthwhile = 32 * mib / fsBlock
 )
 
-// grow makes the mounted file system as large as its partition of size bytes.
-func grow(device string, size int64) error {
+func (linux) grow(device string, size int64) error {
 	have, err := blocks(device)
 	if err != nil {
 		return err
