@@ -2,6 +2,8 @@ package memory
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/cosi-os/cosi/engine/runtime/state"
 )
@@ -37,13 +39,31 @@ func (t *Table) Kinds() []state.Kind {
 // Sequence returns that of the latest change.
 func (t *Table) Sequence() uint64 { return t.sequence.Load() }
 
-// Contents returns what t holds of a kind. It copies pointers, so that a writer waits no longer than for a List.
+// Contents returns what t holds of a kind. Writers wait while pointers are copied, as for a List, and not while they are sorted.
 func (t *Table) Contents(name state.Kind) Contents {
 	k := t.makeKind(name)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	c := Contents{Kind: name, Resources: k.all(), Evicted: k.history.evicted, Last: k.history.last()}
-	for _, r := range k.history.copy(k.history.first, int(k.history.end-k.history.first)) {
+	k.mu.RLock()
+	c := Contents{Kind: name, Evicted: k.history.evicted, Last: k.history.last()}
+	there := make([]entry, 0, len(k.byID))
+	for _, entries := range [][]*entry{k.order.sorted, k.order.added} {
+		for _, e := range entries {
+			if e.resource != nil {
+				there = append(there, entry{id: e.id, resource: e.resource})
+			}
+		}
+	}
+	sorted := len(k.order.added) == 0
+	records := k.history.copy(k.history.first, int(k.history.end-k.history.first))
+	k.mu.RUnlock()
+
+	if !sorted {
+		slices.SortFunc(there, func(a, b entry) int { return strings.Compare(a.id, b.id) })
+	}
+	c.Resources = make([]*resourcepb.Resource, len(there))
+	for i, e := range there {
+		c.Resources[i] = e.resource
+	}
+	for _, r := range records {
 		c.History = append(c.History, Past{r.sequence, r.event})
 	}
 	return c
