@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"github.com/cosi-os/cosi/engine/runtime/state/log"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 )
 
@@ -47,10 +49,27 @@ func serveAlone(ctx context.Context, address, dir string, l *limit.Limiter) erro
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { store.Run(ctx) })
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, unix.SIGUSR1)
+	running.Go(func() { tellSyncs(ctx, store, asked) })
 	err = serveStore(ctx, path, store, l)
 	stop()
 	running.Wait()
 	return errors.Join(err, store.Close())
+}
+
+// tellSyncs says how often writers have waited for the disk, and how long, whenever it is asked by a signal: what is written in a second
+// means nothing without it. hack/bench asks.
+func tellSyncs(ctx context.Context, store *log.Store, asked <-chan os.Signal) {
+	for {
+		select {
+		case <-asked:
+			n, p50 := store.Syncs()
+			fmt.Fprintf(os.Stderr, "fdatasyncs %d %v\n", n, p50)
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func warn(err error) { fmt.Fprintln(os.Stderr, "runtime:", err) }

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cosi-os/cosi/hack/load/drive"
 )
@@ -36,10 +40,10 @@ func api(ctx context.Context) ([]figure, error) {
 	defer os.RemoveAll(data)
 	kept, err := durable(ctx, dir, data, memory.Server)
 	if err != nil {
-		return nil, fmt.Errorf("durable: %w", err)
+		err = fmt.Errorf("durable: %w", err)
 	}
 	fmt.Println()
-	return nil, drive.Print(os.Stdout, append(figures, kept...))
+	return nil, errors.Join(err, drive.Print(os.Stdout, append(figures, kept...)))
 }
 
 // durable measures a runtime that keeps its data, when it holds little and when it holds much.
@@ -49,7 +53,7 @@ func durable(ctx context.Context, dir, data string, memory *drive.Server) ([]dri
 		return nil, err
 	}
 	defer r.stop()
-	figures, err := drive.Durable(ctx, r.Server, memory, data)
+	figures, err := drive.Durable(ctx, r.Server, memory, data, r.syncs)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +108,8 @@ func large(ctx context.Context, dir, data string) ([]drive.Figure, error) {
 // program is a runtime that runs alone, and the load on it.
 type program struct {
 	*drive.Server
-	cmd *exec.Cmd
+	cmd  *exec.Cmd
+	says chan drive.Syncs
 }
 
 // startRuntime starts one on a socket, in memory unless it has a directory for its data, and waits until it answers.
@@ -113,11 +118,15 @@ func startRuntime(ctx context.Context, socket, data string) (*program, error) {
 	if data != "" {
 		arguments = append(arguments, "--data", data)
 	}
-	p := &program{cmd: exec.CommandContext(ctx, filepath.Join(outputs, "bin/runtime"), arguments...)}
-	p.cmd.Stderr = os.Stderr
+	p := &program{cmd: exec.CommandContext(ctx, filepath.Join(outputs, "bin/runtime"), arguments...), says: make(chan drive.Syncs, 1)}
+	said, err := p.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
+	go p.listen(said) // until the runtime ends
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		conn, err := net.Dial("unix", socket)
 		if err == nil {
@@ -130,12 +139,40 @@ func startRuntime(ctx context.Context, socket, data string) (*program, error) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-	var err error
 	if p.Server, err = drive.Open("unix://" + socket); err != nil {
 		p.stop()
 		return nil, err
 	}
 	return p, nil
+}
+
+// listen reads what the runtime says, and passes on what was not asked for.
+func (p *program) listen(said io.Reader) {
+	for lines := bufio.NewScanner(said); lines.Scan(); {
+		var s drive.Syncs
+		var p50 string
+		n, _ := fmt.Sscanf(lines.Text(), "fdatasyncs %d %s", &s.N, &p50)
+		took, err := time.ParseDuration(p50)
+		if n != 2 || err != nil {
+			fmt.Fprintln(os.Stderr, lines.Text())
+			continue
+		}
+		s.P50 = took
+		p.says <- s
+	}
+}
+
+// syncs asks the runtime how often it has waited for the disk.
+func (p *program) syncs() (drive.Syncs, error) {
+	if err := p.cmd.Process.Signal(unix.SIGUSR1); err != nil {
+		return drive.Syncs{}, err
+	}
+	select {
+	case s := <-p.says:
+		return s, nil
+	case <-time.After(10 * time.Second):
+		return drive.Syncs{}, errors.New("the runtime does not say how often it has waited for the disk")
+	}
 }
 
 // stop ends the runtime.

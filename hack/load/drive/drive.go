@@ -34,7 +34,7 @@ type Server struct {
 	clients []resourcepb.StateClient
 	conns   []*grpc.ClientConn
 	process process
-	disk    *disk // nil: it keeps nothing, as far as we know
+	syncs   func() (Syncs, error) // nil: it does not say
 	kinds   int
 }
 

@@ -29,7 +29,8 @@ type Rate struct {
 	PerSecond float64
 	CPU       time.Duration // of the server, for each
 	P50, P99  time.Duration // that a worker waits
-	Flushes   float64       // of the server's disk, a second
+	Syncs     float64       // of the server's own, a second
+	SyncP50   time.Duration // of those
 }
 
 // Rates measures workers that do each of the operations for a while, in the order that they need: what create makes is read and destroyed.
@@ -82,7 +83,7 @@ func newCrowd(s *Server, n int) *crowd {
 // measure lets all workers do o for a while. A destroy ends when nothing is left.
 func (c *crowd) measure(ctx context.Context, o Operation, each time.Duration) (Rate, error) {
 	var done atomic.Int64
-	before, err := c.server.disk.flushes()
+	before, err := c.server.synced()
 	if err != nil {
 		return Rate{}, err
 	}
@@ -97,7 +98,7 @@ func (c *crowd) measure(ctx context.Context, o Operation, each time.Duration) (R
 	if err != nil {
 		return Rate{}, err
 	}
-	after, err := c.server.disk.flushes()
+	after, err := c.server.synced()
 	if err != nil {
 		return Rate{}, err
 	}
@@ -112,8 +113,16 @@ func (c *crowd) measure(ctx context.Context, o Operation, each time.Duration) (R
 	slices.Sort(waited)
 	return Rate{
 		Operation: o, Workers: len(c.workers), PerSecond: float64(n) / took.Seconds(), CPU: cpu / time.Duration(n),
-		P50: percentile(waited, 50), P99: percentile(waited, 99), Flushes: float64(after-before) / took.Seconds(),
+		P50: percentile(waited, 50), P99: percentile(waited, 99), Syncs: float64(after.N-before.N) / took.Seconds(), SyncP50: after.P50,
 	}, nil
+}
+
+// synced asks the server, if it says.
+func (s *Server) synced() (Syncs, error) {
+	if s.syncs == nil {
+		return Syncs{}, nil
+	}
+	return s.syncs()
 }
 
 // all calls f for each worker at the same time.

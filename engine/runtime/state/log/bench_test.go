@@ -80,11 +80,12 @@ func BenchmarkUpdate(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer s.Close()
-			before := s.Syncs()
+			before, _ := s.Syncs()
 			hammer(b, s, n)
-			after := s.Syncs()
+			after, own := s.Syncs()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
 			b.ReportMetric(float64(after-before)/float64(b.N), "fsyncs/op")
+			b.ReportMetric(float64(own.Microseconds()), "own-p50-µs")
 			b.ReportMetric(float64(fdatasync(b, dir).Microseconds()), fileSystem+"-fdatasync-p50-µs")
 		})
 		b.Run(fmt.Sprintf("memory, %d writers", n), func(b *testing.B) {

@@ -181,7 +181,10 @@ func (s *Store) commit(b *batch) {
 	err := s.append(b)
 
 	s.mu.Lock()
-	s.company.took(begun, time.Now(), b.writers)
+	ended := time.Now()
+	s.company.took(begun, ended, b.writers)
+	s.took[s.syncs%int64(len(s.took))] = ended.Sub(begun)
+	s.syncs++
 	if err != nil {
 		s.fail(b, err)
 		s.mu.Unlock()
@@ -230,7 +233,6 @@ func (s *Store) append(b *batch) error {
 	if err := s.makeRoom(b); err != nil {
 		return err
 	}
-	s.syncs.Add(1)
 	seal(b.record, s.segment.seed, uint32(len(b.changes)), b.first)
 	return s.segment.append(b.record, b.first+uint64(len(b.changes))-1, s.options)
 }

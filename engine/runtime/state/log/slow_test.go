@@ -62,7 +62,8 @@ func BenchmarkMillisecondDisk(b *testing.B) {
 				}
 				running.Wait()
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
-				b.ReportMetric(float64(s.Syncs())/float64(b.N), "fsyncs/op")
+				syncs, _ := s.Syncs()
+				b.ReportMetric(float64(syncs)/float64(b.N), "fsyncs/op")
 			})
 		}
 	}

@@ -38,8 +38,8 @@ package log
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
@@ -91,7 +91,6 @@ type Store struct {
 	options Options
 	cut     *Cut
 	due     chan struct{} // holds one: a snapshot is to be made
-	syncs   atomic.Int64  // of batches
 
 	// These two belong to the leader of the batch that is being written. segment is what it appends to, nil: one is to be begun.
 	segment *segment
@@ -107,12 +106,14 @@ type Store struct {
 	pending  map[state.Pointer]pending
 	company  company
 	closed   bool
-	deferred int      // writes that take something away and go before all others, which the disk has no room for
-	files    []sealed // segments that are no longer written
-	sealed   int64    // bytes in them since the last snapshot
-	loose    int64    // bytes that another snapshot would give back, at least
-	room     int64    // of the segment that is written, 0 if there is none
-	snapshot stored   // the newest
+	syncs    int64               // of batches
+	took     [1000]time.Duration // the last of them
+	deferred int                 // writes that take something away and go before all others, which the disk has no room for
+	files    []sealed            // segments that are no longer written
+	sealed   int64               // bytes in them since the last snapshot
+	loose    int64               // bytes that another snapshot would give back, at least
+	room     int64               // of the segment that is written, 0 if there is none
+	snapshot stored              // the newest
 }
 
 // mark is what a segment says of the one before it: see endOfBefore.
@@ -162,8 +163,18 @@ type Cut struct {
 // Cut returns what Open cut off, nil if everything was whole.
 func (s *Store) Cut() *Cut { return s.cut }
 
-// Syncs returns how many fdatasyncs writers have waited for.
-func (s *Store) Syncs() int64 { return s.syncs.Load() }
+// Syncs returns how many fdatasyncs writers have waited for, and how long the one in the middle of the last thousand took, the write
+// before it included.
+func (s *Store) Syncs() (n int64, p50 time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := slices.Clone(s.took[:min(s.syncs, int64(len(s.took)))])
+	if len(last) == 0 {
+		return 0, 0
+	}
+	slices.Sort(last)
+	return s.syncs, last[len(last)/2]
+}
 
 // Close waits for writes that have begun and gives the directory back. Later writes fail with ErrClosed; reads go on. Run must have
 // ended.
