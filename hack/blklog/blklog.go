@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 )
 
 const (
@@ -77,24 +76,8 @@ func readHeader(log io.ReaderAt) (count, sector uint64, err error) {
 	return count, sector, nil
 }
 
-// Open reads the log in a file, to its last flush. The file stays open until the program ends.
-func Open(path string) (*Log, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	log, err := Read(file, info.Size())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return log, nil
-}
-
-// Read reads a log of size bytes, to its last flush. It fails with ErrNoLog for anything else.
+// Read reads a log of size bytes, to its last flush. What was written is read from data when it is needed. It fails with ErrNoLog for what is
+// none.
 func Read(data io.ReaderAt, size int64) (*Log, error) {
 	count, sector, err := readHeader(data)
 	if err != nil {

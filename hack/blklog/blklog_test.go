@@ -38,7 +38,11 @@ func recorded(t *testing.T, commands ...string) (disk []byte, log *Log) {
 	if disk, err = os.ReadFile(file); err != nil {
 		t.Fatal(err)
 	}
-	if log, err = Open(logFile); err != nil {
+	data, err := os.ReadFile(logFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log, err = Read(bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Fatal(err)
 	}
 	return disk, log

@@ -29,6 +29,7 @@ func TestThePowerIsCutAnywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer r.Close()
 	all := r.Points(seed)
 	turn := r.Turn(all)
 	points := append(kills.Sample(turn, 150, seed), kills.Sample(all[len(turn):], 150, seed)...)
@@ -66,6 +67,7 @@ func TestALossOfPowerShowsANodeThatDoesNotSync(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer r.Close()
 			report := r.Cut(t.Context(), program, seed, r.Turn(r.Points(seed)))
 			if len(report.Failures) == 0 {
 				t.Errorf("seed %d: without the %s nothing was lost at %d points: these tests see nothing", seed, skipped.name, report.Done)

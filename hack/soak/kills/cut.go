@@ -56,7 +56,7 @@ func Sample(all []Point, n int, seed uint64) []Point {
 	return some
 }
 
-// left returns what p leaves of the entries behind the first durable ones that are flushed then.
+// left returns what is left at p of what was not flushed.
 func (r *Recording) left(seed uint64, p Point) []blklog.Piece {
 	if !p.Some {
 		return nil
@@ -64,46 +64,54 @@ func (r *Recording) left(seed uint64, p Point) []blklog.Piece {
 	return r.log.Survivors(p.N, rand.New(rand.NewPCG(seed, uint64(p.N))))
 }
 
-// Cuts records a node, again and again if that takes more, cuts the records at as many points as rounds says, and boots the node from a few
-// of them. The first is number first: what is recorded depends on time, the choice of points on the seed alone.
+// Cuts records a node, cuts the record at as many points as rounds says, after another recording if it has fewer, and boots the node from a few of
+// them. So many as first says have been cut before: what is recorded then is another load.
 func (m *Machine) Cuts(ctx context.Context, program string, seed uint64, first, rounds int) (report Report) {
 	for report.Done < rounds && len(report.Failures) == 0 && ctx.Err() == nil {
-		seed := seed + uint64(first+report.Done)
-		r, err := m.Record(ctx, seed, recordedLoad)
-		if err != nil {
-			if ctx.Err() == nil {
-				report.Failures = append(report.Failures, fmt.Sprintf("seed %d: %v", seed, err))
-			}
-			break
-		}
-		points := Sample(r.Points(seed), rounds-report.Done, seed)
-		fmt.Fprintf(m.Log, "%d writes acknowledged, %d flushes, %d points to cut at\n", r.acked, len(r.log.Flushes(r.begun)), len(points))
-		one := r.Cut(ctx, program, seed, points)
+		one, err := m.cutRecord(ctx, program, seed+uint64(first+report.Done), rounds-report.Done)
 		report.Done, report.Writes, report.Failures = report.Done+one.Done, report.Writes+one.Writes, one.Failures
-		for _, p := range Sample(points[:one.Done], boots, seed) {
-			if err := r.Boot(ctx, seed, p); err != nil && ctx.Err() == nil {
-				report.Failures = append(report.Failures, err.Error())
-			}
+		if err != nil && ctx.Err() == nil {
+			report.Failures = append(report.Failures, err.Error())
 		}
 	}
 	return report
 }
 
+// cutRecord makes one record and cuts it at no more than most points.
+func (m *Machine) cutRecord(ctx context.Context, program string, seed uint64, most int) (Report, error) {
+	r, err := m.Record(ctx, seed, recordedLoad)
+	if err != nil {
+		return Report{}, fmt.Errorf("seed %d: %w", seed, err)
+	}
+	defer r.Close()
+	points := Sample(r.Points(seed), most, seed)
+	fmt.Fprintf(m.Log, "%d writes are acknowledged; the disk is cut at %d points\n", r.acked, len(points))
+	begun := time.Now()
+	report := r.Cut(ctx, program, seed, points)
+	fmt.Fprintf(m.Log, "%d points in %v; now %d of them are booted\n", report.Done, time.Since(begun).Round(time.Second), boots)
+	for _, p := range Sample(points[:report.Done], boots, seed) {
+		if err := r.Boot(ctx, seed, p); err != nil {
+			return report, err
+		}
+	}
+	return report, nil
+}
+
 const (
 	recordedLoad = 20 * time.Second
-	boots        = 3
+	boots        = 3 // of a record
 )
 
 // Cut makes the state partition again as it was at each point, in order, recovers it with a runtime, and compares. It ends at the first that is
 // wrong, whose partition it leaves in the machine's directory.
 func (r *Recording) Cut(ctx context.Context, program string, seed uint64, points []Point) (report Report) {
 	report.Writes = r.acked
-	c, err := r.newCutter(program)
-	if err != nil {
+	c := &cutter{Recording: r, program: program}
+	defer c.end()
+	if err := c.begin(); err != nil {
 		report.Failures = append(report.Failures, err.Error())
 		return report
 	}
-	defer os.RemoveAll(c.dir)
 	for _, p := range points {
 		err := c.check(ctx, seed, p)
 		if ctx.Err() != nil {
@@ -129,23 +137,16 @@ type cutter struct {
 	flushed int
 }
 
-// newCutter works in memory where there is such a file system: most of the time would be syncs of what is thrown away.
-func (r *Recording) newCutter(program string) (*cutter, error) {
-	const memory = "/dev/shm"
-	parent := memory
-	if _, err := os.Stat(memory); err != nil {
+// begin lays down what was on the disk before the node first ran. It works in memory where there is such a file system: most of the time would
+// be syncs of what is thrown away.
+func (c *cutter) begin() (err error) {
+	parent := "/dev/shm"
+	if _, err := os.Stat(parent); err != nil {
 		parent = ""
 	}
-	dir, err := os.MkdirTemp(parent, "cut")
-	if err != nil {
-		return nil, err
+	if c.dir, err = os.MkdirTemp(parent, "cut"); err != nil {
+		return err
 	}
-	c := &cutter{Recording: r, program: program, dir: dir}
-	return c, c.begin()
-}
-
-// begin lays down what was on the disk before the node first ran.
-func (c *cutter) begin() error {
 	image, err := os.Open(c.machine.Image)
 	if err != nil {
 		return err
@@ -159,6 +160,13 @@ func (c *cutter) begin() error {
 		return err
 	}
 	return c.durable.Truncate(size)
+}
+
+func (c *cutter) end() {
+	if c.durable != nil {
+		c.durable.Close()
+	}
+	os.RemoveAll(c.dir)
 }
 
 // write makes the partition in a file.

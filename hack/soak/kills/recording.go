@@ -15,6 +15,7 @@ import (
 // Recording is what a node wrote to its disk while clients wrote to it, from a fresh disk on until its plug was pulled.
 type Recording struct {
 	machine *Machine
+	file    *os.File // the log's
 	log     *blklog.Log
 	writers []*writer
 	part    gpt.Partition // with the state
@@ -44,20 +45,36 @@ func (m *Machine) Record(ctx context.Context, seed uint64, load time.Duration) (
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	r := &Recording{machine: m}
-	if err := r.live(ctx, file, rand.New(rand.NewPCG(seed, 0)), load); err != nil {
+	r := &Recording{machine: m, file: file}
+	if err := r.live(ctx, rand.New(rand.NewPCG(seed, 0)), load); err != nil {
+		r.Close()
 		return nil, err
 	}
-	if r.log, err = blklog.Open(file.Name()); err != nil {
+	if err := r.read(); err != nil {
+		r.Close()
 		return nil, err
 	}
-	r.part, err = statePartition(m.disk())
-	return r, err
+	return r, nil
+}
+
+// Close gives up what is needed to cut.
+func (r *Recording) Close() error { return r.file.Close() }
+
+// read reads the log when it is complete.
+func (r *Recording) read() error {
+	info, err := r.file.Stat()
+	if err != nil {
+		return err
+	}
+	if r.log, err = blklog.Read(r.file, info.Size()); err != nil {
+		return fmt.Errorf("%s: %w", r.file.Name(), err)
+	}
+	r.part, err = statePartition(r.machine.disk())
+	return err
 }
 
 // live is the node's life.
-func (r *Recording) live(ctx context.Context, log *os.File, random *rand.Rand, load time.Duration) error {
+func (r *Recording) live(ctx context.Context, random *rand.Rand, load time.Duration) error {
 	victim, err := r.machine.start()
 	if err != nil {
 		return err
@@ -70,20 +87,20 @@ func (r *Recording) live(ctx context.Context, log *os.File, random *rand.Rand, l
 		return err
 	}
 	defer c.Close()
-	if r.begun, err = count(log); err != nil {
+	if r.begun, err = r.count(); err != nil {
 		return err
 	}
 	for _, typ := range types {
 		for w := range writersOfType + 1 {
 			r.writers = append(r.writers, newWriter("config", typ, w))
-			r.writers[len(r.writers)-1].ledger = &ledger{log: log}
+			r.writers[len(r.writers)-1].ledger = &ledger{log: r.file}
 		}
 	}
 	alone, turner := r.writers[writersOfType], r.writers[len(r.writers)-1]
 	if err := alone.turn(ctx, c.State, random); err != nil {
 		return err
 	}
-	if r.turned, err = count(log); err != nil {
+	if r.turned, err = r.count(); err != nil {
 		return err
 	}
 	alone.size, turner.size = 0, crowdContent
@@ -115,8 +132,8 @@ func (w *writer) turn(ctx context.Context, c state, random *rand.Rand) error {
 	return nil
 }
 
-func count(log *os.File) (int, error) {
-	n, err := blklog.Count(log)
+func (r *Recording) count() (int, error) {
+	n, err := blklog.Count(r.file)
 	return int(n), err
 }
 
