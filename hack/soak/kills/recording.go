@@ -24,11 +24,12 @@ type Recording struct {
 	acked   int
 }
 
-// What fills the first segment of the log, of 4 MiB less what a batch leaves free. The node itself has written some 230 KiB to it, and a
-// content takes twice its size: a resource has two forms of it. Large contents take it to some 130 KiB before its end, small ones across that.
+// What fills the first segment of the log, into which the node itself has written some 230 KiB. A content takes twice its size, a resource has two
+// forms of it. Large ones take the segment to 1.9 MB, and medium ones on to 3.4 MB: somewhere between, after 2.5 MiB, another one begins. Its
+// first record lies in one block with its header then.
 const (
-	largeContent, largeWrites = 32 << 10, 58
-	smallContent, smallWrites = 256, 300
+	largeContent, largeWrites   = 32 << 10, 25
+	mediumContent, mediumWrites = 1000, 600
 	// crowdContent is that of the one among the crowd that has the log turn over.
 	crowdContent = 64 << 10
 )
@@ -114,12 +115,12 @@ func (r *Recording) live(ctx context.Context, random *rand.Rand, load time.Durat
 	return nil
 }
 
-// turn fills the segment and goes on in another. Small records at the beginning of that are the ones whose directory entry an fsync of the
-// file does not bring to the disk.
+// turn fills the segment and goes on in another. A record that needs no block of its own is one that an fsync of the file alone brings to the
+// disk: the file's name, when nobody has synced the directory, has to wait.
 func (w *writer) turn(ctx context.Context, c state, random *rand.Rand) error {
-	for i := range largeWrites + smallWrites {
+	for i := range largeWrites + mediumWrites {
 		if w.size = largeContent; i >= largeWrites {
-			w.size = smallContent
+			w.size = mediumContent
 		}
 		try := w.next(random)
 		for i < largeWrites && try.version == "" {
