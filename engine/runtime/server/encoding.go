@@ -32,7 +32,7 @@ func Busy() []grpc.ServerOption {
 	return []grpc.ServerOption{grpc.NumStreamWorkers(handlers)}
 }
 
-// codec is the proto codec. It also sends frames, and encodes resources by hand.
+// codec is the proto codec. It also sends frames, and encodes and decodes resources by hand.
 type codec struct{ encoding.CodecV2 }
 
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
@@ -53,6 +53,16 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	}
 	data, err := encoded.Answer(r)
 	return mem.BufferSlice{mem.SliceBuffer(data)}, err
+}
+
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	switch v.(type) {
+	case *resourcepb.CreateRequest, *resourcepb.UpdateRequest:
+		if encoded.Request(data.Materialize(), v) {
+			return nil
+		}
+	}
+	return c.CodecV2.Unmarshal(data, v)
 }
 
 // frame is an encoded WatchResponse: the concatenation of encoded events.

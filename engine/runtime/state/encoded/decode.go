@@ -23,11 +23,11 @@ func Decode(s string) (*resourcepb.Resource, error) {
 // bytesOf returns s as bytes, which nobody may change.
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
-// block is all that a decoded resource consists of, but for lists and maps, in one piece of memory.
+// block is what a decoded resource consists of in one piece of memory, but for lists and maps, and for the spec: later versions may go on
+// with that alone.
 type block struct {
 	resource         resourcepb.Resource
 	metadata         resourcepb.Metadata
-	spec             resourcepb.Spec
 	created, updated timestamppb.Timestamp
 }
 
@@ -42,8 +42,7 @@ func decode(s string) *resourcepb.Resource {
 			r.Metadata = &b.metadata
 			b.decodeMetadata(&in)
 		case tag == tagSpec && r.Spec == nil:
-			r.Spec = &b.spec
-			decodeSpec(&in, r.Spec)
+			r.Spec = decodeSpec(&in)
 		default:
 			return nil
 		}
@@ -88,13 +87,13 @@ func (b *block) decodeMetadata(outer *input) {
 	outer.wrong = outer.wrong || in.wrong
 }
 
-func decodeSpec(outer *input, spec *resourcepb.Spec) {
+func decodeSpec(outer *input) *resourcepb.Spec {
+	spec := &resourcepb.Spec{}
 	in := outer.inner()
 	for !in.ended() {
 		switch in.byte() {
 		case tagProtoSpec:
-			content := in.field()
-			spec.ProtoSpec = bytesOf(content)
+			spec.ProtoSpec = bytesOf(in.field())
 		case tagYAMLSpec:
 			spec.YamlSpec = in.text()
 		default:
@@ -102,6 +101,7 @@ func decodeSpec(outer *input, spec *resourcepb.Spec) {
 		}
 	}
 	outer.wrong = outer.wrong || in.wrong
+	return spec
 }
 
 // input is what is left to decode. After the first thing that is wrong nothing is left.

@@ -13,6 +13,7 @@ type record struct {
 	sequence uint64
 	weight   int
 	event    *state.Event
+	entry    *entry // that it is about
 
 	// What a watcher sees of an update that makes a resource begin or cease to match its query. Made once, for the first who asks.
 	once     sync.Once

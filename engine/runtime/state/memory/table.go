@@ -89,8 +89,8 @@ func (t *Table) makeKind(k state.Kind) *kind {
 	defer t.mu.Unlock()
 	known := t.kinds[k]
 	if known == nil {
-		known = &kind{name: k, byID: map[string]*entry{}, index: index{}, history: history{limits: t.limits(k).orDefault()}}
-		known.history.dropped = known.dropped
+		history := history{limits: t.limits(k).orDefault(), dropped: dropped}
+		known = &kind{name: k, byID: map[string]*entry{}, index: index{}, history: history}
 		t.kinds[k] = known
 	}
 	return known
@@ -240,6 +240,7 @@ func (k *kind) put(id string, c change.Change, r *record) {
 	}
 	switch {
 	case c.After == nil:
+		r.entry = e
 		k.index.follow(e, c.Before, nil)
 		e.resource, e.encoded = nil, ""
 		k.order.remove()
@@ -255,15 +256,16 @@ func (k *kind) put(id string, c change.Change, r *record) {
 	}
 	k.index.follow(e, c.Before, c.After)
 	e.resource, e.encoded = c.After, ""
+	r.entry = e
 	if e.history != nil {
 		e.history.append(r)
 	}
 }
 
-// dropped is told of a record that the history no longer has, and encodes its resource unless that has changed since. k.mu is held.
-func (k *kind) dropped(r *record) {
-	resource := r.event.GetResource()
-	if e := k.byID[resource.GetMetadata().GetId()]; e != nil && e.history == nil && e.resource == resource {
+// dropped is told of a record that the history of a kind no longer has, and encodes its resource unless that has changed since. The kind's
+// mu is held.
+func dropped(r *record) {
+	if e := r.entry; e.history == nil && e.resource != nil && e.resource == r.event.GetResource() {
 		e.encode()
 	}
 }
