@@ -44,11 +44,11 @@ func (t *Table) Contents(name state.Kind) Contents {
 	k := t.makeKind(name)
 	k.mu.RLock()
 	c := Contents{Kind: name, Evicted: k.history.evicted, Last: k.history.last()}
-	there := make([]entry, 0, len(k.byID))
+	c.Resources = make([]Kept, 0, len(k.byID))
 	for _, entries := range [][]*entry{k.order.sorted, k.order.added} {
 		for _, e := range entries {
-			if e.resource != nil {
-				there = append(there, entry{id: e.id, resource: e.resource})
+			if !e.gone() {
+				c.Resources = append(c.Resources, e.Kept)
 			}
 		}
 	}
@@ -57,11 +57,7 @@ func (t *Table) Contents(name state.Kind) Contents {
 	k.mu.RUnlock()
 
 	if !sorted {
-		slices.SortFunc(there, func(a, b entry) int { return strings.Compare(a.id, b.id) })
-	}
-	c.Resources = make([]*resourcepb.Resource, len(there))
-	for i, e := range there {
-		c.Resources[i] = e.resource
+		slices.SortFunc(c.Resources, func(a, b Kept) int { return strings.Compare(a.id, b.id) })
 	}
 	for _, r := range records {
 		c.History = append(c.History, Past{r.sequence, r.event})

@@ -13,8 +13,6 @@ import (
 	"github.com/cosi-os/cosi/engine/runtime/state/change"
 )
 
-var things = state.Kind{Namespace: "config", Type: "Things"}
-
 // tableOf returns a table with n resources that were created in no order, and of which every tenth is gone.
 func tableOf(n int) *Table {
 	t := NewTable(Epoch{}, nil)
@@ -44,9 +42,7 @@ func TestContentsStopsNoReader(t *testing.T) {
 	go func() { done <- table.Contents(things) }()
 	select {
 	case c := <-done:
-		ids := func(a, b *resourcepb.Resource) int {
-			return strings.Compare(a.GetMetadata().GetId(), b.GetMetadata().GetId())
-		}
+		ids := func(a, b Kept) int { return strings.Compare(a.ID(), b.ID()) }
 		if len(c.Resources) != 900 || !slices.IsSortedFunc(c.Resources, ids) {
 			t.Errorf("%d resources, in order %v; want 900", len(c.Resources), slices.IsSortedFunc(c.Resources, ids))
 		}
