@@ -9,7 +9,6 @@ import (
 	"time"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
-	"github.com/cosi-os/cosi/engine/runtime/state"
 	"github.com/cosi-os/cosi/engine/runtime/state/change"
 )
 
