@@ -90,18 +90,24 @@ func lease(s *node.Snapshot) string {
 }
 
 // userData shows one line a source that there was, for a bad one with its first problem, and one line for all others that were looked
-// for: there are more of them than room.
+// for: there may be more of them than room, so what a person should know comes first.
 func userData(s *node.Snapshot) []string {
-	var out, absent []string
+	var bad, good, image, absent []string
 	for _, u := range s.UserData {
+		line := "user data " + u.GetId() + ": " + source(u.Spec)
 		switch {
 		case u.GetId() == node.UserDataSum:
 		case u.Spec.GetState() == "Absent":
 			absent = append(absent, fmt.Sprintf("%s (%s)", u.GetId(), u.Spec.GetMessage()))
+		case u.Spec.GetState() != "Applied" || u.Spec.GetUnauthenticated():
+			bad = append(bad, line)
+		case u.Spec.GetSource() == "image":
+			image = append(image, line)
 		default:
-			out = append(out, "user data "+u.GetId()+": "+source(u.Spec))
+			good = append(good, line)
 		}
 	}
+	out := slices.Concat(bad, good, image)
 	if len(absent) > 0 {
 		out = append(out, "user data absent: "+strings.Join(absent, ", "))
 	}

@@ -116,6 +116,10 @@ func TestWhatAPersonSees(t *testing.T) {
 			s.UserData = userData(t, "refused")
 			noCertificates(s)
 		},
+		"many sources": func(s *node.Snapshot) {
+			u := &machinepb.UserDataSource{Source: "url", State: "Applied", Documents: 1, Applied: 1, Unauthenticated: true}
+			s.UserData = append(s.UserData, item("cidata-sr0", &machinepb.UserDataSource{Source: "cidata", State: "Applied", Documents: 1, Applied: 1}), item("url", u))
+		},
 		"crash loop": func(s *node.Snapshot) {
 			s.Plugins[0] = item("mount", &servicepb.PluginStatus{State: "BackOff", LastExit: "exit 2", Restarts: 5, NextStart: later})
 			s.Plugins[1] = item("network", &servicepb.PluginStatus{State: "Starting"})
