@@ -50,7 +50,7 @@ bench: ## Measure the figures that the README states, in about a quarter of an h
 	@$(MAKE) --no-print-directory image DEFINITION=bench
 	@$(GO) run ./hack/bench $(WHAT)
 
-soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most TIME (20m); goes on where it stopped. WHAT=plug, first-boot or cut: a node in a VM
+soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most TIME (20m); goes on where it stopped. WHAT=plug, first-boot, cut, hotplug-scsi or hotplug-virtio: a node in a VM
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./engine/runtime
 	@test "$(or $(WHAT),runtime)" = runtime || $(MAKE) --no-print-directory image

@@ -19,13 +19,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cosi-os/cosi/hack/soak/hotplug"
 	"github.com/cosi-os/cosi/hack/soak/kills"
 	"github.com/cosi-os/cosi/tools/qemu"
 )
 
 func main() {
 	var o options
-	flag.StringVar(&o.what, "what", whatRuntime, "what is done: runtime (killed), plug (pulled, in the middle of writes), first-boot (cut off), cut (of the power, anywhere in what a node wrote)")
+	flag.StringVar(&o.what, "what", whatRuntime, "what is done: runtime (killed), plug (pulled, in the middle of writes), first-boot (cut off), cut (of the power, anywhere in what a node wrote), hotplug-scsi or hotplug-virtio (disks in and out)")
 	flag.StringVar(&o.program, "program", "build/bin/runtime", "the `runtime` to kill, or to recover with")
 	flag.StringVar(&o.image, "image", "build/cosi-base-amd64.raw", "the `image` of the node whose plug is pulled")
 	rounds := flag.Int("rounds", 1000, "how often")
@@ -53,6 +54,7 @@ const (
 	whatPlug      = "plug"
 	whatFirstBoot = "first-boot"
 	whatCut       = "cut"
+	whatHotplug   = "hotplug-" // and a bus
 )
 
 type options struct{ what, program, image string }
@@ -101,8 +103,21 @@ func run(ctx context.Context, o options, rounds int, seed uint64, progress, reco
 	return os.RemoveAll(dir)
 }
 
+// hotplug does the rounds of disks that go in and out.
+func (o options) hotplug(ctx context.Context, bus, dir string, seed uint64, first, rounds int) (kills.Report, error) {
+	host, err := qemu.Find(ctx)
+	if err != nil {
+		return kills.Report{}, err
+	}
+	r := hotplug.Soak(ctx, host, o.image, bus, nil, hotplug.Config{Dir: dir, Seed: seed, First: first, Rounds: rounds})
+	return kills.Report{Done: r.Done, Events: r.Events, Failures: r.Failures}, nil
+}
+
 // kill does the rounds.
 func (o options) kill(ctx context.Context, dir string, seed uint64, first, rounds int) (kills.Report, error) {
+	if bus, ok := strings.CutPrefix(o.what, whatHotplug); ok && hotplug.Buses[bus] != "" {
+		return o.hotplug(ctx, bus, dir, seed, first, rounds)
+	}
 	var c kills.Config
 	switch o.what {
 	case whatRuntime:
@@ -124,7 +139,7 @@ func (o options) kill(ctx context.Context, dir string, seed uint64, first, round
 		}
 		c = m.Config()
 	default:
-		return kills.Report{}, fmt.Errorf("-what %s: must be %s, %s, %s or %s", o.what, whatRuntime, whatPlug, whatFirstBoot, whatCut)
+		return kills.Report{}, fmt.Errorf("-what %s: must be %s, %s, %s, %s, %sscsi or %svirtio", o.what, whatRuntime, whatPlug, whatFirstBoot, whatCut, whatHotplug, whatHotplug)
 	}
 	c.Seed, c.First, c.Rounds = seed, first, rounds
 	return kills.Run(ctx, c), nil
@@ -173,7 +188,8 @@ const title = `# Soak
 
 Each line is a run of ` + "`make soak`" + `: a runtime that was killed with SIGKILL in the middle of writes and watches, or a node whose plug was pulled then, and
 compared with what it had acknowledged; or a first boot that was cut off, and the next one; or (cut) a recording of all that a node wrote to its disk, from
-which the disk was made again as a loss of power might have left it, at a flush or between flushes, and recovered: a round is one such moment. A run that was interrupted has a line for each part, which counts the parts before it.
+which the disk was made again as a loss of power might have left it, at a flush or between flushes, and recovered: a round is one such moment; or (hotplug) a disk that was plugged into a node and out again, of which
+each must be one event and right in Disks. A run that was interrupted has a line for each part, which counts the parts before it.
 
 | what | commit | seed | rounds | writes acknowledged | events seen | failures |
 |---|---|---|---|---|---|---|

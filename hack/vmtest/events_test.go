@@ -25,7 +25,7 @@ func TestBlockEvents(t *testing.T) {
 		{"netlink", 2, vmtest.Options{Boot: node.Kernel, CommandLine: "lockdown=confidentiality"}, []string{"scsi"}},
 	} {
 		t.Run(tc.mode, func(t *testing.T) {
-			tc.o.HotplugPorts, tc.o.Extra = 1, []string{"-device", "virtio-scsi-pci,id=scsi"}
+			tc.o.HotplugPorts, tc.o.Extra = 1, hotplug.Arguments
 			n := vmtest.Start(t, tc.o)
 			n.Ready(t)
 			before := generator(t, n, tc.mode)
