@@ -28,6 +28,9 @@ func (c *checks) pluginThatEnds(t *testing.T, action, exit string) {
 	if after.GetRestarts() != before.GetRestarts()+1 || after.GetLastExit() != exit || after.GetPid() == before.GetPid() {
 		t.Errorf("before: %v\nafter: %v\nwant one restart, exit %q, another process", &before, &after, exit)
 	}
+	if !after.GetConfinement().GetDeviceFilter() {
+		t.Errorf("started again, it has no device filter: %v", after.GetConfinement())
+	}
 	// Ready is what the second process writes, when it sees the request again.
 	c.Converged(t, request...)
 	var status testpb.ProbeRequestStatus
