@@ -36,7 +36,7 @@ What people want stands in the namespace config; what is so stands in status. "c
 	flags.StringVar(&a.endpoint, "endpoint", "", "`address` to dial instead of the context's: HOST[:PORT] or unix:///PATH")
 	_ = root.RegisterFlagCompletionFunc("context", a.completeContexts) // fails only for an unknown flag
 	root.AddCommand(
-		newGet(a), newApply(a), newDiff(a), newDelete(a), newWatch(a), newLogs(a), newDescribe(a), newWhy(a), newWait(a), newExport(a), newExplain(a), newSchema(a), newValidate(a),
+		newGet(a), newApply(a), newDiff(a), newDelete(a), newWatch(a), newEvents(a), newLogs(a), newDescribe(a), newWhy(a), newWait(a), newExport(a), newExplain(a), newSchema(a), newValidate(a),
 		newReset(a), newContext(a), newTrust(a), newGen(a), newVersion(a),
 	)
 	return root
