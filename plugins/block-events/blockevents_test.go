@@ -179,7 +179,7 @@ func TestSerialAndTransport(t *testing.T) {
 	} {
 		k := newKernel(t)
 		name := filepath.Base(tc.path)
-		k.plug(tc.path, map[string]string{"dev": "8:0\n", "uevent": "DEVNAME=" + name + "\n"})
+		k.plug(tc.path, map[string]string{"dev": "8:0\n", "uevent": "DEVNAME=" + name + "\n", "queue/logical_block_size": "512\n"})
 		for file, text := range tc.attributes {
 			file = filepath.Join(k.sys, "devices", tc.path, file)
 			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -193,6 +193,15 @@ func TestSerialAndTransport(t *testing.T) {
 		if d := w.disks[name]; err != nil || d.GetTransport() != tc.transport || d.GetSerial() != tc.serial {
 			t.Errorf("%s: %v, %v; want transport %q, serial %q", tc.path, d, err, tc.transport, tc.serial)
 		}
+	}
+}
+
+// A disk that the kernel is still at is not shown by half.
+func TestADiskWithoutItsQueueIsNotThereYet(t *testing.T) {
+	k := newKernel(t)
+	k.plug("pci0/virtio2/block/vdb", map[string]string{"dev": "254:16\n", "uevent": "DEVNAME=vdb\n", "size": "8\n"})
+	if w, err := look(k.sys); err != nil || len(w.disks) != 0 {
+		t.Errorf("look = %v, %v; want no disk", w.disks, err)
 	}
 }
 

@@ -20,7 +20,7 @@ type world struct {
 	partitions map[string]*storagepb.Partition
 }
 
-// look reads all block devices below sys. One that goes while it is read is left out: the kernel rings for that, too.
+// look reads all block devices below sys. One that goes while it is read, or is not whole yet, is left out: the kernel rings for that, too.
 func look(sys string) (world, error) {
 	w := world{map[string]*storagepb.Disk{}, map[string]*storagepb.Partition{}}
 	class := filepath.Join(sys, "class", "block")
@@ -50,6 +50,10 @@ func look(sys string) (world, error) {
 				Number: uint32(d.number("partition")), Start: d.number("start") * sector, Size: d.number("size") * sector, ReadOnly: d.flag("ro"),
 				Label: variables["PARTNAME"], Uuid: variables["PARTUUID"],
 			}
+			continue
+		}
+		// The queue comes last: without it the kernel is still at it, and rings when it has done.
+		if !d.has("queue/logical_block_size") {
 			continue
 		}
 		w.disks[e.Name()] = &storagepb.Disk{
