@@ -121,7 +121,7 @@ func (f *filler) again() {
 	if f.random.IntN(2) == 0 {
 		f.Close()
 	} else { // the kernel closes the files of the dead
-		if spare := f.spare.take(); spare != nil {
+		if spare, _ := f.spare.take(); spare != nil {
 			spare.Close()
 		}
 		if f.segment != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -187,5 +189,54 @@ func TestAFailedFsyncFailsAllThatDependOnIt(t *testing.T) {
 	all, err := mustOpen(t, newTape(files), Options{}).List(ctx, things, state.Query{})
 	if err != nil || len(all) != 3 {
 		t.Errorf("opened again there are %d resources, %v; want 3", len(all), err)
+	}
+}
+
+// heldSnapshots is a disk whose syncs of snapshots wait for the test.
+type heldSnapshots struct{ *heldDisk }
+
+func (d heldSnapshots) Create(name string) (file, error) {
+	f, err := d.heldDisk.Create(name)
+	if err == nil && strings.HasSuffix(name, imageSuffix+unborn) {
+		f = heldFile{f, d.heldDisk}
+	}
+	return f, err
+}
+
+// TestASegmentIsBegunWhileASnapshotIsSynced: the room for the snapshot after it is another file.
+func TestASegmentIsBegunWhileASnapshotIsSynced(t *testing.T) {
+	d := heldSnapshots{&heldDisk{newTape(nil), make(chan struct{}), make(chan error)}}
+	s := mustOpen(t, d, tiny)
+	write := func(n int) {
+		t.Helper()
+		for range n {
+			r := resource("Things", fmt.Sprint(s.Sequence()), 300)
+			if _, err := s.Create(t.Context(), r, state.WriteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write(3)
+	taken := make(chan error)
+	go func() { taken <- s.takeSnapshot(true) }()
+	<-d.began
+	begun := d.renames(segmentSuffix)
+	write(10)
+	if d.renames(segmentSuffix) == begun {
+		t.Fatal("no segment was begun")
+	}
+	d.end <- nil
+	if err := <-taken; err != nil {
+		t.Fatal(err)
+	}
+	for _, survives := range survivals() {
+		files, _ := d.cut(len(d.done), survives, rand.New(rand.NewPCG(1, 2)))
+		again, err := open(newTape(files), tiny)
+		if err != nil {
+			t.Fatalf("power lost, %s: %v", survives.name, err)
+		}
+		if again.Sequence() != 13 || again.snapshot.last != 3 {
+			t.Errorf("power lost, %s: it ends with commit %d, after a snapshot of %d; want 13 and 3", survives.name, again.Sequence(), again.snapshot.last)
+		}
 	}
 }

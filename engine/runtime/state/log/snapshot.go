@@ -50,14 +50,14 @@ func (s *Store) takeSnapshot(withHistory bool) error {
 		s.spare.drop(s.disk)
 		return fmt.Errorf("%s: %w", taken.name, err)
 	}
-	f := s.spare.take()
+	f, name := s.spare.take()
 	err := f.Sync()
 	f.Close()
 	if err == nil {
-		err = rename(s.disk, spareName, taken.name, s.options)
+		err = rename(s.disk, name, taken.name, s.options)
 	}
 	if err != nil {
-		s.disk.Remove(spareName) // unless it is called otherwise now
+		s.disk.Remove(name) // unless it is called otherwise now
 		return fmt.Errorf("%s: %w", taken.name, err)
 	}
 	s.mu.Lock()

@@ -1,16 +1,19 @@
 package log
 
-import "sync"
-
-// spareName is what the next snapshot's file is called until the snapshot is in it. Recovery takes it for one that never got its name.
-const spareName = "next" + imageSuffix + unborn
+import (
+	"fmt"
+	"sync"
+)
 
 // spare is the file of the next snapshot. It has its room before a segment is begun that the snapshot will have to hold: a snapshot is what
-// makes room on a full disk, so it must never need any.
+// makes room on a full disk, so it must never need any. Each has a name of its own, which recovery takes for that of a snapshot that was
+// not finished: one may still be synced when the next is made.
 type spare struct {
 	mu   sync.Mutex // guards the fields below
 	file file       // nil: there is none
-	size int64      // that was allocated
+	name string
+	size int64 // that was allocated
+	made int   // so many
 }
 
 // grow makes room for a snapshot of size bytes, or leaves it as it is. It never gives any back.
@@ -54,27 +57,29 @@ func (s *spare) make(d disk) error {
 	if s.file != nil {
 		return nil
 	}
-	f, err := d.Create(spareName)
+	s.made++
+	name := fmt.Sprintf("next-%d%s%s", s.made, imageSuffix, unborn)
+	f, err := d.Create(name)
 	if err != nil {
 		return err
 	}
-	s.file = f
+	s.file, s.name = f, name
 	return nil
 }
 
-// take returns the file, which is the spare no more.
-func (s *spare) take() file {
+// take returns the file, which is the spare no more, and its name.
+func (s *spare) take() (file, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.file
 	s.file, s.size = nil, 0
-	return f
+	return f, s.name
 }
 
 // drop gives up the file: after an error, nobody knows what becomes of what was written to it.
 func (s *spare) drop(d disk) {
-	if f := s.take(); f != nil {
+	if f, name := s.take(); f != nil {
 		f.Close()
-		d.Remove(spareName)
+		d.Remove(name)
 	}
 }
