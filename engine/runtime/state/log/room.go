@@ -118,7 +118,10 @@ func (s *Store) begin(b *batch, extra int64) error {
 		s.mu.Lock()
 		need := s.need(written, room)
 		s.mu.Unlock()
-		if err := s.spare.shrink(need); err != nil {
+		s.taking.Lock() // what a snapshot is being written to is not cut
+		err := s.spare.shrink(need)
+		s.taking.Unlock()
+		if err != nil {
 			return err
 		}
 	}

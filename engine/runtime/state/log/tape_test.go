@@ -162,7 +162,13 @@ func (f *tapeFile) Truncate(size int64) error {
 	return f.tape.do(action{what: "truncate", inode: f.inode, offset: size}, func(int) { f.data = truncated(f.data, size) })
 }
 
-func (f *tapeFile) Allocate(size int64) error { return f.Truncate(size) }
+func (f *tapeFile) Allocate(size int64) error {
+	if have, _ := f.Size(); have >= size {
+		return nil
+	}
+	return f.Truncate(size)
+}
+
 func (f *tapeFile) Sync() error {
 	return f.tape.do(action{what: "sync", inode: f.inode}, func(int) {})
 }
