@@ -86,9 +86,11 @@ func large(ctx context.Context, dir, data string) ([]drive.Figure, error) {
 	}
 	r.stop()
 	begun := time.Now()
-	if r, err = startRuntime(ctx, filepath.Join(dir, "l"), data); err != nil {
+	again, err := startRuntime(ctx, filepath.Join(dir, "l"), data)
+	if err != nil {
 		return nil, err
 	}
+	r = again
 	if err := r.Holds(ctx, kind); err != nil {
 		return nil, err
 	}
