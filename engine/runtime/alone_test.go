@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -50,6 +54,37 @@ func TestARuntimeThatWasKilledHasEverythingAcknowledged(t *testing.T) {
 	got, err := client.Get(t.Context(), &resourcepb.GetRequest{Namespace: "default", Type: "Anything.example.org", Id: "a"}, grpc.WaitForReady(true))
 	if err != nil || !proto.Equal(got.GetResource(), created.GetResource()) {
 		t.Errorf("after kill -9: %v, %v; want %v", got, err, created.GetResource())
+	}
+	endsCleanly(t, cmd)
+}
+
+// TestARuntimeSaysHowOftenItWaitedForTheDisk: one writer waits once for each write.
+func TestARuntimeSaysHowOftenItWaitedForTheDisk(t *testing.T) {
+	dir := shortDir(t)
+	path := filepath.Join(dir, "x.sock")
+	cmd := command(t, "--listen", "unix://"+path, "--data", filepath.Join(dir, "data"))
+	cmd.Stderr = nil
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, cmd)
+	client := resourcepb.NewStateClient(dialUnix(t, path))
+	for _, id := range []string{"a", "b", "c"} {
+		r := &resourcepb.Resource{Metadata: &resourcepb.Metadata{Namespace: "default", Type: "Anything.example.org", Id: id, Phase: "running"}}
+		if _, err := client.Create(t.Context(), &resourcepb.CreateRequest{Resource: r}, grpc.WaitForReady(true)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd.Process.Signal(syscall.SIGUSR1)
+	line, err := bufio.NewReader(said).ReadString('\n')
+	var n int
+	var p50 string
+	if fmt.Sscanf(line, "fdatasyncs %d %s", &n, &p50); n != 3 || err != nil {
+		t.Errorf("it says %q, %v; want 3 fdatasyncs", line, err)
+	}
+	if took, err := time.ParseDuration(p50); err != nil || took <= 0 {
+		t.Errorf("it says that they took %q: %v", p50, err)
 	}
 	endsCleanly(t, cmd)
 }
