@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -33,6 +34,9 @@ import (
 
 // Argument of the kernel's command line: the GUID of the disk that the image was booted from. Images that are no disk do not have it.
 const Argument = "cosi.disk"
+
+// SizeArgument says how many MiB the state partition has at most. Without it, it takes all of the disk that is left.
+const SizeArgument = "cosi.state_mib"
 
 // Mount is where the state partition is mounted.
 const Mount = "/var/lib/cosi/state"
@@ -51,6 +55,7 @@ const minimum = ext4.Size
 // Preparer prepares the state partition.
 type Preparer struct {
 	GUID string // of the disk: the value of Argument
+	Size string // the value of SizeArgument
 	// UID and GID own the directory that is handed over.
 	UID, GID int
 	Now      func() time.Time
@@ -169,7 +174,7 @@ func stateOf(t *gpt.Table) int {
 // partition makes the table say what it should, the kernel know of it, and a new partition have a file system. It returns the index of
 // the state partition in the table, -1 if there is none. One that holds something is good enough as it is, whatever fails.
 func (p *Preparer) partition(f *found, holds bool) (int, error) {
-	index, changed, err := arrange(f.table, f.size, newGUID)
+	index, changed, err := arrange(f.table, f.size, p.most(), newGUID)
 	if err != nil {
 		return index, err
 	}
@@ -226,9 +231,22 @@ func newGUID() gpt.GUID {
 	return g
 }
 
-// arrange adds a state partition to t, or lets the one that is there grow to the end of a disk of size bytes. It returns its index, and
-// whether t has to be written.
-func arrange(t *gpt.Table, size int64, guid func() gpt.GUID) (index int, changed bool, err error) {
+// most returns how large the state partition may become. A size that is none is no reason to have no state.
+func (p *Preparer) most() int64 {
+	if p.Size == "" {
+		return math.MaxInt64
+	}
+	n, err := strconv.ParseUint(p.Size, 10, 32)
+	if err != nil {
+		p.Log("state: kernel argument %s=%s is not a number of MiB", SizeArgument, p.Size)
+		return math.MaxInt64
+	}
+	return max(int64(n)*mib, minimum)
+}
+
+// arrange adds a state partition of at most most bytes to t, or lets the one that is there grow to that, or to the end of a disk of size
+// bytes. It returns its index, and whether t has to be written.
+func arrange(t *gpt.Table, size, most int64, guid func() gpt.GUID) (index int, changed bool, err error) {
 	index, last := -1, int64(mib)
 	for i, p := range t.Partitions {
 		if p.Type == gpt.State && index < 0 {
@@ -245,10 +263,12 @@ func arrange(t *gpt.Table, size int64, guid func() gpt.GUID) (index int, changed
 		if end-start < minimum {
 			return -1, false, because(noSpace, "%d MiB behind the last partition, and %d are needed", max(0, end-start)/mib, minimum/mib)
 		}
+		end = start + min(end-start, most)
 		t.Partitions = append(t.Partitions, gpt.Partition{Type: gpt.State, GUID: guid(), Name: nameNew, Start: start, End: end})
 		return len(t.Partitions) - 1, true, nil
 	}
 	state := &t.Partitions[index]
+	end = state.Start + min(end-state.Start, most)
 	if state.Start >= last && end > state.End {
 		state.End, changed = end, true
 	}

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -36,20 +37,29 @@ func TestArrange(t *testing.T) {
 		there   []gpt.Partition
 		want    gpt.Partition // zero: none
 		changed bool
+		most    string
 	}{
-		"first boot":               {4 * gib, nil, state(770, 4095, nameNew), true},
-		"a disk as the image is":   {771 * mib, nil, gpt.Partition{}, false},
-		"a little too small":       {834 * mib, nil, gpt.Partition{}, false},
-		"just enough":              {835 * mib, nil, state(770, 834, nameNew), true},
-		"later boot":               {4 * gib, []gpt.Partition{state(770, 4095, nameState)}, state(770, 4095, nameState), false},
-		"larger disk":              {8 * gib, []gpt.Partition{state(770, 4095, nameState)}, state(770, 8191, nameState), true},
-		"not formatted":            {4 * gib, []gpt.Partition{state(770, 4095, nameNew)}, state(770, 4095, nameNew), false},
-		"somebody stands behind":   {8 * gib, []gpt.Partition{state(770, 2000, nameState), {Type: gpt.GUID{8}, GUID: gpt.GUID{8}, Start: 3 * gib, End: 4 * gib}}, state(770, 2000, nameState), false},
-		"smaller than it could be": {4 * gib, []gpt.Partition{state(770, 2000, nameState)}, state(770, 4095, nameState), true},
+		"first boot":                 {4 * gib, nil, state(770, 4095, nameNew), true, ""},
+		"a disk as the image is":     {771 * mib, nil, gpt.Partition{}, false, ""},
+		"a little too small":         {834 * mib, nil, gpt.Partition{}, false, ""},
+		"just enough":                {835 * mib, nil, state(770, 834, nameNew), true, ""},
+		"later boot":                 {4 * gib, []gpt.Partition{state(770, 4095, nameState)}, state(770, 4095, nameState), false, ""},
+		"larger disk":                {8 * gib, []gpt.Partition{state(770, 4095, nameState)}, state(770, 8191, nameState), true, ""},
+		"not formatted":              {4 * gib, []gpt.Partition{state(770, 4095, nameNew)}, state(770, 4095, nameNew), false, ""},
+		"as much as the image wants": {4 * gib, nil, state(770, 1794, nameNew), true, "1024"},
+		"less than can be":           {4 * gib, nil, state(770, 834, nameNew), true, "1"},
+		"more than there is":         {4 * gib, nil, state(770, 4095, nameNew), true, "1048576"},
+		"not a size":                 {4 * gib, nil, state(770, 4095, nameNew), true, "1GiB"},
+		"a larger disk, not wanted":  {8 * gib, []gpt.Partition{state(770, 1794, nameState)}, state(770, 1794, nameState), false, "1024"},
+		"a smaller one is wanted":    {4 * gib, []gpt.Partition{state(770, 4095, nameState)}, state(770, 4095, nameState), false, "1024"},
+		"a larger one is wanted":     {4 * gib, []gpt.Partition{state(770, 1794, nameState)}, state(770, 2818, nameState), true, "2048"},
+		"somebody stands behind":     {8 * gib, []gpt.Partition{state(770, 2000, nameState), {Type: gpt.GUID{8}, GUID: gpt.GUID{8}, Start: 3 * gib, End: 4 * gib}}, state(770, 2000, nameState), false, ""},
+		"smaller than it could be":   {4 * gib, []gpt.Partition{state(770, 2000, nameState)}, state(770, 4095, nameState), true, ""},
 	} {
 		table := image()
 		table.Partitions = append(table.Partitions, c.there...)
-		index, changed, err := arrange(table, c.size, fixed)
+		most := (&Preparer{Size: c.most, Log: t.Logf}).most()
+		index, changed, err := arrange(table, c.size, most, fixed)
 		if c.want == (gpt.Partition{}) {
 			var why *problem
 			if !errors.As(err, &why) || why.reason != noSpace || changed {
@@ -61,7 +71,7 @@ func TestArrange(t *testing.T) {
 			t.Errorf("%s: %+v, changed %v, %v; want %+v, %v", name, table.Partitions[max(index, 0)], changed, err, c.want, c.changed)
 			continue
 		}
-		if _, again, err := arrange(table, c.size, fixed); again || err != nil {
+		if _, again, err := arrange(table, c.size, most, fixed); again || err != nil {
 			t.Errorf("%s: arranged twice, it changes again (%v)", name, err)
 		}
 	}
@@ -71,7 +81,7 @@ func TestATableThatIsNotWholeIsWrittenAgain(t *testing.T) {
 	table := image()
 	table.Partitions = append(table.Partitions, gpt.Partition{Type: gpt.State, GUID: fixed(), Name: nameState, Start: 770 * mib, End: 4095 * mib})
 	table.Backup = true
-	if _, changed, err := arrange(table, 4*gib, fixed); !changed || err != nil {
+	if _, changed, err := arrange(table, 4*gib, math.MaxInt64, fixed); !changed || err != nil {
 		t.Errorf("read from the copy: changed %v, %v", changed, err)
 	}
 }
@@ -87,7 +97,7 @@ func TestEachCutOfTheFirstBootIsFinishedByTheNext(t *testing.T) {
 	}
 	recorder := &layouttest.Recorder{}
 	table := image()
-	if _, _, err := arrange(table, size, fixed); err != nil {
+	if _, _, err := arrange(table, size, math.MaxInt64, fixed); err != nil {
 		t.Fatal(err)
 	}
 	if err := table.Write(fold{recorder, size}, size); err != nil {
@@ -102,7 +112,7 @@ func TestEachCutOfTheFirstBootIsFinishedByTheNext(t *testing.T) {
 		if err != nil {
 			t.Fatalf("seed %d, cut %d: %v", seed, cuts, err)
 		}
-		index, changed, err := arrange(found, size, fixed)
+		index, changed, err := arrange(found, size, math.MaxInt64, fixed)
 		if err != nil || index != 4 || found.Partitions[4].Name != nameNew {
 			t.Fatalf("seed %d, cut %d: index %d, %v", seed, cuts, index, err)
 		}

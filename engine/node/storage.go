@@ -29,7 +29,7 @@ func (n *Node) openStorage() {
 		return
 	}
 	n.disk = &disk.Preparer{
-		GUID: boot.KernelValue(disk.Argument), UID: runtimeUID, GID: runtimeUID, Now: time.Now, Log: n.log.Printf,
+		GUID: boot.KernelValue(disk.Argument), Size: boot.KernelValue(disk.SizeArgument), UID: runtimeUID, GID: runtimeUID, Now: time.Now, Log: n.log.Printf,
 		Search:   func() { n.coldPlug(module.Storage) },
 		Patience: patienceForDisk,
 	}

@@ -10,6 +10,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/cosi-os/cosi/api/layout/ext4"
 	"github.com/cosi-os/cosi/initramfs"
 )
 
@@ -125,6 +126,9 @@ var (
 	modulePattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 )
 
+// leastState is the size of the file system that a node makes, in MiB, before it grows.
+const leastState = ext4.Size >> 20
+
 // meaning finds values that have the right type and make no sense.
 func (c *checker) meaning(d *Definition) {
 	at := func(field, format string, args ...any) { c.problem(c.lines[field], field, format, args...) }
@@ -139,6 +143,13 @@ func (c *checker) meaning(d *Definition) {
 	}
 	if d.Initramfs.Compression != "" && !slices.Contains(initramfs.Compressions, d.Initramfs.Compression) {
 		at("initramfs.compression", "%s", among(string(d.Initramfs.Compression), "a compression", initramfs.Compressions))
+	}
+	if d.State.Size != "" {
+		if n, ok := d.State.Size.MiB(); !ok {
+			at("state.size", "%q is not a size (try 10GiB)", d.State.Size)
+		} else if n < leastState {
+			at("state.size", "%s is too small: a state takes %dMiB at least", d.State.Size, leastState)
+		}
 	}
 	for i, output := range d.Outputs {
 		if !slices.Contains(Outputs, output) {

@@ -5,6 +5,8 @@
 package definition
 
 import (
+	"strconv"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v4"
@@ -31,6 +33,7 @@ type Definition struct {
 	// Resources are the image's default resources, the weakest of all: what user data and people write wins.
 	Resources []yaml.Node `yaml:"resources"`
 	UserData  UserData    `yaml:"user_data"`
+	State     State       `yaml:"state"`
 	Outputs   []Output    `yaml:"outputs"`
 	// Epoch is the time of everything in the image if neither SOURCE_DATE_EPOCH nor a git commit says another.
 	Epoch time.Time `yaml:"epoch"`
@@ -74,6 +77,26 @@ type UserData struct {
 
 	// URLCertificates is what the file URLCA holds.
 	URLCertificates []byte `yaml:"-"`
+}
+
+// State is the partition that a node makes on its disk for what outlives a reboot.
+type State struct {
+	// Size is how large it becomes at most, "64MiB" or more; empty: all of the disk that is left. One that is there never shrinks.
+	Size Size `yaml:"size"`
+}
+
+// Size is a number of bytes for people: "512MiB", "10GiB", "1TiB".
+type Size string
+
+// MiB returns the size, or false if s is none.
+func (s Size) MiB() (int64, bool) {
+	for unit, each := range map[string]int64{"MiB": 1, "GiB": 1 << 10, "TiB": 1 << 20} {
+		if digits, is := strings.CutSuffix(string(s), unit); is {
+			n, err := strconv.ParseInt(digits, 10, 32)
+			return n * each, err == nil && n > 0
+		}
+	}
+	return 0, false
 }
 
 // Output is a kind of file that a build makes.

@@ -76,13 +76,14 @@ kernel: {flavour: metal, modules: {boot: [b, a]}, arguments: [z]}
 plugins: [probe, mount]
 outputs: [qcow2]
 user_data: {esp_under_secure_boot: true}
+state: {size: 2GiB}
 `)
 	d, err := Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Join(append(slices.Concat(d.Plugins, d.Kernel.Modules.Boot, d.Kernel.Arguments), d.Name, d.Arch, d.Kernel.Flavour, string(d.Outputs[0])), " ")
-	if want := "mount probe a b x y z over amd64 metal qcow2"; got != want || len(d.Outputs) != 1 || !d.UserData.ESPUnderSecureBoot || d.Epoch.Year() != 2026 {
+	if want := "mount probe a b x y z over amd64 metal qcow2"; got != want || len(d.Outputs) != 1 || !d.UserData.ESPUnderSecureBoot || d.State.Size != "2GiB" || d.Epoch.Year() != 2026 {
 		t.Errorf("Load = %s (%+v); want %s", got, d, want)
 	}
 }
@@ -158,4 +159,25 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestSizeOfTheState(t *testing.T) {
+	for size, want := range map[Size]struct {
+		mib int64
+		ok  bool
+	}{
+		"64MiB": {64, true}, "10GiB": {10 << 10, true}, "2TiB": {2 << 20, true},
+		"10X": {0, false}, "GiB": {0, false}, "-1GiB": {-1 << 10, false}, "0MiB": {0, false}, "1.5GiB": {0, false}, "99999999999TiB": {0, false},
+	} {
+		if got, ok := size.MiB(); ok != want.ok || ok && got != want.mib {
+			t.Errorf("%q: %d MiB, %v; want %d, %v", size, got, ok, want.mib, want.ok)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "small.yaml")
+	if err := os.WriteFile(file, []byte("name: small\nstate:\n  size: 63MiB\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(file); err == nil || err.Error() != file+":3: state.size: 63MiB is too small: a state takes 64MiB at least" {
+		t.Errorf("63MiB: %v", err)
+	}
 }

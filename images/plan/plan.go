@@ -94,6 +94,18 @@ var suffixes = map[definition.Output][]string{
 	definition.Direct: {".vmlinuz", ".initramfs"},
 }
 
+// stateArgument is how many MiB the node's state partition has at most: see engine/disk.
+const stateArgument = "cosi.state_mib"
+
+// commandLine is what the kernel is told.
+func commandLine(d *definition.Definition) string {
+	arguments := append([]string{rootArgument}, d.Kernel.Arguments...)
+	if n, ok := d.State.Size.MiB(); ok {
+		arguments = append(arguments, fmt.Sprintf("%s=%d", stateArgument, n))
+	}
+	return strings.Join(arguments, " ")
+}
+
 // New plans the build of d. It fails if the lock has no package for d's architecture.
 func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 	kernel, err := l.Package("kernel-"+d.Kernel.Flavour, d.Arch)
@@ -107,7 +119,7 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 	p := &Plan{
 		Definition: d, Name: "cosi-" + d.Name + "-" + d.Arch, Suite: l.Suite, Kernel: kernel, Stub: stub,
 		Programs:    []Program{{"./engine", "usr/bin/engine"}, {"./engine/runtime", "usr/bin/runtime"}, {"./plugins", Multi}},
-		CommandLine: strings.Join(append([]string{rootArgument}, d.Kernel.Arguments...), " "),
+		CommandLine: commandLine(d),
 		Root:        []string{Image, Modules, Resources, OSRelease},
 	}
 	if d.UserData.URLCA != "" {
