@@ -79,6 +79,7 @@ func gaugeFile() (float64, error) {
 // processes tells what each process holds alone and how often it woke up, in two ways: what happens within a second is one wake-up, as it
 // is to a processor that would sleep; and each wake-up of each thread is one, so that nothing hides behind the first.
 func processes(last *testpb.GaugeRequestStatus) []figure {
+	minutes := last.GetWatched() / 60
 	var figures []figure
 	for _, p := range last.GetProcesses() {
 		memory, wakes := 5.0, 1.0
@@ -90,8 +91,8 @@ func processes(last *testpb.GaugeRequestStatus) []figure {
 		}
 		figures = append(figures,
 			figure{p.GetName() + ", memory of its own", mib(p.GetPrivateDirty()), "MiB", memory},
-			figure{p.GetName() + ", wake-ups a minute, one a second at most", float64(p.GetAwake()) / idleTime.Minutes(), "", wakes},
-			figure{p.GetName() + ", wake-ups of its threads a minute", float64(p.GetWakeups()) / idleTime.Minutes(), "", 0})
+			figure{p.GetName() + ", wake-ups a minute, one a second at most", float64(p.GetAwake()) / minutes, "", wakes},
+			figure{p.GetName() + ", wake-ups of its threads a minute", float64(p.GetWakeups()) / minutes, "", 0})
 	}
 	return figures
 }

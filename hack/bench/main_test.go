@@ -3,8 +3,11 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
 )
 
 func TestFigureIsShownBesideItsTarget(t *testing.T) {
@@ -34,6 +37,25 @@ func TestGroupsAreChosenByName(t *testing.T) {
 	}
 	if _, err := choose([]string{"size", "weight"}); err == nil || !strings.Contains(err.Error(), `"weight" is none of size, build`) {
 		t.Errorf("size, weight: %v; want an error that names the groups", err)
+	}
+}
+
+func TestWakeUpsAreThoseOfAMinute(t *testing.T) {
+	got := processes(&testpb.GaugeRequestStatus{Watched: 240, Processes: []*testpb.GaugeRequestStatus_Process{
+		{Name: "engine", PrivateDirty: 6 << 20, Awake: 2, Wakeups: 100},
+		{Name: "gauge", PrivateDirty: 9 << 20, Awake: 240},
+		{Name: "mount", PrivateDirty: 3 << 20, Awake: 4, Wakeups: 4000},
+	}})
+	want := []figure{
+		{"engine, memory of its own", 6, "MiB", 0},
+		{"engine, wake-ups a minute, one a second at most", 0.5, "", 0},
+		{"engine, wake-ups of its threads a minute", 25, "", 0},
+		{"mount, memory of its own", 3, "MiB", 5},
+		{"mount, wake-ups a minute, one a second at most", 1, "", 1},
+		{"mount, wake-ups of its threads a minute", 1000, "", 0},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("figures %v; want %v", got, want)
 	}
 }
 

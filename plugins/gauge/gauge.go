@@ -66,7 +66,9 @@ func (g gauge) reconcile(ctx context.Context, s *sdk.State) error {
 }
 
 func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.GaugeRequestStatus) error {
+	began := time.Now()
 	all, err := g.watch(ctx, int(r.GetSeconds()))
+	st.Watched = time.Since(began).Seconds()
 	if err != nil {
 		return err
 	}

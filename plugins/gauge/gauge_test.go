@@ -55,7 +55,7 @@ func start(t *testing.T, g gauge) *plugintest.Runtime {
 func TestEachVersionOfARequestIsMeasured(t *testing.T) {
 	r := start(t, gauge{proc(t, map[int]string{os.Getpid(): "/cosi/plugins/this", os.Getppid(): "/user.slice"})})
 	measure := func() *testpb.GaugeRequestStatus {
-		version := r.Apply("a", &testpb.GaugeRequest{}).GetMetadata().GetVersion()
+		version := r.Apply("a", &testpb.GaugeRequest{Seconds: 1}).GetMetadata().GetVersion()
 		st := &testpb.GaugeRequestStatus{}
 		r.Wait("it is measured", func() bool { return r.Get("a", st) != nil && st.GetObservedVersion() == version })
 		return st
@@ -67,6 +67,9 @@ func TestEachVersionOfARequestIsMeasured(t *testing.T) {
 	p := first.GetProcesses()[0]
 	if p.GetName() != "this" || int(p.GetPid()) != os.Getpid() || p.GetPrivateDirty() < 1<<20 || p.GetContextSwitches() == 0 {
 		t.Errorf("process = %v; want this one, with its memory and wake-ups", p)
+	}
+	if first.GetWatched() < 1 {
+		t.Errorf("watched for %v s; want a second or more", first.GetWatched())
 	}
 	if total, available := first.GetMemTotal(), first.GetMemAvailable(); total < 64<<20 || available == 0 || available > total {
 		t.Errorf("memory: %d of %d available", available, total)

@@ -372,9 +372,11 @@ type GaugeRequestStatus struct {
 	Reason  string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
 	// In bytes.
-	MemTotal      uint64                        `protobuf:"varint,5,opt,name=mem_total,json=memTotal,proto3" json:"mem_total,omitempty"`
-	MemAvailable  uint64                        `protobuf:"varint,6,opt,name=mem_available,json=memAvailable,proto3" json:"mem_available,omitempty"`
-	Processes     []*GaugeRequestStatus_Process `protobuf:"bytes,7,rep,name=processes,proto3" json:"processes,omitempty"`
+	MemTotal     uint64                        `protobuf:"varint,5,opt,name=mem_total,json=memTotal,proto3" json:"mem_total,omitempty"`
+	MemAvailable uint64                        `protobuf:"varint,6,opt,name=mem_available,json=memAvailable,proto3" json:"mem_available,omitempty"`
+	Processes    []*GaugeRequestStatus_Process `protobuf:"bytes,7,rep,name=processes,proto3" json:"processes,omitempty"`
+	// How long the processes were watched, in seconds: on a slow machine longer than the request asked for.
+	Watched       float64 `protobuf:"fixed64,8,opt,name=watched,proto3" json:"watched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -456,6 +458,13 @@ func (x *GaugeRequestStatus) GetProcesses() []*GaugeRequestStatus_Process {
 		return x.Processes
 	}
 	return nil
+}
+
+func (x *GaugeRequestStatus) GetWatched() float64 {
+	if x != nil {
+		return x.Watched
+	}
+	return 0
 }
 
 // Process is one of the engine, the runtime and the plugins.
@@ -590,7 +599,7 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x04KILL\x12\f{.spec.kill}2\x18\n" +
 	"\x06FREEZE\x12\x0e{.spec.freeze}2\x16\n" +
 	"\x05FAULT\x12\r{.spec.fault}2(\n" +
-	"\x0eKERNEL MESSAGE\x12\x16{.spec.kernel_message}\xb2\x06\"GaugeRequestStatuses.test.cosi.dev\xba\x060Has the plugin gauge measure, or break something\"\x89\x05\n" +
+	"\x0eKERNEL MESSAGE\x12\x16{.spec.kernel_message}\xb2\x06\"GaugeRequestStatuses.test.cosi.dev\xba\x060Has the plugin gauge measure, or break something\"\xa3\x05\n" +
 	"\x12GaugeRequestStatus\x12)\n" +
 	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
@@ -598,7 +607,8 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1b\n" +
 	"\tmem_total\x18\x05 \x01(\x04R\bmemTotal\x12#\n" +
 	"\rmem_available\x18\x06 \x01(\x04R\fmemAvailable\x12L\n" +
-	"\tprocesses\x18\a \x03(\v2..cosi.test.v1alpha1.GaugeRequestStatus.ProcessR\tprocesses\x1a\xaf\x01\n" +
+	"\tprocesses\x18\a \x03(\v2..cosi.test.v1alpha1.GaugeRequestStatus.ProcessR\tprocesses\x12\x18\n" +
+	"\awatched\x18\b \x01(\x01R\awatched\x1a\xaf\x01\n" +
 	"\aProcess\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\rR\x03pid\x12#\n" +
