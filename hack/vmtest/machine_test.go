@@ -147,7 +147,7 @@ func checkKernelMessages(t *testing.T, n *vmtest.Node) {
 	n.Converged(t, n.Apply(t, gaugeRequest("notice", `kernel_message: "<5>`+notice+`"`))...)
 	n.Converged(t, n.Apply(t, gaugeRequest("warning", `kernel_message: "<4>`+warning+`"`))...)
 	n.Expect(t, from, warning)
-	err := n.Client.Watch(n.Patience(t, moment), n.Kind(t, "logs"), "kernel", &resourcepb.WatchOptions{TailEvents: 20}, func(e *resourcepb.Event) error {
+	err := n.Client.Watch(n.Patience(t, moment), n.Kind(t, "logs"), "kernel", &resourcepb.WatchOptions{TailEvents: 500}, func(e *resourcepb.Event) error {
 		var line servicepb.LogLine
 		if err := proto.Unmarshal(e.GetResource().GetSpec().GetProtoSpec(), &line); err != nil {
 			return err
