@@ -30,8 +30,8 @@ type Recording struct {
 const (
 	largeContent, largeWrites   = 32 << 10, 25
 	mediumContent, mediumWrites = 1000, 600
-	// crowdContent is that of the one among the crowd that has the log turn over.
-	crowdContent = 64 << 10
+	// crowdContent is that of the one among the crowd that has snapshots made.
+	crowdContent = 128 << 10
 )
 
 // Record boots a fresh disk and writes to the node: first one client alone, over the end of a segment, then several for as long as load
