@@ -33,6 +33,11 @@ func api(ctx context.Context) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
+	grown, err := growth(ctx, filepath.Join(dir, "g"))
+	if err != nil {
+		return nil, fmt.Errorf("growth: %w", err)
+	}
+	figures = append(figures, grown...)
 	data := filepath.Join(outputs, "bench-data") // where the project is, there is a disk; /tmp may be memory
 	if err := errors.Join(os.RemoveAll(data), os.MkdirAll(data, 0o755)); err != nil {
 		return nil, err
@@ -44,6 +49,17 @@ func api(ctx context.Context) ([]figure, error) {
 	}
 	fmt.Println()
 	return nil, errors.Join(err, drive.Print(os.Stdout, append(figures, kept...)))
+}
+
+// growth measures a runtime in memory while it holds more and more.
+func growth(ctx context.Context, socket string) ([]drive.Figure, error) {
+	r, err := startRuntime(ctx, socket, "")
+	if err != nil {
+		return nil, err
+	}
+	defer r.stop()
+	figures, _, err := r.Growth(ctx, "in memory,")
+	return figures, err
 }
 
 // durable measures a runtime that keeps its data, when it holds little and when it holds much.
@@ -61,7 +77,7 @@ func durable(ctx context.Context, dir, data string, memory *drive.Server) ([]dri
 	return append(figures, much...), err
 }
 
-// large fills a runtime, looks at what a write costs then, and starts it again.
+// large fills a runtime, looks at what operations cost then, and starts it again.
 func large(ctx context.Context, dir, data string) ([]drive.Figure, error) {
 	r, err := startRuntime(ctx, filepath.Join(dir, "l"), data)
 	if err != nil {
@@ -72,15 +88,11 @@ func large(ctx context.Context, dir, data string) ([]drive.Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	few, err := r.Among(ctx)
+	figures, kind, err := r.Growth(ctx, "durable")
 	if err != nil {
 		return nil, err
 	}
-	kind, encoded, err := r.Grow(ctx)
-	if err != nil {
-		return nil, err
-	}
-	many, err := r.Among(ctx)
+	encoded, err := r.Encoded(ctx, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -99,12 +111,10 @@ func large(ctx context.Context, dir, data string) ([]drive.Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []drive.Figure{
-		{Name: "start with 100,000 resources, until the first answer", Measured: took.Seconds(), Unit: "s", Target: 1},
-		{Name: "memory for each byte of 100,000 resources", Measured: float64(full-empty) / float64(encoded), Unit: "bytes", Target: 3},
-		{Name: "durable update at 16, server CPU, alone", Measured: float64(few) / float64(time.Microsecond), Unit: "µs"},
-		{Name: "durable update at 16, server CPU, among 100,000", Measured: float64(many) / float64(time.Microsecond), Unit: "µs"},
-	}, nil
+	return append(figures,
+		drive.Figure{Name: "start with 100,000 resources, until the first answer", Measured: took.Seconds(), Unit: "s", Target: 1},
+		drive.Figure{Name: "memory for each byte of 100,000 resources", Measured: float64(full-empty) / float64(encoded), Unit: "bytes", Target: 3},
+	), nil
 }
 
 // program is a runtime that runs alone, and the load on it.
@@ -116,7 +126,7 @@ type program struct {
 
 // startRuntime starts one on a socket, in memory unless it has a directory for its data, and waits until it answers.
 func startRuntime(ctx context.Context, socket, data string) (*program, error) {
-	arguments := []string{"--listen", "unix://" + socket}
+	arguments := []string{"--listen", "unix://" + socket, "--limit", fmt.Sprintf("resources_of_kind=%d", 4*drive.Large)}
 	if data != "" {
 		arguments = append(arguments, "--data", data)
 	}

@@ -4,10 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"google.golang.org/protobuf/proto"
-
-	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 )
 
 // durables are the durable writes of another server, in a second, and what its writers wait for, in ms.
@@ -42,6 +38,10 @@ func Durable(ctx context.Context, durable, memory *Server, dir string, syncs fun
 			return figures, err
 		}
 		figures = append(figures, durableFigures(measured[0], inMemory[0].PerSecond, sync, durables[i].rate, durables[i].p50)...)
+		if n == 1 {
+			beyond := Figure{Name: "durable update at 1, p50 beyond one fdatasync", Measured: milliseconds(measured[0].P50 - sync), Unit: "ms"}
+			figures = append(figures, beyond)
+		}
 	}
 	return figures, nil
 }
@@ -61,35 +61,4 @@ func durableFigures(r Rate, inMemory float64, sync time.Duration, otherRate, oth
 		{Name: name + ", its fdatasyncs, p50", Measured: milliseconds(r.SyncP50), Unit: "ms"},
 		{Name: name + ", an fdatasync alone, p50", Measured: milliseconds(sync), Unit: "ms"},
 	}
-}
-
-// Large is how many resources a large server holds.
-const Large = 100_000
-
-// Grow fills the server and returns the kind of what it then holds, and how large that is, encoded.
-func (s *Server) Grow(ctx context.Context) (kind string, encoded int, err error) {
-	kind = s.newKind()
-	if err := s.fill(ctx, kind, Large, nil); err != nil {
-		return "", 0, err
-	}
-	r, err := s.client(0).Get(ctx, &resourcepb.GetRequest{Namespace: namespace, Type: kind, Id: name(0)})
-	return kind, Large * proto.Size(r.GetResource()), err
-}
-
-// Holds fails unless the server has what Grow made.
-func (s *Server) Holds(ctx context.Context, kind string) error {
-	_, err := s.client(0).Get(ctx, &resourcepb.GetRequest{Namespace: namespace, Type: kind, Id: name(Large - 1)})
-	return err
-}
-
-// Memory returns how much memory the server has, its files left out.
-func (s *Server) Memory() (bytes int64, err error) { return s.process.memory() }
-
-// Among measures what an update costs the server as it is, at 16 workers.
-func (s *Server) Among(ctx context.Context) (time.Duration, error) {
-	measured, err := s.median(ctx, 16, Update)
-	if err != nil {
-		return 0, err
-	}
-	return measured[0].CPU, nil
 }

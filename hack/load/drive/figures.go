@@ -94,9 +94,14 @@ func Memory(ctx context.Context, s *Server) ([]Figure, error) {
 
 // median measures each operation a few times and returns the round in the middle of each.
 func (s *Server) median(ctx context.Context, workers int, operations ...Operation) ([]Rate, error) {
+	return s.medianOf(ctx, s.newKind(), workers, operations...)
+}
+
+// medianOf measures on resources of a kind that may have others.
+func (s *Server) medianOf(ctx context.Context, kind string, workers int, operations ...Operation) ([]Rate, error) {
 	all := map[Operation][]Rate{}
 	for range rounds {
-		measured, err := s.Rates(ctx, workers, time.Second, operations...)
+		measured, err := s.ratesOf(ctx, kind, workers, time.Second, operations...)
 		if err != nil {
 			return nil, err
 		}

@@ -35,7 +35,12 @@ type Rate struct {
 
 // Rates measures workers that do each of the operations for a while, in the order that they need: what create makes is read and destroyed.
 func (s *Server) Rates(ctx context.Context, workers int, each time.Duration, operations ...Operation) ([]Rate, error) {
-	crowd := newCrowd(s, workers)
+	return s.ratesOf(ctx, s.newKind(), workers, each, operations...)
+}
+
+// ratesOf measures on resources of a kind that may have others.
+func (s *Server) ratesOf(ctx context.Context, kind string, workers int, each time.Duration, operations ...Operation) ([]Rate, error) {
+	crowd := newCrowd(s, kind, workers)
 	var rates []Rate
 	for _, o := range []Operation{Create, Get, Update, Destroy} {
 		if o != Create && !slices.Contains(operations, o) {
@@ -49,10 +54,7 @@ func (s *Server) Rates(ctx context.Context, workers int, each time.Duration, ope
 			rates = append(rates, rate)
 		}
 	}
-	if !slices.Contains(operations, Destroy) {
-		return rates, crowd.clear(ctx)
-	}
-	return rates, nil
+	return rates, crowd.clear(ctx) // time may be up before all is destroyed
 }
 
 // crowd is workers that call at the same time.
@@ -71,9 +73,8 @@ type worker struct {
 	waited []time.Duration
 }
 
-func newCrowd(s *Server, n int) *crowd {
+func newCrowd(s *Server, kind string, n int) *crowd {
 	c := &crowd{server: s}
-	kind := s.newKind()
 	for i := range n {
 		c.workers = append(c.workers, &worker{client: s.client(i), kind: kind, prefix: fmt.Sprintf("worker-%d-", i)})
 	}
@@ -200,7 +201,7 @@ func (w *worker) do(ctx context.Context, o Operation) error {
 func (s *Server) spread(n int, do func(c resourcepb.StateClient, i int) error) error {
 	const workers = 64
 	var next atomic.Int64
-	return newCrowd(s, workers).all(func(w *worker) error {
+	return newCrowd(s, s.newKind(), workers).all(func(w *worker) error {
 		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 			if err := do(w.client, i); err != nil {
 				return err
