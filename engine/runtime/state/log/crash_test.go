@@ -190,9 +190,9 @@ func (truth *truth) check(files map[string][]byte, acknowledged uint64, o Option
 }
 
 // cutEverywhere cuts a tape at every action, in every way, and once more during the recovery, and returns the first thing that is wrong.
-func cutEverywhere(d *tape, truth *truth, o Options) (cuts int, err error) {
+func cutEverywhere(d *tape, truth *truth, o Options, every int) (cuts int, err error) {
 	random := rand.New(rand.NewPCG(3, 4))
-	for n := range len(d.done) + 1 {
+	for n := 0; n <= len(d.done); n += every {
 		for _, s := range survivals() {
 			files, acknowledged := d.cut(n, s, random)
 			recovered, err := truth.check(files, acknowledged, o)
@@ -219,7 +219,7 @@ func TestNothingAcknowledgedIsLostWhereverThePowerGoes(t *testing.T) {
 	if s, r := d.renames(imageSuffix), d.renames(segmentSuffix); s < 2 || r < 10 {
 		t.Errorf("%d snapshots and %d segments; want more to cut in", s, r)
 	}
-	cuts, err := cutEverywhere(d, truth, tiny)
+	cuts, err := cutEverywhere(d, truth, tiny, every)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func TestALossOfPowerShowsABuildThatDoesNotSync(t *testing.T) {
 		skips.skipSync, skips.skipDirectorySync = o.skipSync, o.skipDirectorySync
 		d := newTape(nil)
 		truth := truthOf(live(t, d, skips, 80), d)
-		if _, err := cutEverywhere(d, truth, tiny); err == nil {
+		if _, err := cutEverywhere(d, truth, tiny, 1); err == nil {
 			t.Errorf("without the %s nothing was lost: these tests see nothing", name)
 		} else {
 			t.Logf("without the %s: %.200s", name, err)
@@ -266,7 +266,7 @@ func TestWritersThatShareABatchLoseNothing(t *testing.T) {
 	running.Wait()
 	truth := truthOf(s, d)
 	truth.ends = nil // each change is a commit of its own
-	if _, err := cutEverywhere(d, truth, tiny); err != nil {
+	if _, err := cutEverywhere(d, truth, tiny, every); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -279,7 +279,7 @@ func TestADiskThatFailsLosesOnlyWritesThatFailed(t *testing.T) {
 		long int
 		part bool
 	}{{syscall.EIO, 1, false}, {syscall.EIO, 3, true}, {syscall.EIO, 20, false}, {syscall.ENOSPC, 1, true}, {syscall.ENOSPC, 20, false}} {
-		for at := 4; at < 200; at += 1 + random.IntN(3) {
+		for at := 4; at < 200; at += every * (1 + random.IntN(3)) {
 			d := newTape(nil)
 			s := mustOpen(t, d, tiny)
 			failed := 0
