@@ -40,7 +40,7 @@ test: ## Run all tests, those in a VM included
 	@$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -vE '/hack/vmtest|/engine/disk$$')
 	@CGO_ENABLED=0 $(GO) test ./engine/launch ./engine/runtime/state/log # under Landlock, and all cuts, not with the race detector
 	@$(GO) test ./engine/disk # one goroutine, a disk in memory for each cut: the race detector has nothing to find and takes a minute
-	@$(GO) test -timeout 20m ./hack/vmtest/...
+	@$(GO) test -timeout 30m ./hack/vmtest/...
 
 reproduce: ## Build the image twice, as two users if root calls it, the second time with nothing compiled or downloaded before, and compare
 	@COSI_REPRODUCE=full $(GO) test -count=1 -v -timeout 30m -run '^TestTwoBuildsGiveTheSameBytes$$' ./hack/vmtest

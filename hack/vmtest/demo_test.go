@@ -22,6 +22,7 @@ type checks struct {
 }
 
 func TestNode(t *testing.T) {
+	t.Parallel()
 	vmtest.Host(t)
 	c := &checks{outside: buildOutside(t), data: vmtest.Ext4(t, "data"), late: vmtest.Ext4(t, "late")}
 	c.Node = vmtest.Start(t, vmtest.Options{Definition: "test", Disks: []qemu.Disk{c.data}, HotplugPorts: 1})

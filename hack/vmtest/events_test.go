@@ -15,6 +15,7 @@ import (
 // TestBlockEvents: a disk that is plugged in and out is one event each, and in Disks while it is there; heard by eBPF where
 // the kernel lets it in, else by its device events. "make soak WHAT=hotplug-scsi" does it more often.
 func TestBlockEvents(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		mode        string
 		unavailable int

@@ -26,6 +26,7 @@ import (
 // One machine with a screen, a watchdog and a clock that has lost the time: what a person sees who stands in front of it, and what
 // becomes of it when PID 1 hangs, panics, or waits for a disk.
 func TestMachine(t *testing.T) {
+	t.Parallel()
 	vmtest.Host(t)
 	data := vmtest.Ext4(t, "data")
 	n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, Disks: []qemu.Disk{data}, Extra: []string{
@@ -77,7 +78,7 @@ func checkSummary(t *testing.T, n *vmtest.Node) {
 	lines := summary(n.Console.Tail(1 << 20))
 	for _, want := range []string{
 		`COSI ` + regexp.QuoteMeta(status.GetVersion()) + `  node cosi  kernel ` + regexp.QuoteMeta(status.GetKernel()),
-		`link eth0  52:54:00:12:34:56  carrier  10\.0\.2\.15/24 \(dhcp\)`,
+		`link eth0  52:54:00:12:34:56  carrier  10\.0\.2\.15/24 \(dhcp\)(  fec0::\S+ \(kernel\))?`,
 		`user data fw_cfg: Applied, [1-9]\d* of \d+ documents`,
 		`fingerprint SHA-256 ` + status.GetFingerprint(),
 		`API on port 50000`,

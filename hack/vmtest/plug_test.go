@@ -24,6 +24,7 @@ func machine(t *testing.T) *kills.Machine {
 
 // TestThePlugIsPulled: in the first boot, and then in the middle of writes. "make soak WHAT=plug" does it more often.
 func TestThePlugIsPulled(t *testing.T) {
+	t.Parallel()
 	c := machine(t).Config()
 	c.Seed, c.Rounds, c.OftenUnready = rand.Uint64(), 4, 1000
 	report := kills.Run(t.Context(), c)
@@ -35,6 +36,7 @@ func TestThePlugIsPulled(t *testing.T) {
 
 // TestAFirstBootThatIsCutOff: the next one makes the state partition whole. "make soak WHAT=first-boot" does it more often.
 func TestAFirstBootThatIsCutOff(t *testing.T) {
+	t.Parallel()
 	const rounds = 3
 	seed := rand.Uint64()
 	if report := machine(t).FirstBoots(t.Context(), seed, 0, rounds); report.Done != rounds {

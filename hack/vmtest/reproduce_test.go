@@ -30,6 +30,7 @@ const everything = "COSI_REPRODUCE"
 // both take the packages from a mirror on this machine, which downloads each once and whose files the builder verifies by their pinned
 // SHA-256. Unless it is started by root, the test can run nothing as somebody else, and says so.
 func TestTwoBuildsGiveTheSameBytes(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("compiles everything twice")
 	}
