@@ -146,7 +146,7 @@ func checkKernelMessages(t *testing.T, n *vmtest.Node) {
 	const notice, warning = "vmtest: the kernel notes something", "vmtest: the kernel warns"
 	from := n.Console.Position()
 	n.Converged(t, n.Apply(t, gaugeRequest("notice", `kernel_message: "<5>`+notice+`"`))...)
-	// Without KVM the first record has been seen on the consoles only together with the next one.
+	// Without KVM the first record did not come to the serial line within minutes, and a second one did. Why is not known: each try is logged.
 	for try := 0; ; try++ {
 		n.Converged(t, n.Apply(t, gaugeRequest(fmt.Sprint("warning-", try), `kernel_message: "<4>`+warning+`"`))...)
 		_, err := n.Console.Wait(n.Patience(t, 3*time.Second), from, regexp.MustCompile(warning))
