@@ -94,7 +94,11 @@ func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.Gauge
 		}
 		return f.Close()
 	case r.GetKernelMessage() != "":
-		return os.WriteFile("/dev/kmsg", []byte(r.GetKernelMessage()), 0)
+		// Without the newline the kernel takes the record for one that goes on, and shows it only when the next one begins.
+		return os.WriteFile("/dev/kmsg", []byte(r.GetKernelMessage()+"\n"), 0)
+	}
+	if err := g.weigh(all); err != nil {
+		return err
 	}
 	st.Processes = all
 	st.MemTotal, st.MemAvailable, err = g.memory()

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
 )
 
@@ -37,7 +39,7 @@ func (g gauge) processes() ([]*testpb.GaugeRequestStatus_Process, error) {
 	return all, nil
 }
 
-// process measures one process, nil if it is none of ours. Its wake-ups are those since it started.
+// process counts a process's wake-ups since it started, nil if it is none of ours.
 func (g gauge) process(pid uint32) (*testpb.GaugeRequestStatus_Process, error) {
 	dir := filepath.Join(g.proc, strconv.Itoa(int(pid)))
 	name, err := processName(dir, pid)
@@ -45,13 +47,6 @@ func (g gauge) process(pid uint32) (*testpb.GaugeRequestStatus_Process, error) {
 		return nil, err
 	}
 	p := &testpb.GaugeRequestStatus_Process{Name: name, Pid: pid}
-	rollup, err := fields(filepath.Join(dir, "smaps_rollup"))
-	if err != nil {
-		return nil, err
-	}
-	if p.PrivateDirty, err = rollup.kilobytes("Private_Dirty"); err != nil {
-		return nil, fmt.Errorf("%s: %w", dir, err)
-	}
 	threads, err := filepath.Glob(filepath.Join(dir, "task/*/status"))
 	if err != nil {
 		return nil, err
@@ -76,6 +71,24 @@ func (g gauge) process(pid uint32) (*testpb.GaugeRequestStatus_Process, error) {
 		p.ContextSwitches += voluntary + others
 	}
 	return p, nil
+}
+
+// weigh tells what each process holds alone. It walks all pages of each, so it is no part of what is done every second.
+func (g gauge) weigh(all []*testpb.GaugeRequestStatus_Process) error {
+	for _, p := range all {
+		dir := filepath.Join(g.proc, strconv.Itoa(int(p.GetPid())))
+		rollup, err := fields(filepath.Join(dir, "smaps_rollup"))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) { // it has ended meanwhile
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if p.PrivateDirty, err = rollup.kilobytes("Private_Dirty"); err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 func processName(dir string, pid uint32) (string, error) {
