@@ -13,9 +13,8 @@ func TestOutputsBoot(t *testing.T) {
 		name string
 		o    Options
 	}{
-		{"qcow2", Options{Format: "qcow2"}},
+		{"qcow2 in 256 MiB", Options{Format: "qcow2", Memory: 256}},
 		{"ISO", Options{Format: "iso"}},
-		{"256MiB", Options{Boot: node.Kernel, Memory: 256}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			n := Start(t, tc.o)
