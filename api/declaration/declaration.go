@@ -33,6 +33,10 @@ type Declaration struct {
 	UID uint32 `json:"uid,omitempty"`
 	GID uint32 `json:"gid,omitempty"`
 
+	// AfterAPI has the plugin start when the node's API listens, so that what it needs the processor for does not delay that. On a node
+	// that serves no API it starts a moment later than the others.
+	AfterAPI bool `json:"afterAPI,omitempty"`
+
 	// Capabilities by name: "CAP_SYS_ADMIN". Everything else leaves the bounding set.
 	Capabilities []string `json:"capabilities,omitempty"`
 	// Devices below /dev that the plugin may open: the launcher gives its group access to them, and the cgroup allows no other.

@@ -143,6 +143,7 @@ func (n *Node) obey(ctx context.Context, down *wire.Down) {
 		case stageReady:
 			n.gotReady()
 		case stageAPI:
+			n.gotAPI()
 			time.AfterFunc(max(time.Since(n.began)/4, time.Second/2), func() { defer crash.Guard(); n.gotReady() })
 		}
 	case down.Shutdown != nil:

@@ -124,15 +124,19 @@ func (n *Node) coldPlug(wanted func(modalias string) bool) {
 }
 
 // settle waits until the runtime says that the node is ready: what follows would take the processor away from that. A node that does not
-// get there may need just the modules that follow (a disk, a VLAN), so the wait ends: a moment after the API answers, or after ten times
-// as long as it took until here, because machines differ by a factor of a hundred, but at least one second and at most twenty.
+// get there may need just the modules that follow (a disk, a VLAN), so the wait ends: a moment after the API answers, or when patience does.
 func (n *Node) settle(ctx context.Context) {
-	patience := min(max(10*time.Since(n.began), time.Second), 20*time.Second)
 	select {
 	case <-n.ready:
-	case <-time.After(patience):
+	case <-time.After(n.patience()):
 	case <-ctx.Done():
 	}
+}
+
+// patience is how long a boot that may still succeed is waited for: ten times as long as it took until here, because machines differ by a
+// factor of a hundred, but at least one second and at most twenty.
+func (n *Node) patience() time.Duration {
+	return min(max(10*time.Since(n.began), time.Second), 20*time.Second)
 }
 
 // watch runs something beside and says how it failed.

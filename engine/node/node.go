@@ -64,6 +64,8 @@ type Node struct {
 	storage      *wire.Storage      // set before the runtime starts
 	down         chan wire.Shutdown
 	began        time.Time
+	listens      chan struct{} // closed by gotAPI
+	gotAPI       func()        // after the runtime's stage "api", or when that has not come for a while; more than once is harmless
 	ready        chan struct{} // closed by gotReady
 	gotReady     func()        // after the runtime's stage "ready", or a while after "api"; more than once is harmless
 
@@ -72,7 +74,8 @@ type Node struct {
 
 // New returns a node that shows its output on the log's consoles.
 func New(c Config, log *output.Log) *Node {
-	n := &Node{Config: c, log: log, record: newRecord(), down: make(chan wire.Shutdown, 1), began: time.Now(), ready: make(chan struct{})}
+	n := &Node{Config: c, log: log, record: newRecord(), down: make(chan wire.Shutdown, 1), began: time.Now(), listens: make(chan struct{}), ready: make(chan struct{})}
+	n.gotAPI = sync.OnceFunc(func() { close(n.listens) })
 	n.gotReady = sync.OnceFunc(func() { close(n.ready) })
 	n.supervisor = &supervisor.Supervisor{Log: log, Report: n.record.publish, Backoff: supervisor.DefaultBackoff, Grace: grace}
 	return n
@@ -164,6 +167,7 @@ func (n *Node) start(ctx context.Context, sockets []socket) {
 		n.add(ctx, spec, err)
 	}
 	n.Stage("plugins-started", boot.SinceBoot())
+	time.AfterFunc(n.patience(), func() { defer crash.Guard(); n.gotAPI() })
 }
 
 func (n *Node) add(ctx context.Context, spec supervisor.Spec, err error) {

@@ -105,6 +105,9 @@ func (n *Node) runtimeSpec(ctx context.Context, sockets []socket) (supervisor.Sp
 // pluginSpec is how a plugin is started. What it may write below /run/cosi is made for it.
 func (n *Node) pluginSpec(d *declaration.Declaration) (supervisor.Spec, error) {
 	spec := supervisor.Spec{Name: d.Name, Dir: "/", Launched: true, Argv: n.launch(d.Name, 0, n.access.Groups(d.Name))}
+	if d.AfterAPI {
+		spec.After = n.listens
+	}
 	spec.Env = append(n.environment(), wire.EnvEndpoint+"=unix://"+n.endpoint(d.Name), wire.EnvName+"="+d.Name)
 	if n.Machine {
 		if err := ownDirectories(d); err != nil {

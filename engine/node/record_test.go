@@ -56,7 +56,13 @@ func TestTheQueueBeginsWhereTheReplayEnds(t *testing.T) {
 
 func TestTheRuntimesReadyIsHeardOnceAndMore(t *testing.T) {
 	n := New(Config{}, output.NewLog())
+	select {
+	case <-n.listens:
+		t.Fatal("the API listens before it says so")
+	default:
+	}
 	n.obey(t.Context(), &wire.Down{Stage: &wire.Stage{Name: "api", Milliseconds: 1}})
+	<-n.listens
 	select {
 	case <-n.ready:
 		t.Fatal("ready after another stage")

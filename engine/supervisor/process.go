@@ -38,6 +38,8 @@ type command struct {
 
 // process is driven by one goroutine:
 //
+// It begins as running, or as stopped until what it waits for is there.
+//
 //	            Start                      exits
 //	┌─ stopped ───────▶ running ─────────────────────▶ waiting ─┐
 //	│     ▲  ▲             │  ▲                         │  │    │
@@ -56,7 +58,7 @@ type process struct {
 
 // run is the life of a process: it ends when ctx is done and the child is gone.
 func (p *process) run(ctx context.Context) {
-	for wanted := true; ; {
+	for wanted := p.turn(ctx); ; {
 		if !wanted {
 			select {
 			case c := <-p.commands:
@@ -87,6 +89,22 @@ func (p *process) run(ctx context.Context) {
 		p.report(pid, end, time.Now().Add(wait))
 		wanted = p.wait(ctx, wait)
 		p.restarts++
+	}
+}
+
+// turn waits until the process may start for the first time and reports whether it is still wanted then.
+func (p *process) turn(ctx context.Context) bool {
+	if p.spec.After == nil {
+		return true
+	}
+	select {
+	case <-p.spec.After:
+		return true
+	case c := <-p.commands:
+		close(c.done)
+		return c.start
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -32,6 +32,8 @@ type Spec struct {
 	// Launched says that Argv is `engine launch …`: its descriptor 3 tells how the confinement went (see package launch), and Files
 	// begin at 4 instead of 3.
 	Launched bool
+	// After, if set, is what the first start waits for: that it is closed, or that Start is called.
+	After <-chan struct{}
 	// Prepare, if set, is called before each start. It returns descriptors for the process and further variables; release is
 	// called when the process has them or was not started.
 	Prepare func() (files []*os.File, env []string, release func(), err error)
@@ -103,7 +105,7 @@ func (s *Supervisor) reap() {
 	}
 }
 
-// Add makes a process known and starts it. It ends when ctx is done, and a name is added once.
+// Add makes a process known and starts it, at the time that its Spec says. It ends when ctx is done, and a name is added once.
 func (s *Supervisor) Add(ctx context.Context, spec Spec) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -177,6 +178,36 @@ func TestWhatEndsIsStartedAgain(t *testing.T) {
 	}
 	b.wait("the third start", func(up wire.Up) bool { return up.Started != nil && up.Started.Restarts == 2 })
 	b.line("no newline")
+}
+
+func TestTheFirstStartWaitsForItsTurn(t *testing.T) {
+	b := newBench(t)
+	after := make(chan struct{})
+	for _, name := range []string{"sleep", "asked", "stopped"} {
+		b.addSpec(Spec{Name: name, Argv: []string{"/proc/self/exe", "process", "sleep"}, After: after})
+	}
+	b.add("exit3")
+	started := func(name string) func(wire.Up) bool {
+		return func(up wire.Up) bool { return up.Started != nil && up.Started.Name == name }
+	}
+	if err := errors.Join(b.Stop(b.ctx, "stopped"), b.Start(b.ctx, "asked")); err != nil {
+		t.Fatal(err)
+	}
+	b.wait("the start that was asked for", started("asked"))
+	b.wait("a process that waits for nothing", started("exit3"))
+	b.mu.Lock()
+	if slices.ContainsFunc(b.reports, started("sleep")) {
+		t.Error("it started before its turn")
+	}
+	b.mu.Unlock()
+	close(after)
+	b.wait("the start in its turn", started("sleep"))
+	if err := b.Start(b.ctx, "stopped"); err != nil { // it was not started by its turn: it starts for the first time now
+		t.Fatal(err)
+	}
+	if first := b.wait("the start of what was stopped", started("stopped")).Started; first.Restarts != 0 {
+		t.Errorf("started with %d restarts; want the first start", first.Restarts)
+	}
 }
 
 func TestStopKeepsItStoppedUntilStart(t *testing.T) {
