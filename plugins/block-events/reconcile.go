@@ -29,11 +29,12 @@ type generator struct {
 	bell *doorbell.Bell[note]
 	sys  string
 
-	began    bool
-	last     uint64                 // the id of the newest event
-	pending  []*eventspb.BlockEvent // not yet written
-	failures map[device]uint64      // requests that failed
-	rested   time.Time              // when the next events may be written
+	began     bool
+	restarted bool                   // an earlier process has been here, and it has not yet been said that its events are not all
+	last      uint64                 // the id of the newest event
+	pending   []*eventspb.BlockEvent // not yet written
+	failures  map[device]uint64      // requests that failed
+	rested    time.Time              // when the next events may be written
 }
 
 // reconcile looks at all devices, and writes an event for each note.
@@ -41,7 +42,7 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	if err := g.rest(ctx); err != nil {
 		return err
 	}
-	restarted := g.begin(s)
+	g.begin(s)
 	notes, behind := g.bell.Take()
 	now, clock := boottime(), time.Now()
 	for _, n := range notes {
@@ -50,7 +51,8 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 		}
 		g.pending = append(g.pending, n.event(now, clock))
 	}
-	if behind && (restarted || g.last > 0) {
+	if behind && (g.restarted || g.last > 0) {
+		g.restarted = false
 		g.pending = append(g.pending, &eventspb.BlockEvent{
 			Action: "Resynchronised", Time: timestamppb.New(clock), BoottimeNs: uint64(now), Message: "events may be missing; what is in Disks and Partitions was looked up",
 		})
@@ -65,7 +67,10 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	if err := g.writeEvents(ctx, s); err != nil {
 		return err
 	}
-	return s.Write(ctx, generatorType, name, g.bell.Status(), nil)
+	if status := g.bell.Status(); status != nil {
+		return s.Write(ctx, generatorType, name, status, nil)
+	}
+	return nil
 }
 
 // rest waits until the next events may be written.
@@ -79,9 +84,9 @@ func (g *generator) rest(ctx context.Context) error {
 }
 
 // begin finds out, once, where the ids of an earlier process ended, and whether there was one.
-func (g *generator) begin(s *sdk.State) (restarted bool) {
+func (g *generator) begin(s *sdk.State) {
 	if g.began {
-		return false
+		return
 	}
 	g.began = true
 	for _, id := range s.Outputs(eventType) {
@@ -89,7 +94,7 @@ func (g *generator) begin(s *sdk.State) (restarted bool) {
 			g.last = max(g.last, n)
 		}
 	}
-	return len(s.Outputs(generatorType)) > 0
+	g.restarted = len(s.Outputs(generatorType)) > 0
 }
 
 // writeDevices makes Disks and Partitions what /sys says.

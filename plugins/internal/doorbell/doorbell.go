@@ -50,11 +50,13 @@ type Source[N any] struct {
 // most is how many notes wait for the generator at most. A generator that is further behind looks at everything.
 const most = 4096
 
-// Bell hears by the best of its sources. Its methods may be called by several goroutines.
+// Bell hears by the best of its sources, from the first Take on: a generator that looks at everything first is there before it hears, as a
+// probe takes its time to open. Its methods may be called by several goroutines.
 type Bell[N any] struct {
 	Sources []Source[N]
 
-	mu     sync.Mutex // guards the fields below
+	mu     sync.Mutex    // guards the fields below
+	begun  chan struct{} // closed by the first Take
 	status eventspb.GeneratorStatus
 	notes  []N
 	behind bool // look at everything: notes were lost, or a source was opened
@@ -62,6 +64,11 @@ type Bell[N any] struct {
 
 // Watch hears until ctx is done, and calls wake when there is something to Take. It fails when no source opens, or an open one fails.
 func (b *Bell[N]) Watch(ctx context.Context, wake func()) error {
+	select {
+	case <-b.beginning():
+	case <-ctx.Done():
+		return nil
+	}
 	listener, err := b.open()
 	wake() // the mode
 	if err != nil {
@@ -69,6 +76,16 @@ func (b *Bell[N]) Watch(ctx context.Context, wake func()) error {
 	}
 	err = listener.Listen(ctx, func(n N) { b.heard(n); wake() }, func(notes uint64) { b.lost(notes); wake() })
 	return errors.Join(err, listener.Close())
+}
+
+// beginning is closed when the generator has looked for the first time.
+func (b *Bell[N]) beginning() chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.begun == nil {
+		b.begun = make(chan struct{})
+	}
+	return b.begun
 }
 
 func (b *Bell[N]) open() (Listener[N], error) {
@@ -123,8 +140,14 @@ func (b *Bell[N]) miss(notes uint64) {
 
 // Take returns the notes since the last call, the oldest first. With behind, notes may be missing: look at everything.
 func (b *Bell[N]) Take() (notes []N, behind bool) {
+	begun := b.beginning()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	select {
+	case <-begun:
+	default:
+		close(begun)
+	}
 	notes, behind = b.notes, b.behind
 	b.notes, b.behind = nil, false
 	return notes, behind
@@ -144,10 +167,13 @@ func (b *Bell[N]) Coalesced(notes uint64) {
 	b.status.Coalesced += notes
 }
 
-// Status is what the generator says of itself. Counts are of the moment: while notes come in, they change.
+// Status is what the generator says of itself, nil before it hears. Counts are of the moment: while notes come in, they change.
 func (b *Bell[N]) Status() *eventspb.GeneratorStatus {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.status.GetMode() == "" {
+		return nil
+	}
 	return proto.CloneOf(&b.status)
 }
 

@@ -53,6 +53,10 @@ func TestTheFirstSourceThatOpensIsHeard(t *testing.T) {
 	l := &line{notes: make(chan int), lost: make(chan uint64)}
 	b := &Bell[int]{Sources: []Source[int]{refuses(Fentry), refuses(Kprobe), {Netlink, func() (Listener[int], error) { return l, nil }}, refuses(Poll)}}
 	woken, end := watch(t, b)
+	if status := b.Status(); status != nil || len(woken) > 0 {
+		t.Errorf("Status() = %v, woken %d times; want that it does not hear before the first Take", status, len(woken))
+	}
+	b.Take()
 	<-woken
 	if notes, behind := b.Take(); len(notes) != 0 || !behind {
 		t.Errorf("Take() = %v, %v; want that everything is looked at in the beginning", notes, behind)
@@ -87,7 +91,9 @@ func TestTheFirstSourceThatOpensIsHeard(t *testing.T) {
 
 func TestNothingOpens(t *testing.T) {
 	b := &Bell[int]{Sources: []Source[int]{refuses(Fentry), refuses(Netlink)}}
-	_, end := watch(t, b)
+	woken, end := watch(t, b)
+	b.Take()
+	<-woken
 	err := end()
 	if err == nil || err.Error() != "fentry: not permitted\nnetlink: not permitted" {
 		t.Errorf("Watch = %v; want each reason", err)
@@ -101,6 +107,7 @@ func TestASourceThatIsCutOffIsAnError(t *testing.T) {
 	l := &line{notes: make(chan int)}
 	b := &Bell[int]{Sources: []Source[int]{{Netlink, func() (Listener[int], error) { return l, nil }}}}
 	close(l.notes)
+	b.Take()
 	if err := b.Watch(t.Context(), func() {}); err == nil || err.Error() != "cut off" || !l.closed {
 		t.Errorf("Watch = %v, closed %v; want the listener's error, for the SDK to begin again", err, l.closed)
 	}
@@ -110,6 +117,7 @@ func TestAGeneratorThatIsTooSlowLooksAtEverything(t *testing.T) {
 	l := &line{notes: make(chan int)}
 	b := &Bell[int]{Sources: []Source[int]{{Netlink, func() (Listener[int], error) { return l, nil }}}}
 	woken, end := watch(t, b)
+	b.Take()
 	<-woken
 	b.Take()
 	for n := range most + 7 {
