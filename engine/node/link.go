@@ -144,7 +144,8 @@ func (n *Node) obey(ctx context.Context, down *wire.Down) {
 			n.gotReady()
 		case stageAPI:
 			n.gotAPI()
-			time.AfterFunc(max(time.Since(n.began)/4, time.Second/2), func() { defer crash.Guard(); n.gotReady() })
+			// Plugins that start now are waited for.
+			time.AfterFunc(max(time.Since(n.began)/2, time.Second), func() { defer crash.Guard(); n.gotReady() })
 		}
 	case down.Shutdown != nil:
 		n.shutdown(*down.Shutdown)

@@ -15,10 +15,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/erofs/go-erofs"
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"github.com/cosi-os/cosi/hack/vmtest"
+	"github.com/cosi-os/cosi/images/rootfs"
 )
 
 // known is every file that may be in the base image's initramfs and root; directories are known by what is in them, or by name.
@@ -160,7 +160,7 @@ func imageFiles(t *testing.T, initramfs io.ReaderAt) []file {
 
 func rootFiles(t *testing.T, image io.ReaderAt) []file {
 	t.Helper()
-	root, err := erofs.Open(image)
+	root, err := rootfs.Open(image)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,8 +174,8 @@ func rootFiles(t *testing.T, image io.ReaderAt) []file {
 			return err
 		}
 		f := file{path: path, mode: info.Mode(), owner: "unknown", size: info.Size()}
-		if stat, ok := info.Sys().(*erofs.Stat); ok {
-			f.owner = fmt.Sprintf("%d:%d", stat.UID, stat.GID)
+		if owner, ok := info.Sys().(rootfs.Owner); ok {
+			f.owner = fmt.Sprintf("%d:%d", owner.UID, owner.GID)
 		}
 		if info.Mode().IsRegular() {
 			data, err := fs.ReadFile(root, path)

@@ -15,13 +15,13 @@ import (
 
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/fat32"
-	"github.com/erofs/go-erofs"
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/layout/gpt"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/images/qcow2"
+	"github.com/cosi-os/cosi/images/rootfs"
 )
 
 // efiSystem is the type of an EFI system partition (UEFI Specification 2.10, 5.3.3).
@@ -149,7 +149,7 @@ func initramfs(r io.ReaderAt) (fs.FS, error) {
 			return nil, fmt.Errorf("initramfs: %w", err)
 		}
 		if record.Name == "root.erofs" {
-			return erofs.Open(record.ReaderAt)
+			return rootfs.Open(record.ReaderAt)
 		}
 	}
 }

@@ -1,22 +1,18 @@
 // Package rootfs writes a node's root: an erofs image
 // (https://docs.kernel.org/filesystems/erofs.html) made from a list of entries, everything owned
 // by root and dated alike. The image builder calls it; the same entries and time give the
-// same bytes. Data is stored uncompressed, each file in whole blocks, so that the kernel maps
-// pages straight from the image.
+// same bytes. A node keeps the whole image in memory, so files are compressed with LZ4, which
+// costs a boot least; no library writes that. Open reads such an image.
 package rootfs
 
 import (
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/erofs/go-erofs"
 
 	"github.com/cosi-os/cosi/images/content"
 )
@@ -38,57 +34,14 @@ func Write(f *os.File, entries []Entry, t time.Time) error {
 	if err != nil {
 		return fmt.Errorf("root: %w", err)
 	}
-	// go-erofs keeps file data in a temporary file first: keep that on the same disk.
-	w := erofs.Create(f, erofs.WithBuildTime(uint64(t.Unix()), 0), erofs.WithTempDir(filepath.Dir(f.Name())))
-	for _, e := range all {
-		if err := add(w, e, t); err != nil {
-			w.Close()
-			return fmt.Errorf("root: %q: %w", e.Path, err)
-		}
+	size, err := write(f, nodes(all), t)
+	if err == nil {
+		err = f.Truncate(size)
 	}
-	if err := w.Close(); err != nil {
+	if err != nil {
 		return fmt.Errorf("root: %w", err)
 	}
 	return nil
-}
-
-func add(w *erofs.Writer, e Entry, t time.Time) error {
-	name := "/" + e.Path
-	var err error
-	switch e.Mode.Type() {
-	case fs.ModeDir:
-		err = w.Mkdir(name, e.Mode.Perm())
-	case fs.ModeSymlink:
-		err = w.Symlink(e.Target, name)
-	default:
-		err = addFile(w, name, e)
-	}
-	if err != nil {
-		return err
-	}
-	return w.Chtimes(name, t, t)
-}
-
-func addFile(w *erofs.Writer, name string, e Entry) error {
-	f, err := w.Create(name)
-	if err != nil {
-		return err
-	}
-	if e.Content != nil {
-		n, err := io.Copy(f, content.Reader(e.Content))
-		if err == nil && n != e.Content.Size() {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			f.Close()
-			return err
-		}
-	}
-	if err := f.Chmod(e.Mode.Perm()); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
 }
 
 // withParents checks entries and returns them sorted, with their directories, the root ("") first.

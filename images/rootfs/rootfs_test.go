@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/erofs/go-erofs"
-
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/internal/judge"
 )
@@ -29,7 +27,7 @@ func testEntries() []Entry {
 	}
 }
 
-func write(t *testing.T, entries []Entry) string {
+func written(t testing.TB, entries []Entry) string {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "root.erofs"))
 	if err != nil {
@@ -43,13 +41,13 @@ func write(t *testing.T, entries []Entry) string {
 }
 
 func TestWriteReadsBack(t *testing.T) {
-	name := write(t, testEntries())
+	name := written(t, testEntries())
 	f, err := os.Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	root, err := erofs.Open(f)
+	root, err := Open(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +82,7 @@ func TestWriteReadsBack(t *testing.T) {
 }
 
 func TestJudgesAreContent(t *testing.T) {
-	name := write(t, testEntries())
+	name := written(t, testEntries())
 	judge.Run(t, "fsck.erofs", "--extract", name)
 	if out := judge.Run(t, "dump.erofs", "--path=/usr/bin/engine", name); !strings.Contains(out, "Uid: 0   Gid: 0") {
 		t.Errorf("dump.erofs: %s", out)
@@ -93,12 +91,12 @@ func TestJudgesAreContent(t *testing.T) {
 
 func TestOrderOfEntriesDoesNotMatter(t *testing.T) {
 	entries := testEntries()
-	a, err := os.ReadFile(write(t, entries))
+	a, err := os.ReadFile(written(t, entries))
 	if err != nil {
 		t.Fatal(err)
 	}
 	slices.Reverse(entries)
-	b, err := os.ReadFile(write(t, entries))
+	b, err := os.ReadFile(written(t, entries))
 	if err != nil {
 		t.Fatal(err)
 	}
