@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,17 +19,27 @@ import (
 	"github.com/cosi-os/cosi/engine/output"
 )
 
-// machine is PID 1 of a machine. It does not return.
-func machine() {
+// begin makes a root for the machine, and goes on from it: what ran until here is in memory for good, and the root has a copy that is not.
+func begin() {
 	defer crash.Guard()
 	began := boot.SinceBoot()
+	if err := boot.Root(); err != nil {
+		crash.Fatal(err.Error())
+	}
+	if _, err := os.Stat(installed); err == nil {
+		err := unix.Exec(installed, []string{"engine", "machine", strconv.FormatInt(int64(began), 10)}, os.Environ())
+		crash.Fatal(installed + ": " + err.Error())
+	}
+	machine(began)
+}
+
+// machine is PID 1 of a machine that has its root. It does not return.
+func machine(began time.Duration) {
+	defer crash.Guard()
 	debug.SetGCPercent(25) // PID 1 keeps little and lives long: memory before speed
 	signal.Ignore(unix.SIGPIPE, unix.SIGHUP, unix.SIGINT)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	go terminated(cancel)
-	if err := boot.Root(); err != nil {
-		crash.Fatal(err.Error())
-	}
 	switched := boot.SinceBoot()
 	consoles := openConsoles()
 	log := output.NewLog(consoles...)
@@ -83,9 +94,11 @@ func openConsoles() []*output.Console {
 	return all
 }
 
+// installed is this executable in a root image.
+const installed = "/usr/bin/engine"
+
 // engine is this executable in the root that was found.
 func engine() string {
-	const installed = "/usr/bin/engine"
 	if _, err := os.Stat(installed); err == nil {
 		return installed
 	}

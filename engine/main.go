@@ -3,14 +3,17 @@
 //	engine                        as PID 1: bring the machine up
 //	engine --root DIR [--port N]  run a node's processes from DIR, in a container or beside another init
 //	engine launch … NAME          confine this process and become the plugin NAME, or the runtime
+//	engine machine BEGAN          what the first process becomes once it has a root
 //	engine version
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/cosi-os/cosi/engine/launch"
 	"github.com/cosi-os/cosi/engine/node"
@@ -19,7 +22,7 @@ import (
 func main() {
 	// The kernel hands words of its command line that it does not know to /init: they are not for us.
 	if os.Getpid() == 1 && (len(os.Args) == 1 || os.Args[0] == "/init") {
-		machine()
+		begin()
 		return
 	}
 	if err := run(os.Args[1:]); err != nil {
@@ -33,6 +36,8 @@ func run(args []string) error {
 		switch args[0] {
 		case "launch":
 			return launchArguments(args[1:])
+		case "machine":
+			return machineArguments(args[1:])
 		case "version":
 			return version()
 		}
@@ -46,6 +51,19 @@ func run(args []string) error {
 		os.Exit(2)
 	}
 	return beside(*root, *port)
+}
+
+// machineArguments reads what begin passes on: when that was, in nanoseconds after the kernel's boot.
+func machineArguments(args []string) error {
+	if os.Getpid() != 1 || len(args) != 1 {
+		return errors.New("machine: is for process 1 alone")
+	}
+	began, err := strconv.ParseInt(args[0], 10, 64)
+	if err != nil {
+		return fmt.Errorf("machine: %w", err)
+	}
+	machine(time.Duration(began))
+	return nil
 }
 
 func launchArguments(args []string) error {
