@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -96,10 +97,20 @@ func processes(last *testpb.GaugeRequestStatus) []figure {
 		}
 		figures = append(figures,
 			figure{p.GetName() + ", memory of its own", mib(p.GetPrivateDirty()), "MiB", memory},
-			figure{p.GetName() + ", wake-ups a minute, one a second at most", float64(p.GetAwake()) / minutes, "", wakes},
+			figure{p.GetName() + ", wake-ups a minute, one a second at most", rate(p.GetAwake(), minutes), "", wakes},
 			figure{p.GetName() + ", wake-ups of its threads a minute", float64(p.GetWakeups()) / minutes, "", 0})
 	}
 	return figures
+}
+
+// rate is how often a minute something happens that happened at these seconds. What happens just once a minute happens four times in three
+// minutes if the first is at their beginning: so it is counted from the first time to the last, which are known to a second.
+func rate(at []float64, minutes float64) float64 {
+	if len(at) < 2 {
+		return float64(len(at)) / minutes
+	}
+	first, last := at[0], at[len(at)-1]
+	return math.Round(10*float64(len(at)-1)/((last-first)/60)) / 10
 }
 
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }

@@ -42,14 +42,18 @@ func TestGroupsAreChosenByName(t *testing.T) {
 
 func TestWakeUpsAreThoseOfAMinute(t *testing.T) {
 	got := processes(&testpb.GaugeRequestStatus{Watched: 240, Processes: []*testpb.GaugeRequestStatus_Process{
-		{Name: "engine", PrivateDirty: 6 << 20, Awake: 2, Wakeups: 100},
-		{Name: "gauge", PrivateDirty: 9 << 20, Awake: 240},
-		{Name: "mount", PrivateDirty: 3 << 20, Awake: 4, Wakeups: 4000},
+		{Name: "engine", PrivateDirty: 6 << 20, Awake: []float64{10, 130.2}, Wakeups: 100},
+		{Name: "gauge", PrivateDirty: 9 << 20, Awake: []float64{1, 2, 3}},
+		{Name: "power", Awake: []float64{7}},
+		{Name: "mount", PrivateDirty: 3 << 20, Awake: []float64{0.9, 61.1, 121, 181.3}, Wakeups: 4000},
 	}})
 	want := []figure{
 		{"engine, memory of its own", 6, "MiB", 0},
 		{"engine, wake-ups a minute, one a second at most", 0.5, "", 0},
 		{"engine, wake-ups of its threads a minute", 25, "", 0},
+		{"power, memory of its own", 0, "MiB", 5},
+		{"power, wake-ups a minute, one a second at most", 0.25, "", 1},
+		{"power, wake-ups of its threads a minute", 0, "", 0},
 		{"mount, memory of its own", 3, "MiB", 5},
 		{"mount, wake-ups a minute, one a second at most", 1, "", 1},
 		{"mount, wake-ups of its threads a minute", 1000, "", 0},

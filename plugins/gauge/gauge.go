@@ -105,8 +105,9 @@ func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.Gauge
 	return err
 }
 
-// watch looks at the processes once a second, and counts those in which each of them ran, and its wake-ups in all of them.
+// watch looks at the processes once a second, and says when each of them had run, and how often it woke up in all.
 func (g gauge) watch(ctx context.Context, seconds int) ([]*testpb.GaugeRequestStatus_Process, error) {
+	began := time.Now()
 	all, err := g.processes()
 	first := byPID(all)
 	for ; err == nil && seconds > 0; seconds-- {
@@ -120,7 +121,7 @@ func (g gauge) watch(ctx context.Context, seconds int) ([]*testpb.GaugeRequestSt
 		for _, p := range all {
 			old := before[p.GetPid()]
 			if p.Awake = old.GetAwake(); p.GetContextSwitches() != old.GetContextSwitches() {
-				p.Awake++
+				p.Awake = append(p.Awake, time.Since(began).Seconds())
 			}
 		}
 	}

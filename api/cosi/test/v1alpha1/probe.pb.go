@@ -476,8 +476,8 @@ type GaugeRequestStatus_Process struct {
 	PrivateDirty uint64 `protobuf:"varint,3,opt,name=private_dirty,json=privateDirty,proto3" json:"private_dirty,omitempty"`
 	// Of all its threads, since they started.
 	ContextSwitches uint64 `protobuf:"varint,4,opt,name=context_switches,json=contextSwitches,proto3" json:"context_switches,omitempty"`
-	// Seconds in which any thread ran, of those that the request asked for.
-	Awake uint32 `protobuf:"varint,5,opt,name=awake,proto3" json:"awake,omitempty"`
+	// When any thread was seen to have run, in seconds after the watch began: at most once for each second that the request asked for.
+	Awake []float64 `protobuf:"fixed64,5,rep,packed,name=awake,proto3" json:"awake,omitempty"`
 	// How often one of its threads went to sleep in those seconds (voluntary context switches): as often as one was woken up.
 	Wakeups       uint64 `protobuf:"varint,6,opt,name=wakeups,proto3" json:"wakeups,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -542,11 +542,11 @@ func (x *GaugeRequestStatus_Process) GetContextSwitches() uint64 {
 	return 0
 }
 
-func (x *GaugeRequestStatus_Process) GetAwake() uint32 {
+func (x *GaugeRequestStatus_Process) GetAwake() []float64 {
 	if x != nil {
 		return x.Awake
 	}
-	return 0
+	return nil
 }
 
 func (x *GaugeRequestStatus_Process) GetWakeups() uint64 {
@@ -614,7 +614,7 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x03pid\x18\x02 \x01(\rR\x03pid\x12#\n" +
 	"\rprivate_dirty\x18\x03 \x01(\x04R\fprivateDirty\x12)\n" +
 	"\x10context_switches\x18\x04 \x01(\x04R\x0fcontextSwitches\x12\x14\n" +
-	"\x05awake\x18\x05 \x01(\rR\x05awake\x12\x18\n" +
+	"\x05awake\x18\x05 \x03(\x01R\x05awake\x12\x18\n" +
 	"\awakeups\x18\x06 \x01(\x04R\awakeups:\xbd\x01\x82\xfb\x18\xb8\x01\n" +
 	"\"GaugeRequestStatuses.test.cosi.dev\x12\x12GaugeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x1a\n" +
