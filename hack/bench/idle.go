@@ -129,6 +129,7 @@ func with(ctx context.Context, image string, memory int, f func(context.Context,
 	}
 	defer remove()
 	o.Memory = memory
+	o.Extra = []string{"-set", "netdev.net0.ipv6=off"} // its router's advertisements, every few minutes, are no idleness
 	n, err := node.Start(ctx, host, o)
 	if err != nil {
 		return err
