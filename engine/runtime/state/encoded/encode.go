@@ -209,6 +209,15 @@ func Append(b []byte, r *resourcepb.Resource) ([]byte, error) {
 	return appendResource(b, r, s), nil
 }
 
+// AppendDelimited appends the size of r and r. It fails when a text of r is not UTF-8.
+func AppendDelimited(b []byte, r *resourcepb.Resource) ([]byte, error) {
+	s := measure(r)
+	if s.total < 0 {
+		return proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(protowire.AppendVarint(b, uint64(proto.Size(r))), r)
+	}
+	return appendResource(protowire.AppendVarint(b, uint64(s.total)), r, s), nil
+}
+
 // String returns r in as much memory as it needs. It fails when a text of r is not UTF-8.
 func String(r *resourcepb.Resource) (string, error) {
 	s := measure(r)

@@ -70,6 +70,21 @@ func TestAnswersAreWhatProtoDecodes(t *testing.T) {
 	}
 }
 
+func TestAResourceIsAppendedBehindItsSize(t *testing.T) {
+	for name, r := range resources() {
+		const before = "before"
+		data, err := AppendDelimited([]byte(before), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, n := protowire.ConsumeBytes(data[len(before):])
+		got := &resourcepb.Resource{}
+		if string(data[:len(before)]) != before || n != len(data)-len(before) || proto.Unmarshal(content, got) != nil || !proto.Equal(got, r) {
+			t.Errorf("%s: %q is decoded as %v; want %v", name, data, got, r)
+		}
+	}
+}
+
 func TestEventsAreWhatProtoDecodes(t *testing.T) {
 	text := "slow"
 	for name, r := range resources() {
@@ -108,6 +123,9 @@ func TestTextThatIsNotUTF8IsAnErrorAndNotSent(t *testing.T) {
 		edit(r)
 		if _, err := Answer(r); err == nil {
 			t.Errorf("%s: a resource is encoded", name)
+		}
+		if _, err := AppendDelimited(nil, r); err == nil {
+			t.Errorf("%s: a resource is encoded behind its size", name)
 		}
 		if _, err := Event(&state.Event{Resource: full(), Old: r}); err == nil {
 			t.Errorf("%s: an event is encoded", name)

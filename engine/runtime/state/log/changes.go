@@ -10,6 +10,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"github.com/cosi-os/cosi/engine/runtime/state/change"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
 )
 
@@ -36,13 +37,7 @@ func appendChange(b []byte, c change.Change) ([]byte, error) {
 		}
 		return b, nil
 	}
-	return appendResource(append(b, opPut), c.After)
-}
-
-// appendResource encodes r with its length in front.
-func appendResource(b []byte, r *resourcepb.Resource) ([]byte, error) {
-	b = binary.AppendUvarint(b, uint64(proto.Size(r)))
-	return proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, r)
+	return encoded.AppendDelimited(append(b, opPut), c.After)
 }
 
 // decoder takes changes and resources out of content. What many resources have in common, it makes one string.
