@@ -44,6 +44,7 @@ type segment struct {
 	last   uint64 // sequence of the last commit in it
 	size   int64  // of what has been synced
 	room   int64  // that was allocated
+	zeroed int64  // up to here it has been written
 	unsure bool   // what follows size, nobody knows
 }
 
@@ -133,6 +134,12 @@ func endOfBefore(name string, f io.ReaderAt) (int64, error) {
 	return int64(end), nil
 }
 
+// ahead is how much is written behind a record that goes beyond what has been: zeros, which are there already. A file system that has given
+// room to a file notes of each block when it is first written, and an fdatasync waits for that; blocks that were written before cost it nothing.
+const ahead = 256 << 10
+
+var zeros [ahead]byte
+
 // has says whether there is room for n bytes more.
 func (s *segment) has(n int64) bool { return s.size+n <= s.room }
 
@@ -141,6 +148,10 @@ func (s *segment) append(record []byte, last uint64, o Options) error {
 	s.unsure = true
 	if _, err := s.file.WriteAt(record, s.size); err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	if end := s.size + int64(len(record)); end > s.zeroed {
+		s.zeroed = min(end+ahead, max(end, s.room))
+		s.file.WriteAt(zeros[:s.zeroed-end], end) // without them the record is as good
 	}
 	if !o.skipSync {
 		if err := s.file.Sync(); err != nil {
