@@ -4,8 +4,9 @@ import "time"
 
 // company decides whether the leader of a batch waits for the writers of the batch before, who have just been answered and may be about
 // to write again. Were it to start at once, a steady crowd of writers would fall into parts that take turns at the disk. It never waits
-// when a writer is alone; it waits until three quarters of an fdatasync have passed since they were answered; and when they do not come in that time
-// it does not try again for a while: then they are busy elsewhere, and the disk is better used at once.
+// when a writer is alone; it waits until three quarters of an fdatasync have passed since they were answered, or as long as the machine needs to
+// hear of them all again, if that is more; and when they do not come in that time it does not try again for a while: then they are busy
+// elsewhere, and the disk is better used at once.
 type company struct {
 	sync     time.Duration // what a batch takes lately
 	writers  int           // of the last batch
@@ -16,6 +17,9 @@ type company struct {
 
 // mostShy is how many batches may pass without a try.
 const mostShy = 256
+
+// again is what the answer to a writer and its next write take a small machine, with all that the writer does in between.
+const again = 50 * time.Microsecond
 
 // took notes a batch that is done.
 func (c *company) took(begun, now time.Time, writers int) {
@@ -28,7 +32,7 @@ func (c *company) took(begun, now time.Time, writers int) {
 
 // wait returns how long to wait for the writers of the last batch, 0 or less for not at all.
 func (c *company) wait(now time.Time) time.Duration {
-	left := c.answered.Add(c.sync * 3 / 4).Sub(now)
+	left := c.answered.Add(max(c.sync*3/4, time.Duration(c.writers)*again)).Sub(now)
 	if left > 0 && c.rest > 0 {
 		c.rest--
 		return 0

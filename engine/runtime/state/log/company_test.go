@@ -37,6 +37,18 @@ func TestCompanyIsWaitedForWhileItComes(t *testing.T) {
 	}
 }
 
+// A disk that is quicker than its writers does not keep them from sharing it.
+func TestCompanyIsWaitedForAsLongAsItTakes(t *testing.T) {
+	start := time.Unix(0, 0)
+	for writers, want := range map[int]time.Duration{1: 75, 2: 100, 16: 800, 64: 3200} {
+		var c company
+		c.took(start, start.Add(100*time.Microsecond), writers)
+		if got := c.wait(start.Add(100 * time.Microsecond)); got != want*time.Microsecond {
+			t.Errorf("after a batch of %d writers that took 100 µs it waits %v; want %d µs", writers, got, want)
+		}
+	}
+}
+
 // A writer alone never waits: its company is itself.
 func TestAWriterAloneHasABatchOfItsOwn(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
