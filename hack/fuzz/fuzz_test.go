@@ -85,3 +85,16 @@ func TestAFailureIsReported(t *testing.T) {
 		t.Errorf("the record is %q, %v", text, err)
 	}
 }
+
+func TestTheEndOfTheTimeIsNoFailure(t *testing.T) {
+	for failure, want := range map[string]bool{
+		"--- FAIL: FuzzSnapshot (61.06s) context deadline exceeded FAIL exit status 1":                              true,
+		"--- FAIL: FuzzSnapshot (0.06s) --- FAIL: FuzzSnapshot (0.00s) p_test.go:9: context deadline exceeded FAIL": false,
+		"--- FAIL: FuzzSnapshot (61.06s) context deadline exceeded Failing input written to testdata/fuzz/a":        false,
+		"": false,
+	} {
+		if got := outOfTime.MatchString(failure); got != want {
+			t.Errorf("%q: %v; want %v", failure, got, want)
+		}
+	}
+}
