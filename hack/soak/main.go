@@ -211,7 +211,7 @@ func (s state) append(path string) error {
 	}
 	failures := "none"
 	if len(s.Failures) > 0 {
-		failures = strings.Join(s.Failures, "; ")
+		failures = strings.ReplaceAll(strings.Join(s.Failures, "; "), "\n", "; ") // a row is a line
 	}
 	_, err = fmt.Fprintf(f, "| %s | %s | %d | %d of %d | %d | %d | %s |\n", s.What, s.Commit, s.Seed, s.Done, s.Rounds, s.Writes, s.Events, failures)
 	return err
