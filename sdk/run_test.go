@@ -316,6 +316,38 @@ func TestOneControllerReadsWhatAnotherWrites(t *testing.T) {
 	}
 }
 
+// TestFetchIsNeverBehind: a write that was acknowledged is in it, whatever the watch has brought. Of an output it is the plugin's own.
+func TestFetchIsNeverBehind(t *testing.T) {
+	r := plugintest.Start(t, declared)
+	r.Apply("theirs", &storagepb.MountPointStatus{Target: "/var/theirs"})
+	states := make(chan *sdk.State, 1)
+	run(t, r, sdk.Plugin{Declaration: declared, Controllers: []sdk.Controller{{
+		Name: "copies", Inputs: []string{points}, Outputs: []string{statuses},
+		Reconcile: func(_ context.Context, s *sdk.State) error {
+			select {
+			case states <- s:
+			default:
+			}
+			return nil
+		},
+	}}})
+	s := <-states
+	for n := range 50 {
+		target := fmt.Sprintf("/var/%d", n)
+		r.Apply("data", mountPoint(target))
+		if all, err := sdk.Fetch[*storagepb.MountPoint](t.Context(), s, points); err != nil || len(all) != 1 || all[0].Spec.GetTarget() != target {
+			t.Fatalf("Fetch = %v, %v; want %s", all, err, target)
+		}
+	}
+	if all, err := sdk.Fetch[*storagepb.MountPointStatus](t.Context(), s, statuses); err != nil || len(all) > 0 {
+		t.Errorf("Fetch = %v, %v; want nothing of others", all, err)
+	}
+	r.Stop()
+	if all, err := sdk.Fetch[*storagepb.MountPoint](t.Context(), s, points); err == nil || len(all) > 0 {
+		t.Errorf("Fetch = %v, %v without a runtime; want an error", all, err)
+	}
+}
+
 func TestClientIsHeldToTheDeclaration(t *testing.T) {
 	r := plugintest.Start(t, declared)
 	c := &copier{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"google.golang.org/grpc/codes"
@@ -42,6 +43,42 @@ func Get[T proto.Message](s *State, typ, id string) (Resource[T], bool) {
 		return Resource[T]{}, false
 	}
 	return typed[T](e), true
+}
+
+// Fetch returns what List will, once the watch has caught up: it asks the runtime. Kinds are watched one by one, so that of two writes to two
+// kinds List may show the later one first; a controller that must not act on the one without the other looks here before it does.
+func Fetch[T proto.Message](ctx context.Context, s *State, typ string) ([]Resource[T], error) {
+	all, err := fetch[T](ctx, s, s.cache(typ))
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", typ, err)
+	}
+	return all, nil
+}
+
+func fetch[T proto.Message](ctx context.Context, s *State, c *cache) ([]Resource[T], error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := s.client.List(ctx, &resourcepb.ListRequest{Namespace: c.namespace, Type: c.typ})
+	if err != nil {
+		return nil, err
+	}
+	var all []Resource[T]
+	for {
+		response, err := stream.Recv()
+		if err == io.EOF {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		spec, err := c.decode(response.GetResource().GetSpec().GetProtoSpec())
+		if err != nil {
+			return nil, err
+		}
+		if e := (entry{response.GetResource(), spec}); s.sees(c.typ, e) {
+			all = append(all, typed[T](e))
+		}
+	}
 }
 
 func typed[T proto.Message](e entry) Resource[T] {
