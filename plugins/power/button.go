@@ -20,6 +20,7 @@ type button struct {
 	devices  string                                          // /dev/input
 	identify func(fd int) (name string, power bool, _ error) // a device of the kernel; tests have none
 
+	clock     clock
 	requested uint64 // presses that a request was written for; used by reconcile only
 
 	mu   sync.Mutex // guards the field below
@@ -31,12 +32,17 @@ type press struct {
 	source string
 	at     time.Time
 	count  uint64
+	again  bool // soon after the one before
 }
 
-func (b *button) pressed(source string, at time.Time) {
+// soon is how long after a press the next one overrides inhibitors.
+const soon = 5 * time.Second
+
+func (b *button) pressed(source string) {
+	at := b.clock.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.last = press{source, at, b.last.count + 1}
+	b.last = press{source, at, b.last.count + 1, b.last.count > 0 && at.Sub(b.last.at) <= soon}
 }
 
 func (b *button) lastPress() press {
@@ -58,9 +64,11 @@ func (b *button) reconcile(ctx context.Context, s *sdk.State) error {
 	if p.count == b.requested {
 		return nil
 	}
+	// With its time each press is a request of its own: what is written as it was is not written again.
 	request := &powerpb.ShutdownRequest{
 		Action: powerpb.ShutdownRequest_POWER_OFF,
-		Reason: fmt.Sprintf("the power button was pressed (%s)", p.source),
+		Reason: fmt.Sprintf("the power button was pressed (%s) at %s", p.source, p.at.UTC().Format("15:04:05.000")),
+		Force:  p.again,
 	}
 	if err := s.Write(ctx, requestType, buttonID, request, nil); err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -98,7 +97,7 @@ func (d *devices) read(ready map[int]bool, wake func()) {
 			continue
 		}
 		for range powerPresses(buffer[:n]) {
-			d.button.pressed(dev.name, time.Now())
+			d.button.pressed(dev.name)
 			wake()
 		}
 	}

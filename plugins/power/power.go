@@ -1,5 +1,5 @@
 // Package power is the plugin that takes the node down: for ShutdownRequests of people and, after a press of the power button, for
-// one of its own.
+// one of its own. It asks those first who hold ShutdownInhibitors.
 //
 // It decides only that a request is acted on, and once: a ShutdownStatus with the reason Draining is what makes the runtime drain
 // all plugins and PID 1 power off or reboot.
@@ -13,9 +13,12 @@ import (
 
 // Types of the plugin's inputs and outputs.
 const (
-	requestType = "ShutdownRequests.power.cosi.dev"
-	statusType  = "ShutdownStatuses.power.cosi.dev"
-	eventType   = "PowerEvents.power.cosi.dev"
+	requestType         = "ShutdownRequests.power.cosi.dev"
+	inhibitorType       = "ShutdownInhibitors.power.cosi.dev"
+	inhibitorStatusType = "ShutdownInhibitorStatuses.power.cosi.dev"
+	pluginType          = "PluginStatuses.service.cosi.dev"
+	statusType          = "ShutdownStatuses.power.cosi.dev"
+	eventType           = "PowerEvents.power.cosi.dev"
 )
 
 // Version is the plugin's version.
@@ -25,18 +28,23 @@ const Version = "0.1.0"
 var declared []byte
 
 // Plugin returns the plugin.
-func Plugin() sdk.Plugin { return plugin(&button{devices: "/dev/input", identify: identify}) }
+func Plugin() sdk.Plugin {
+	return plugin(&button{devices: "/dev/input", identify: identify}, realClock{})
+}
 
-func plugin(b *button) sdk.Plugin {
+func plugin(b *button, c clock) sdk.Plugin {
+	b.clock = c
+	q := &requests{clock: c, alarm: newAlarm(c)}
 	return sdk.Plugin{
 		Declaration: declared,
 		Version:     Version,
 		Controllers: []sdk.Controller{
 			{
 				Name:      "requests",
-				Inputs:    []string{requestType},
-				Outputs:   []string{statusType},
-				Reconcile: reconcileRequests,
+				Inputs:    []string{requestType, inhibitorType, pluginType},
+				Outputs:   []string{statusType, inhibitorStatusType},
+				Reconcile: q.reconcile,
+				Watch:     q.alarm.watch,
 			},
 			{
 				Name:      "button",

@@ -14,24 +14,32 @@ import (
 	"github.com/cosi-os/cosi/sdk"
 )
 
-// start runs the plugin with a directory of its own for input devices.
-func start(t *testing.T) (r *plugintest.Runtime, devices string) {
+// start runs the plugin with a directory of its own for input devices, and a clock that stands still.
+func start(t *testing.T) (r *plugintest.Runtime, devices string, c *stillClock) {
 	t.Helper()
 	devices = filepath.Join(t.TempDir(), "input")
-	r = plugintest.Start(t, declared)
-	t.Setenv(sdk.EnvEndpoint, r.Endpoint)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
 	// A pipe stands in for an input device; what is no pipe has no power key.
 	identify := func(fd int) (string, bool, error) {
 		var stat unix.Stat_t
 		err := unix.Fstat(fd, &stat)
 		return "Power Button", stat.Mode&unix.S_IFMT == unix.S_IFIFO, err
 	}
-	go func() { defer close(done); _ = sdk.Run(ctx, plugin(&button{devices: devices, identify: identify})) }()
-	t.Cleanup(func() { cancel(); <-done })
+	r, c = plugintest.Start(t, declared), newStillClock()
+	run(t, r, plugin(&button{devices: devices, identify: identify}, c))
+	return r, devices, c
+}
+
+// run runs a plugin until the test or end ends it.
+func run(t *testing.T, r *plugintest.Runtime, p sdk.Plugin) (end func()) {
+	t.Helper()
+	t.Setenv(sdk.EnvEndpoint, r.Endpoint)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = sdk.Run(ctx, p) }()
+	end = func() { cancel(); <-done }
+	t.Cleanup(end)
 	r.WaitReady()
-	return r, devices
+	return end
 }
 
 func waitFor(t *testing.T, r *plugintest.Runtime, id, reason string) *powerpb.ShutdownStatus {
@@ -42,7 +50,7 @@ func waitFor(t *testing.T, r *plugintest.Runtime, id, reason string) *powerpb.Sh
 }
 
 func TestRequestIsActedOnOnce(t *testing.T) {
-	r, _ := start(t)
+	r, _, _ := start(t)
 	request := &powerpb.ShutdownRequest{Action: powerpb.ShutdownRequest_REBOOT, Reason: "new kernel"}
 	r.Apply("now", request)
 	st := waitFor(t, r, "now", reasonDraining)
@@ -68,7 +76,7 @@ func TestRequestIsActedOnOnce(t *testing.T) {
 }
 
 func TestRequestStaysActedOnWhenTheRuntimeIsStartedAgain(t *testing.T) {
-	r, _ := start(t)
+	r, _, _ := start(t)
 	r.Apply("now", &powerpb.ShutdownRequest{Action: powerpb.ShutdownRequest_POWER_OFF})
 	st := waitFor(t, r, "now", reasonDraining)
 	before := r.Get("now", st).GetVersion()
@@ -82,7 +90,7 @@ func TestRequestStaysActedOnWhenTheRuntimeIsStartedAgain(t *testing.T) {
 
 func TestPressOfTheButtonPowersOff(t *testing.T) {
 	for _, late := range []bool{false, true} {
-		r, devices := start(t)
+		r, devices, _ := start(t)
 		if late {
 			time.Sleep(50 * time.Millisecond) // the plugin has looked and found no directory
 		}
@@ -104,7 +112,7 @@ func TestPressOfTheButtonPowersOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		st := waitFor(t, r, buttonID, reasonDraining)
-		if want := "power-off: the power button was pressed (Power Button)"; st.GetMessage() != want || st.GetAction() != powerpb.ShutdownRequest_POWER_OFF {
+		if want := "power-off: the power button was pressed (Power Button) at 12:00:00.000"; st.GetMessage() != want || st.GetAction() != powerpb.ShutdownRequest_POWER_OFF {
 			t.Errorf("status = %v, want a power-off and %q", st, want)
 		}
 		if m := r.Get(buttonID, &powerpb.ShutdownRequest{}); m.GetOwner() != "power" {

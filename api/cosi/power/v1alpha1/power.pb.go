@@ -13,6 +13,7 @@ import (
 	_ "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -75,12 +76,71 @@ func (ShutdownRequest_Action) EnumDescriptor() ([]byte, []int) {
 	return file_cosi_power_v1alpha1_power_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// ShutdownRequest asks the node to go down. It lives in memory only, so that it is gone after the reboot it caused.
+type ShutdownInhibitor_Mode int32
+
+const (
+	ShutdownInhibitor_MODE_UNSPECIFIED ShutdownInhibitor_Mode = 0
+	// The node waits until the inhibitor is let go or its limit is over, and then goes down.
+	ShutdownInhibitor_DELAY ShutdownInhibitor_Mode = 1
+	// A ShutdownRequest ends as Refused, and the node stays up, unless the request has force or is the second press of the power button
+	// within 5 s.
+	ShutdownInhibitor_BLOCK ShutdownInhibitor_Mode = 2
+)
+
+// Enum value maps for ShutdownInhibitor_Mode.
+var (
+	ShutdownInhibitor_Mode_name = map[int32]string{
+		0: "MODE_UNSPECIFIED",
+		1: "DELAY",
+		2: "BLOCK",
+	}
+	ShutdownInhibitor_Mode_value = map[string]int32{
+		"MODE_UNSPECIFIED": 0,
+		"DELAY":            1,
+		"BLOCK":            2,
+	}
+)
+
+func (x ShutdownInhibitor_Mode) Enum() *ShutdownInhibitor_Mode {
+	p := new(ShutdownInhibitor_Mode)
+	*p = x
+	return p
+}
+
+func (x ShutdownInhibitor_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ShutdownInhibitor_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_cosi_power_v1alpha1_power_proto_enumTypes[1].Descriptor()
+}
+
+func (ShutdownInhibitor_Mode) Type() protoreflect.EnumType {
+	return &file_cosi_power_v1alpha1_power_proto_enumTypes[1]
+}
+
+func (x ShutdownInhibitor_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ShutdownInhibitor_Mode.Descriptor instead.
+func (ShutdownInhibitor_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_cosi_power_v1alpha1_power_proto_rawDescGZIP(), []int{1, 0}
+}
+
+// ShutdownRequest asks the node to go down. It lives in memory only, so that it is gone after the reboot it caused. What ShutdownInhibitors
+// do to it is in its ShutdownStatus. One that was refused is tried again when it is written again, and one that waits is given up when it
+// is deleted.
 type ShutdownRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Action ShutdownRequest_Action `protobuf:"varint,1,opt,name=action,proto3,enum=cosi.power.v1alpha1.ShutdownRequest_Action" json:"action,omitempty"`
 	// For people: shown on the console and kept in the log.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Goes on though a ShutdownInhibitor of mode BLOCK is held. Those of mode DELAY are waited for all the same.
+	Force bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	// Power or cooling is about to fail, and the node goes down in good order or without any: all ShutdownInhibitors together, those of mode
+	// BLOCK too, delay it by 30 s at most.
+	Critical      bool `protobuf:"varint,4,opt,name=critical,proto3" json:"critical,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -129,22 +189,219 @@ func (x *ShutdownRequest) GetReason() string {
 	return ""
 }
 
+func (x *ShutdownRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *ShutdownRequest) GetCritical() bool {
+	if x != nil {
+		return x.Critical
+	}
+	return false
+}
+
+// ShutdownInhibitor keeps the node from going down while it is held: for its limit (DELAY), or until it is let go (BLOCK). A plugin that
+// writes one holds it while it is connected and ready; anybody else holds it for lease, counted from the last time that it was written.
+// To let go is to delete it. One whose holder is gone counts for nothing. Its ShutdownInhibitorStatus says whether it counts.
+//
+// A holder that has something to do before the node goes down watches ShutdownStatuses: a request that waits for it names it.
+type ShutdownInhibitor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mode  ShutdownInhibitor_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=cosi.power.v1alpha1.ShutdownInhibitor_Mode" json:"mode,omitempty"`
+	// Who holds it, for people: "backup of db3". A plugin is known by its name, whatever this says.
+	Holder string `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	// Why, for people: "a snapshot is being written".
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How long a request waits for it at most, counted from when the request was first seen. Unset is 30 s. Of a BLOCK it counts only for a
+	// request that is critical.
+	Limit *durationpb.Duration `protobuf:"bytes,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// How long it is held after it was written last; writing it again, as it is, renews it. Unset is 30 s. A plugin's is held as long as the
+	// plugin is there.
+	Lease         *durationpb.Duration `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShutdownInhibitor) Reset() {
+	*x = ShutdownInhibitor{}
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShutdownInhibitor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShutdownInhibitor) ProtoMessage() {}
+
+func (x *ShutdownInhibitor) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShutdownInhibitor.ProtoReflect.Descriptor instead.
+func (*ShutdownInhibitor) Descriptor() ([]byte, []int) {
+	return file_cosi_power_v1alpha1_power_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ShutdownInhibitor) GetMode() ShutdownInhibitor_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return ShutdownInhibitor_MODE_UNSPECIFIED
+}
+
+func (x *ShutdownInhibitor) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *ShutdownInhibitor) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ShutdownInhibitor) GetLimit() *durationpb.Duration {
+	if x != nil {
+		return x.Limit
+	}
+	return nil
+}
+
+func (x *ShutdownInhibitor) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// ShutdownInhibitorStatus says whether a ShutdownInhibitor counts.
+type ShutdownInhibitorStatus struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ObservedVersion string                 `protobuf:"bytes,1,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
+	// It is held.
+	Ready bool `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Held, Expired (its lease is over), HolderGone (the plugin is not ready), LetGo (it is being deleted).
+	Reason  string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// A plugin's name, or what the inhibitor says.
+	Holder string `protobuf:"bytes,5,opt,name=holder,proto3" json:"holder,omitempty"`
+	// When it counts no longer unless it is written again. Unset for a plugin's.
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShutdownInhibitorStatus) Reset() {
+	*x = ShutdownInhibitorStatus{}
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShutdownInhibitorStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShutdownInhibitorStatus) ProtoMessage() {}
+
+func (x *ShutdownInhibitorStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShutdownInhibitorStatus.ProtoReflect.Descriptor instead.
+func (*ShutdownInhibitorStatus) Descriptor() ([]byte, []int) {
+	return file_cosi_power_v1alpha1_power_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ShutdownInhibitorStatus) GetObservedVersion() string {
+	if x != nil {
+		return x.ObservedVersion
+	}
+	return ""
+}
+
+func (x *ShutdownInhibitorStatus) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *ShutdownInhibitorStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ShutdownInhibitorStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ShutdownInhibitorStatus) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *ShutdownInhibitorStatus) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
 // ShutdownStatus says how far a ShutdownRequest has come.
 type ShutdownStatus struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	ObservedVersion string                 `protobuf:"bytes,1,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
 	Ready           bool                   `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
-	// Accepted, Draining, Superseded.
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	Action        ShutdownRequest_Action `protobuf:"varint,5,opt,name=action,proto3,enum=cosi.power.v1alpha1.ShutdownRequest_Action" json:"action,omitempty"`
+	// Accepted, Waiting (for the holders of inhibitors), Draining (the node goes down), Refused (the node stays up), Superseded (it goes down
+	// for another request).
+	Reason  string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Action  ShutdownRequest_Action `protobuf:"varint,5,opt,name=action,proto3,enum=cosi.power.v1alpha1.ShutdownRequest_Action" json:"action,omitempty"`
+	// While Waiting: who is waited for. When Refused: who refused.
+	Holders []*ShutdownStatus_Holder `protobuf:"bytes,6,rep,name=holders,proto3" json:"holders,omitempty"`
+	// When the request was first seen, or first written again after it was refused.
+	Since *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	// While Waiting: when it goes on at the latest.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ShutdownStatus) Reset() {
 	*x = ShutdownStatus{}
-	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[1]
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -156,7 +413,7 @@ func (x *ShutdownStatus) String() string {
 func (*ShutdownStatus) ProtoMessage() {}
 
 func (x *ShutdownStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[1]
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -169,7 +426,7 @@ func (x *ShutdownStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownStatus.ProtoReflect.Descriptor instead.
 func (*ShutdownStatus) Descriptor() ([]byte, []int) {
-	return file_cosi_power_v1alpha1_power_proto_rawDescGZIP(), []int{1}
+	return file_cosi_power_v1alpha1_power_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ShutdownStatus) GetObservedVersion() string {
@@ -207,6 +464,27 @@ func (x *ShutdownStatus) GetAction() ShutdownRequest_Action {
 	return ShutdownRequest_ACTION_UNSPECIFIED
 }
 
+func (x *ShutdownStatus) GetHolders() []*ShutdownStatus_Holder {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+func (x *ShutdownStatus) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ShutdownStatus) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 // PowerEvent is a press of a button. The id is the kind of event; each press is an update of it.
 type PowerEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -221,7 +499,7 @@ type PowerEvent struct {
 
 func (x *PowerEvent) Reset() {
 	*x = PowerEvent{}
-	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[2]
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -233,7 +511,7 @@ func (x *PowerEvent) String() string {
 func (*PowerEvent) ProtoMessage() {}
 
 func (x *PowerEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[2]
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -246,7 +524,7 @@ func (x *PowerEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerEvent.ProtoReflect.Descriptor instead.
 func (*PowerEvent) Descriptor() ([]byte, []int) {
-	return file_cosi_power_v1alpha1_power_proto_rawDescGZIP(), []int{2}
+	return file_cosi_power_v1alpha1_power_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PowerEvent) GetSource() string {
@@ -270,15 +548,98 @@ func (x *PowerEvent) GetCount() uint64 {
 	return 0
 }
 
+// A ShutdownInhibitor that is in the request's way.
+type ShutdownStatus_Holder struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id.
+	Inhibitor string `protobuf:"bytes,1,opt,name=inhibitor,proto3" json:"inhibitor,omitempty"`
+	// A plugin's name, or what the inhibitor says.
+	Holder string `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
+	// What the inhibitor says.
+	Reason string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Mode   ShutdownInhibitor_Mode `protobuf:"varint,4,opt,name=mode,proto3,enum=cosi.power.v1alpha1.ShutdownInhibitor_Mode" json:"mode,omitempty"`
+	// When the request goes on though it is still held. Unset for one that refuses.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShutdownStatus_Holder) Reset() {
+	*x = ShutdownStatus_Holder{}
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShutdownStatus_Holder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShutdownStatus_Holder) ProtoMessage() {}
+
+func (x *ShutdownStatus_Holder) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShutdownStatus_Holder.ProtoReflect.Descriptor instead.
+func (*ShutdownStatus_Holder) Descriptor() ([]byte, []int) {
+	return file_cosi_power_v1alpha1_power_proto_rawDescGZIP(), []int{3, 0}
+}
+
+func (x *ShutdownStatus_Holder) GetInhibitor() string {
+	if x != nil {
+		return x.Inhibitor
+	}
+	return ""
+}
+
+func (x *ShutdownStatus_Holder) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *ShutdownStatus_Holder) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ShutdownStatus_Holder) GetMode() ShutdownInhibitor_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return ShutdownInhibitor_MODE_UNSPECIFIED
+}
+
+func (x *ShutdownStatus_Holder) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 var File_cosi_power_v1alpha1_power_proto protoreflect.FileDescriptor
 
 const file_cosi_power_v1alpha1_power_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcosi/power/v1alpha1/power.proto\x12\x13cosi.power.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcosi/resource/meta/meta.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\x03\n" +
+	"\x1fcosi/power/v1alpha1/power.proto\x12\x13cosi.power.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcosi/resource/meta/meta.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x03\n" +
 	"\x0fShutdownRequest\x12O\n" +
 	"\x06action\x18\x01 \x01(\x0e2+.cosi.power.v1alpha1.ShutdownRequest.ActionB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06action\x12 \n" +
-	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\";\n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06reason\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\x12\x1a\n" +
+	"\bcritical\x18\x04 \x01(\bR\bcritical\";\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -286,13 +647,52 @@ const file_cosi_power_v1alpha1_power_proto_rawDesc = "" +
 	"\tPOWER_OFF\x10\x02:\xc8\x01\x82\xfb\x18\xc3\x01\n" +
 	"\x1fShutdownRequests.power.cosi.dev\x12\x0fShutdownRequest\x1a\brequests\"\bshutdown2\x18\n" +
 	"\x06ACTION\x12\x0e{.spec.action}2\x18\n" +
-	"\x06REASON\x12\x0e{.spec.reason}\xb2\x06\x1fShutdownStatuses.power.cosi.dev\xba\x06$Asks the node to reboot or power off\"\xfe\x02\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xb2\x06\x1fShutdownStatuses.power.cosi.dev\xba\x06$Asks the node to reboot or power off\"\xe0\x04\n" +
+	"\x11ShutdownInhibitor\x12K\n" +
+	"\x04mode\x18\x01 \x01(\x0e2+.cosi.power.v1alpha1.ShutdownInhibitor.ModeB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x04mode\x12 \n" +
+	"\x06holder\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xfd\x01R\x06holder\x12\"\n" +
+	"\x06reason\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\x06reason\x12>\n" +
+	"\x05limit\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c*\x00R\x05limit\x12>\n" +
+	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c*\x00R\x05lease\"2\n" +
+	"\x04Mode\x12\x14\n" +
+	"\x10MODE_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05DELAY\x10\x01\x12\t\n" +
+	"\x05BLOCK\x10\x02:\x83\x02\x82\xfb\x18\xfe\x01\n" +
+	"!ShutdownInhibitors.power.cosi.dev\x12\x11ShutdownInhibitor\x1a\brequests\"\tinhibitor\"\n" +
+	"inhibitors2\x14\n" +
+	"\x04MODE\x12\f{.spec.mode}2\x18\n" +
+	"\x06HOLDER\x12\x0e{.spec.holder}2\x18\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xb2\x06(ShutdownInhibitorStatuses.power.cosi.dev\xba\x06/Keeps the node from going down while it is held\"\xa2\x03\n" +
+	"\x17ShutdownInhibitorStatus\x12)\n" +
+	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
+	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x16\n" +
+	"\x06holder\x18\x05 \x01(\tR\x06holder\x124\n" +
+	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires:\xc5\x01\x82\xfb\x18\xc0\x01\n" +
+	"(ShutdownInhibitorStatuses.power.cosi.dev\x12\x17ShutdownInhibitorStatus\x1a\x06status2\x18\n" +
+	"\x06REASON\x12\x0e{.spec.reason}2\x18\n" +
+	"\x06HOLDER\x12\x0e{.spec.holder}2\x1a\n" +
+	"\aEXPIRES\x12\x0f{.spec.expires}\xba\x06\"Whether a ShutdownInhibitor counts\"\xf4\x05\n" +
 	"\x0eShutdownStatus\x12)\n" +
 	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12C\n" +
-	"\x06action\x18\x05 \x01(\x0e2+.cosi.power.v1alpha1.ShutdownRequest.ActionR\x06action:\xb3\x01\x82\xfb\x18\xae\x01\n" +
+	"\x06action\x18\x05 \x01(\x0e2+.cosi.power.v1alpha1.ShutdownRequest.ActionR\x06action\x12D\n" +
+	"\aholders\x18\x06 \x03(\v2*.cosi.power.v1alpha1.ShutdownStatus.HolderR\aholders\x120\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x1a\xc9\x01\n" +
+	"\x06Holder\x12\x1c\n" +
+	"\tinhibitor\x18\x01 \x01(\tR\tinhibitor\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\tR\x06holder\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12?\n" +
+	"\x04mode\x18\x04 \x01(\x0e2+.cosi.power.v1alpha1.ShutdownInhibitor.ModeR\x04mode\x120\n" +
+	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until:\xb3\x01\x82\xfb\x18\xae\x01\n" +
 	"\x1fShutdownStatuses.power.cosi.dev\x12\x0eShutdownStatus\x1a\x06status2\x18\n" +
 	"\x06ACTION\x12\x0e{.spec.action}2\x18\n" +
 	"\x06REASON\x12\x0e{.spec.reason}2\x1a\n" +
@@ -320,24 +720,38 @@ func file_cosi_power_v1alpha1_power_proto_rawDescGZIP() []byte {
 	return file_cosi_power_v1alpha1_power_proto_rawDescData
 }
 
-var file_cosi_power_v1alpha1_power_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cosi_power_v1alpha1_power_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_cosi_power_v1alpha1_power_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_cosi_power_v1alpha1_power_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_cosi_power_v1alpha1_power_proto_goTypes = []any{
-	(ShutdownRequest_Action)(0),   // 0: cosi.power.v1alpha1.ShutdownRequest.Action
-	(*ShutdownRequest)(nil),       // 1: cosi.power.v1alpha1.ShutdownRequest
-	(*ShutdownStatus)(nil),        // 2: cosi.power.v1alpha1.ShutdownStatus
-	(*PowerEvent)(nil),            // 3: cosi.power.v1alpha1.PowerEvent
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(ShutdownRequest_Action)(0),     // 0: cosi.power.v1alpha1.ShutdownRequest.Action
+	(ShutdownInhibitor_Mode)(0),     // 1: cosi.power.v1alpha1.ShutdownInhibitor.Mode
+	(*ShutdownRequest)(nil),         // 2: cosi.power.v1alpha1.ShutdownRequest
+	(*ShutdownInhibitor)(nil),       // 3: cosi.power.v1alpha1.ShutdownInhibitor
+	(*ShutdownInhibitorStatus)(nil), // 4: cosi.power.v1alpha1.ShutdownInhibitorStatus
+	(*ShutdownStatus)(nil),          // 5: cosi.power.v1alpha1.ShutdownStatus
+	(*PowerEvent)(nil),              // 6: cosi.power.v1alpha1.PowerEvent
+	(*ShutdownStatus_Holder)(nil),   // 7: cosi.power.v1alpha1.ShutdownStatus.Holder
+	(*durationpb.Duration)(nil),     // 8: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 9: google.protobuf.Timestamp
 }
 var file_cosi_power_v1alpha1_power_proto_depIdxs = []int32{
-	0, // 0: cosi.power.v1alpha1.ShutdownRequest.action:type_name -> cosi.power.v1alpha1.ShutdownRequest.Action
-	0, // 1: cosi.power.v1alpha1.ShutdownStatus.action:type_name -> cosi.power.v1alpha1.ShutdownRequest.Action
-	4, // 2: cosi.power.v1alpha1.PowerEvent.time:type_name -> google.protobuf.Timestamp
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	0,  // 0: cosi.power.v1alpha1.ShutdownRequest.action:type_name -> cosi.power.v1alpha1.ShutdownRequest.Action
+	1,  // 1: cosi.power.v1alpha1.ShutdownInhibitor.mode:type_name -> cosi.power.v1alpha1.ShutdownInhibitor.Mode
+	8,  // 2: cosi.power.v1alpha1.ShutdownInhibitor.limit:type_name -> google.protobuf.Duration
+	8,  // 3: cosi.power.v1alpha1.ShutdownInhibitor.lease:type_name -> google.protobuf.Duration
+	9,  // 4: cosi.power.v1alpha1.ShutdownInhibitorStatus.expires:type_name -> google.protobuf.Timestamp
+	0,  // 5: cosi.power.v1alpha1.ShutdownStatus.action:type_name -> cosi.power.v1alpha1.ShutdownRequest.Action
+	7,  // 6: cosi.power.v1alpha1.ShutdownStatus.holders:type_name -> cosi.power.v1alpha1.ShutdownStatus.Holder
+	9,  // 7: cosi.power.v1alpha1.ShutdownStatus.since:type_name -> google.protobuf.Timestamp
+	9,  // 8: cosi.power.v1alpha1.ShutdownStatus.until:type_name -> google.protobuf.Timestamp
+	9,  // 9: cosi.power.v1alpha1.PowerEvent.time:type_name -> google.protobuf.Timestamp
+	1,  // 10: cosi.power.v1alpha1.ShutdownStatus.Holder.mode:type_name -> cosi.power.v1alpha1.ShutdownInhibitor.Mode
+	9,  // 11: cosi.power.v1alpha1.ShutdownStatus.Holder.until:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_cosi_power_v1alpha1_power_proto_init() }
@@ -350,8 +764,8 @@ func file_cosi_power_v1alpha1_power_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cosi_power_v1alpha1_power_proto_rawDesc), len(file_cosi_power_v1alpha1_power_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   3,
+			NumEnums:      2,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
