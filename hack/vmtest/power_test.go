@@ -3,10 +3,13 @@ package vmtest_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/hack/vmtest"
 )
 
@@ -15,11 +18,34 @@ metadata: {type: ShutdownRequests.power.cosi.dev, id: test}
 spec: {action: REBOOT, reason: the test wants it}
 `
 
-// reboot: one line of cosictl, and the node is another boot, without the request that caused it. powerButton sees that it stays up.
+// inhibitors are what two clients hold: one wants a second, one will not have it at all.
+const inhibitors = `
+metadata: {type: ShutdownInhibitors.power.cosi.dev, id: backup}
+spec: {mode: DELAY, holder: backup of db3, reason: a snapshot is being written, limit: 1s, lease: 10m}
+---
+metadata: {type: ShutdownInhibitors.power.cosi.dev, id: raid}
+spec: {mode: BLOCK, holder: raid monitor, reason: a disk is being replaced, lease: 10m}
+`
+
+// refused waits until a request is.
+func (c *checks) refused(t *testing.T, id string) {
+	t.Helper()
+	status := &powerpb.ShutdownStatus{}
+	c.Until(t, "shutdownstatuses", id, status, func(*resourcepb.Metadata) bool { return status.GetReason() == "Refused" })
+	if h := status.GetHolders(); len(h) != 1 || h[0].GetHolder() != "raid monitor" || status.GetReady() {
+		t.Errorf("%s: %v; want that it names the raid monitor", id, status)
+	}
+}
+
+// reboot: refused to one who asks while somebody holds a block. With force it is one line of cosictl, and the node is another boot, without
+// the request that caused it. powerButton sees that it stays up.
 func (c *checks) reboot(t *testing.T) {
 	before := c.bootID(t)
+	c.Converged(t, c.Apply(t, inhibitors)...)
+	c.Apply(t, reboot)
+	c.refused(t, "test")
 	file := filepath.Join(t.TempDir(), "reboot.yaml")
-	if err := os.WriteFile(file, []byte(reboot), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(strings.Replace(reboot, "spec: {", "spec: {force: true, ", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	from := c.Console.Position()
@@ -30,7 +56,7 @@ func (c *checks) reboot(t *testing.T) {
 	if c.bootID(t) == before {
 		t.Error("the node answers with the boot that was before")
 	}
-	for _, kind := range []string{"shutdownrequests", "shutdownstatuses"} {
+	for _, kind := range []string{"shutdownrequests", "shutdownstatuses", "shutdowninhibitors"} {
 		left, err := c.Client.List(c.Patience(t, patience), c.Kind(t, kind))
 		if err != nil || len(left) > 0 {
 			t.Errorf("%s after the reboot: %v, %v; want none", kind, left, err)
@@ -47,7 +73,8 @@ func (c *checks) bootID(t *testing.T) string {
 	return machine.GetBootId()
 }
 
-// powerButton: an orderly power-off, quickly, with a file system mounted. The host finds the marker on the data disk and nowhere
+// powerButton: the first press is refused, as somebody holds a block; the second one is an orderly power-off, quickly, with a file system
+// mounted. The host finds the marker on the data disk and nowhere
 // else: of the disk that the image was booted from not one sector was written.
 func (c *checks) powerButton(t *testing.T) {
 	boot := c.bootID(t)
@@ -64,8 +91,15 @@ func (c *checks) powerButton(t *testing.T) {
 	if c.written(t, "data") == 0 {
 		t.Error("nothing was written to the data disk, QEMU says: it cannot tell of the image's disk then")
 	}
+	c.Converged(t, c.Apply(t, inhibitors)...)
 	before := c.clock(t)
+	if err := c.Monitor.Execute(c.Patience(t, patience), "system_powerdown", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.refused(t, "power-button")
 	wall := c.PressPower(t)
+	c.Expect(t, from, `power: .*refused by raid monitor \(a disk is being replaced\)`)
+	c.Expect(t, from, `power: .*waits for backup of db3 \(a snapshot is being written\)`)
 	c.Expect(t, from, `engine: .*powering off`)
 	took := seconds(t, c.Expect(t, from, `\[ *(\d+\.\d+)\] reboot: Power down`)[1]) - before
 	t.Logf("power-off took %v of the node's time, %v of ours", took, wall)
