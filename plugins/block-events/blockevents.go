@@ -18,7 +18,6 @@ const (
 	eventType     = "BlockEvents.events.cosi.dev"
 	diskType      = "Disks.storage.cosi.dev"
 	partitionType = "Partitions.storage.cosi.dev"
-	generatorType = "GeneratorStatuses.events.cosi.dev"
 )
 
 // name is the plugin's, and the id of its GeneratorStatus.
@@ -32,7 +31,7 @@ var declared []byte
 
 // Plugin returns the plugin.
 func Plugin() sdk.Plugin {
-	return plugin(&generator{bell: &doorbell.Bell[note]{Sources: sources()}, sys: "/sys", failures: map[device]uint64{}})
+	return plugin(newGenerator(&doorbell.Bell[note]{Sources: sources()}, "/sys"))
 }
 
 func plugin(g *generator) sdk.Plugin {
@@ -41,7 +40,7 @@ func plugin(g *generator) sdk.Plugin {
 		Version:     Version,
 		Controllers: []sdk.Controller{{
 			Name:      "devices",
-			Outputs:   []string{diskType, partitionType, eventType, generatorType},
+			Outputs:   []string{diskType, partitionType, eventType, doorbell.StatusType},
 			Reconcile: g.reconcile,
 			Watch:     g.bell.Watch,
 		}},

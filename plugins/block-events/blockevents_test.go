@@ -80,7 +80,7 @@ func (k *kernel) start(r *plugintest.Runtime) (end func()) {
 	bell := &doorbell.Bell[note]{Sources: []doorbell.Source[note]{{Mode: doorbell.Fentry, Open: func() (doorbell.Listener[note], error) { return k, nil }}}}
 	go func() {
 		defer close(done)
-		_ = sdk.Run(ctx, plugin(&generator{bell: bell, sys: k.sys, failures: map[device]uint64{}}))
+		_ = sdk.Run(ctx, plugin(newGenerator(bell, k.sys)))
 	}()
 	end = func() { cancel(); <-done }
 	k.t.Cleanup(end)
@@ -109,7 +109,7 @@ func TestDevicesAndEvents(t *testing.T) {
 	k.plugVdb()
 	k.notes <- note{at: 7, what: added, device: device{254, 16}, name: "vdb"}
 	k.notes <- note{at: 8, what: added, device: device{254, 17}, name: "vdb1", partition: true}
-	r.Wait("both events are there", func() bool { return r.Get(id(2), event) != nil })
+	r.Wait("both events are there", func() bool { return r.Get(doorbell.ID(2), event) != nil })
 	if r.Get("vdb", disk) == nil || disk.GetDevice() != "/dev/vdb" || disk.GetSize() != 64<<20 || disk.GetTransport() != "virtio" || disk.GetSerial() != "data" ||
 		disk.GetPhysicalBlockSize() != 4096 || !disk.GetRotational() || disk.GetReadOnly() || disk.GetDiskseq() != 9 || disk.GetSysPath() != "/devices/pci0000:00/virtio2/block/vdb" {
 		t.Errorf("disk %v", disk)
@@ -124,17 +124,19 @@ func TestDevicesAndEvents(t *testing.T) {
 
 	k.notes <- note{at: 9, what: ioError, device: device{254, 16}, name: "vdb", sector: 80, status: 10}
 	r.Wait("the disk has an error", func() bool { return r.Get("vdb", disk) != nil && disk.GetIoErrors() == 1 })
-	r.Wait("the event says which", func() bool { return r.Get(id(3), event) != nil && event.GetMessage() == "I/O error, sector 80" })
+	r.Wait("the event says which", func() bool {
+		return r.Get(doorbell.ID(3), event) != nil && event.GetMessage() == "I/O error, sector 80"
+	})
 
 	k.unplug("vdb1")
 	k.unplug("vdb")
 	k.notes <- note{at: 10, what: removed, device: device{254, 16}, name: "vdb"}
 	r.Wait("it is gone", func() bool {
-		return r.Get("vdb", disk) == nil && r.Get("vdb1", partition) == nil && r.Get(id(4), event) != nil
+		return r.Get("vdb", disk) == nil && r.Get("vdb1", partition) == nil && r.Get(doorbell.ID(4), event) != nil
 	})
 
 	k.lost <- 3
-	r.Wait("the loss is an event", func() bool { return r.Get(id(5), event) != nil && event.GetAction() == "Resynchronised" })
+	r.Wait("the loss is an event", func() bool { return r.Get(doorbell.ID(5), event) != nil && event.GetAction() == "Resynchronised" })
 	r.Wait("and counted", func() bool {
 		return r.Get(name, status) != nil && status.GetLost() == 3 && status.GetMode() == "fentry" && status.GetRings() == 4
 	})
@@ -143,7 +145,7 @@ func TestDevicesAndEvents(t *testing.T) {
 	k.plugVdb()
 	k.start(r)
 	r.Wait("what came meanwhile is there", func() bool { return r.Get("vdb", disk) != nil })
-	r.Wait("and it is said that events may be missing", func() bool { return r.Get(id(6), event) != nil && event.GetAction() == "Resynchronised" })
+	r.Wait("and it is said that events may be missing", func() bool { return r.Get(doorbell.ID(6), event) != nil && event.GetAction() == "Resynchronised" })
 	if disk.GetIoErrors() != 0 {
 		t.Errorf("the next disk of the number has %d errors", disk.GetIoErrors())
 	}
@@ -154,13 +156,13 @@ func TestOnlyTheLastEventsAreKept(t *testing.T) {
 	r := plugintest.Start(t, declared)
 	k.start(r)
 	event := &eventspb.BlockEvent{}
-	const more = 20
+	const kept, more = 1000, 20
 	for n := range kept + more {
 		k.notes <- note{at: time.Duration(n), what: changed, device: device{1, uint32(n)}, name: fmt.Sprintf("ram%d", n)}
 	}
-	r.Wait("the last is there", func() bool { return r.Get(id(kept+more), event) != nil })
-	r.Wait("the first are gone", func() bool { return r.Get(id(more), event) == nil })
-	if r.Get(id(more+1), event) == nil {
+	r.Wait("the last is there", func() bool { return r.Get(doorbell.ID(kept+more), event) != nil })
+	r.Wait("the first are gone", func() bool { return r.Get(doorbell.ID(more), event) == nil })
+	if r.Get(doorbell.ID(more+1), event) == nil {
 		t.Errorf("fewer than %d are kept", kept)
 	}
 }
@@ -214,33 +216,5 @@ func TestLookAtThisMachine(t *testing.T) {
 	w, err := look("/sys")
 	if err != nil || len(w.disks) == 0 || len(w.disks)+len(w.partitions) != len(entries) {
 		t.Errorf("look = %d disks and %d partitions, %v; want %d devices", len(w.disks), len(w.partitions), err, len(entries))
-	}
-}
-
-func TestMerge(t *testing.T) {
-	event := func(action, device string) *eventspb.BlockEvent {
-		return &eventspb.BlockEvent{Action: action, Device: device}
-	}
-	var storm []*eventspb.BlockEvent
-	for range 50 {
-		storm = append(storm, event("Added", "loop0"), event("Removed", "loop0"), event("Added", "loop1"))
-	}
-	left, merged := merge(storm, 3)
-	if len(left) != 3 || merged != 147 {
-		t.Fatalf("merge left %d events, merged %d; want 3, 147", len(left), merged)
-	}
-	var rings uint64
-	for _, e := range left {
-		rings += max(e.GetCount(), 1)
-	}
-	if rings != 150 || left[2].GetDevice() != "loop1" || left[1].GetAction() != "Removed" {
-		t.Errorf("%v stand for %d rings; want 150, in their order", left, rings)
-	}
-	if left, merged := merge([]*eventspb.BlockEvent{event("Added", "a"), event("Removed", "a"), event("Added", "b")}, 2); len(left) != 2 || merged != 1 || left[0].GetAction() != "Removed" || left[0].GetCount() != 2 {
-		t.Errorf("merge = %v, %d; want the last of each device", left, merged)
-	}
-	few := []*eventspb.BlockEvent{event("Added", "a"), event("Added", "a")}
-	if left, merged := merge(few, 2); len(left) != 2 || merged != 0 {
-		t.Errorf("merge = %v, %d; want no merge without need", left, merged)
 	}
 }

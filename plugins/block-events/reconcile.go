@@ -2,8 +2,6 @@ package blockevents
 
 import (
 	"context"
-	"fmt"
-	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -14,87 +12,52 @@ import (
 	"github.com/cosi-os/cosi/sdk"
 )
 
-// kept is how many events are kept.
-const kept = 1000
-
-// In a storm, events are written this many at a time and with a pause in between: what more has happened to a device meanwhile is
-// counted in its event.
-const (
-	burst = 100
-	pause = 100 * time.Millisecond
-)
-
 // generator is the plugin at work. The fields but bell are used by reconcile only.
 type generator struct {
 	bell *doorbell.Bell[note]
 	sys  string
 
-	began     bool
-	restarted bool                   // an earlier process has been here, and it has not yet been said that its events are not all
-	last      uint64                 // the id of the newest event
-	pending   []*eventspb.BlockEvent // not yet written
-	failures  map[device]uint64      // requests that failed
-	rested    time.Time              // when the next events may be written
+	ring     doorbell.Ring[*eventspb.BlockEvent]
+	failures map[device]uint64 // requests that failed
+}
+
+func newGenerator(bell *doorbell.Bell[note], sys string) *generator {
+	setCount := func(e *eventspb.BlockEvent, count uint64) { e.Count = count }
+	return &generator{
+		bell: bell, sys: sys, ring: doorbell.Ring[*eventspb.BlockEvent]{Type: eventType, SetCount: setCount}, failures: map[device]uint64{},
+	}
 }
 
 // reconcile looks at all devices, and writes an event for each note.
 func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
-	if err := g.rest(ctx); err != nil {
+	if err := g.ring.Begin(ctx, s); err != nil {
 		return err
 	}
-	g.begin(s)
 	notes, behind := g.bell.Take()
-	now, clock := boottime(), time.Now()
+	now, clock := doorbell.Now(), time.Now()
 	for _, n := range notes {
 		if n.what == ioError {
 			g.failures[n.device]++
 		}
-		g.pending = append(g.pending, n.event(now, clock))
+		g.ring.Add(n.event(now, clock))
 	}
-	if behind && (g.restarted || g.last > 0) {
-		g.restarted = false
-		g.pending = append(g.pending, &eventspb.BlockEvent{
+	if g.ring.Incomplete(behind) {
+		g.ring.Add(&eventspb.BlockEvent{
 			Action: "Resynchronised", Time: timestamppb.New(clock), BoottimeNs: uint64(now), Message: "events may be missing; what is in Disks and Partitions was looked up",
 		})
 	}
-	var coalesced uint64
-	g.pending, coalesced = merge(g.pending, burst)
-	g.bell.Coalesced(coalesced)
+	g.bell.Coalesced(g.ring.Merge())
 	if err := g.writeDevices(ctx, s); err != nil {
 		g.bell.PutBack(nil, behind)
 		return err
 	}
-	if err := g.writeEvents(ctx, s); err != nil {
+	if err := g.ring.Write(ctx, s); err != nil {
 		return err
 	}
 	if status := g.bell.Status(); status != nil {
-		return s.Write(ctx, generatorType, name, status, nil)
+		return s.Write(ctx, doorbell.StatusType, name, status, nil)
 	}
 	return nil
-}
-
-// rest waits until the next events may be written.
-func (g *generator) rest(ctx context.Context) error {
-	select {
-	case <-time.After(time.Until(g.rested)):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// begin finds out, once, where the ids of an earlier process ended, and whether there was one.
-func (g *generator) begin(s *sdk.State) {
-	if g.began {
-		return
-	}
-	g.began = true
-	for _, id := range s.Outputs(eventType) {
-		if n, err := strconv.ParseUint(id, 10, 64); err == nil {
-			g.last = max(g.last, n)
-		}
-	}
-	g.restarted = len(s.Outputs(generatorType)) > 0
 }
 
 // writeDevices makes Disks and Partitions what /sys says.
@@ -118,52 +81,11 @@ func (g *generator) writeDevices(ctx context.Context, s *sdk.State) error {
 	for id, p := range w.partitions {
 		partitions[id] = p
 	}
-	if err := writeAll(ctx, s, diskType, disks); err != nil {
+	if err := doorbell.WriteAll(ctx, s, diskType, disks); err != nil {
 		return err
 	}
-	return writeAll(ctx, s, partitionType, partitions)
+	return doorbell.WriteAll(ctx, s, partitionType, partitions)
 }
-
-// writeAll makes the resources of an output these, and no others.
-func writeAll(ctx context.Context, s *sdk.State, typ string, all map[string]proto.Message) error {
-	for id, spec := range all {
-		if err := s.Write(ctx, typ, id, spec, nil); err != nil {
-			return err
-		}
-	}
-	for _, id := range s.Outputs(typ) {
-		if all[id] == nil {
-			if err := s.Delete(ctx, typ, id); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// writeEvents writes what is pending, and removes what is too old.
-func (g *generator) writeEvents(ctx context.Context, s *sdk.State) error {
-	if len(g.pending) == burst {
-		g.rested = time.Now().Add(pause)
-	}
-	for len(g.pending) > 0 {
-		if err := s.Write(ctx, eventType, id(g.last+1), g.pending[0], nil); err != nil {
-			return err
-		}
-		g.last++
-		g.pending = g.pending[1:]
-	}
-	ids := s.Outputs(eventType)
-	for _, old := range ids[:max(0, len(ids)-kept)] {
-		if err := s.Delete(ctx, eventType, old); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// id of an event: as text they are in the order of their numbers.
-func id(n uint64) string { return fmt.Sprintf("%012d", n) }
 
 // event is what n becomes. now and clock are the same moment.
 func (n note) event(now time.Duration, clock time.Time) *eventspb.BlockEvent {
@@ -175,36 +97,4 @@ func (n note) event(now time.Duration, clock time.Time) *eventspb.BlockEvent {
 		e.DeviceType = "partition"
 	}
 	return e
-}
-
-// merge leaves at most so many events: from the oldest on, one that says the same of the same device as a later one is counted in that,
-// and so is, if that is not enough, whatever a later one of the device says. It returns how many were merged. What is in no other event
-// stays, so that it may leave more.
-func merge(events []*eventspb.BlockEvent, most int) (left []*eventspb.BlockEvent, merged uint64) {
-	for _, same := range []func(*eventspb.BlockEvent) string{
-		func(e *eventspb.BlockEvent) string { return e.GetDevice() + " " + e.GetAction() },
-		(*eventspb.BlockEvent).GetDevice,
-	} {
-		excess := len(events) - most
-		if excess <= 0 {
-			break
-		}
-		newest := map[string]*eventspb.BlockEvent{}
-		for _, e := range events {
-			newest[same(e)] = e
-		}
-		left = nil
-		for _, e := range events {
-			into := newest[same(e)]
-			if excess == 0 || into == e {
-				left = append(left, e)
-				continue
-			}
-			into.Count = max(into.GetCount(), 1) + max(e.GetCount(), 1)
-			merged++
-			excess--
-		}
-		events = left
-	}
-	return events, merged
 }

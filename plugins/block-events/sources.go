@@ -5,8 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/cosi-os/cosi/plugins/internal/doorbell"
 	"github.com/cosi-os/cosi/plugins/internal/uevent"
 )
@@ -40,7 +38,7 @@ func (uevents) Listen(ctx context.Context, hear func(note), lost func(uint64)) e
 			lost(1) // at least
 			return
 		}
-		if n, ok := fromUevent(e, boottime()); ok {
+		if n, ok := fromUevent(e, doorbell.Now()); ok {
 			hear(n)
 		}
 	})
@@ -75,13 +73,4 @@ func fromUevent(e uevent.Event, at time.Duration) (note, bool) {
 		return note{}, false
 	}
 	return n, true
-}
-
-// boottime is CLOCK_BOOTTIME, which probes stamp their notes with.
-func boottime() time.Duration {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-		panic(err) // every kernel since 2.6.39 has it
-	}
-	return time.Duration(now.Nano())
 }

@@ -14,11 +14,15 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
 )
+
+// StatusType is the kind that generators write their Bell's Status in.
+const StatusType = "GeneratorStatuses.events.cosi.dev"
 
 // Mode is how a generator hears.
 type Mode string
@@ -175,6 +179,15 @@ func (b *Bell[N]) Status() *eventspb.GeneratorStatus {
 		return nil
 	}
 	return proto.CloneOf(&b.status)
+}
+
+// Now is CLOCK_BOOTTIME, which probes stamp their notes with.
+func Now() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		panic(err) // every kernel since 2.6.39 has it
+	}
+	return time.Duration(now.Nano())
 }
 
 // Boottime is when a time of CLOCK_BOOTTIME was, on the clock that now is read from.

@@ -1,0 +1,137 @@
+package doorbell
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cosi-os/cosi/sdk"
+)
+
+// kept is how many events of a kind are kept.
+const kept = 1000
+
+// In a storm, events are written this many at a time and with a pause in between: what more has happened to a device meanwhile is
+// counted in its event.
+const (
+	burst = 100
+	pause = 100 * time.Millisecond
+)
+
+// Event is what generators write for a note: a message of a kind whose ids count up.
+type Event interface {
+	proto.Message
+	GetAction() string
+	GetDevice() string
+	GetCount() uint64
+}
+
+// Ring writes events of one kind and keeps the last thousand. Only one Reconcile may use it.
+type Ring[E Event] struct {
+	Type string
+	// SetCount says in an event how many rings it stands for.
+	SetCount func(event E, count uint64)
+
+	began     bool
+	restarted bool      // an earlier process has been here, and it has not yet been said that its events are not all
+	last      uint64    // the id of the newest event
+	pending   []E       // not yet written
+	rested    time.Time // when the next events may be written
+}
+
+// Begin waits until the next events may be written. The first call finds out where the ids of an earlier process ended.
+func (r *Ring[E]) Begin(ctx context.Context, s *sdk.State) error {
+	select {
+	case <-time.After(time.Until(r.rested)):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if r.began {
+		return nil
+	}
+	r.began, r.restarted = true, len(s.Outputs(StatusType)) > 0
+	for _, id := range s.Outputs(r.Type) {
+		if n, err := strconv.ParseUint(id, 10, 64); err == nil {
+			r.last = max(r.last, n)
+		}
+	}
+	return nil
+}
+
+// Incomplete reports whether the generator is to add an event that says that others may be missing. behind is what the bell says; in the
+// beginning that is no loss.
+func (r *Ring[E]) Incomplete(behind bool) bool {
+	if !behind || !r.restarted && r.last == 0 && len(r.pending) == 0 {
+		return false
+	}
+	r.restarted = false
+	return true
+}
+
+// Add has an event written with the next Write.
+func (r *Ring[E]) Add(event E) { r.pending = append(r.pending, event) }
+
+// Merge counts events in others of the same device when there are more than may be written at a time, and returns how many.
+func (r *Ring[E]) Merge() (merged uint64) {
+	r.pending, merged = r.merge(r.pending, burst)
+	return merged
+}
+
+// Write writes what was added, and removes what is too old. After an error the next Write goes on.
+func (r *Ring[E]) Write(ctx context.Context, s *sdk.State) error {
+	if len(r.pending) == burst {
+		r.rested = time.Now().Add(pause)
+	}
+	for len(r.pending) > 0 {
+		if err := s.Write(ctx, r.Type, ID(r.last+1), r.pending[0], nil); err != nil {
+			return err
+		}
+		r.last++
+		r.pending = r.pending[1:]
+	}
+	ids := s.Outputs(r.Type)
+	for _, old := range ids[:max(0, len(ids)-kept)] {
+		if err := s.Delete(ctx, r.Type, old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ID of an event: as text they are in the order of their numbers.
+func ID(n uint64) string { return fmt.Sprintf("%012d", n) }
+
+// merge leaves at most so many events: from the oldest on, one that says the same of the same device as a later one is counted in that,
+// and so is, if that is not enough, whatever a later one of the device says. It returns how many were merged. What is in no other event
+// stays, so that it may leave more.
+func (r *Ring[E]) merge(events []E, most int) (left []E, merged uint64) {
+	for _, same := range []func(E) string{
+		func(e E) string { return e.GetDevice() + " " + e.GetAction() },
+		E.GetDevice,
+	} {
+		excess := len(events) - most
+		if excess <= 0 {
+			break
+		}
+		newest := map[string]int{}
+		for i, e := range events {
+			newest[same(e)] = i
+		}
+		left = nil
+		for i, e := range events {
+			into := newest[same(e)]
+			if excess == 0 || into == i {
+				left = append(left, e)
+				continue
+			}
+			r.SetCount(events[into], max(events[into].GetCount(), 1)+max(e.GetCount(), 1))
+			merged++
+			excess--
+		}
+		events = left
+	}
+	return events, merged
+}

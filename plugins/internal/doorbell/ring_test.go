@@ -1,0 +1,36 @@
+package doorbell
+
+import (
+	"testing"
+
+	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
+)
+
+func TestMerge(t *testing.T) {
+	event := func(action, device string) *eventspb.BlockEvent {
+		return &eventspb.BlockEvent{Action: action, Device: device}
+	}
+	r := &Ring[*eventspb.BlockEvent]{SetCount: func(e *eventspb.BlockEvent, count uint64) { e.Count = count }}
+	var storm []*eventspb.BlockEvent
+	for range 50 {
+		storm = append(storm, event("Added", "loop0"), event("Removed", "loop0"), event("Added", "loop1"))
+	}
+	left, merged := r.merge(storm, 3)
+	if len(left) != 3 || merged != 147 {
+		t.Fatalf("merge left %d events, merged %d; want 3, 147", len(left), merged)
+	}
+	var rings uint64
+	for _, e := range left {
+		rings += max(e.GetCount(), 1)
+	}
+	if rings != 150 || left[2].GetDevice() != "loop1" || left[1].GetAction() != "Removed" {
+		t.Errorf("%v stand for %d rings; want 150, in their order", left, rings)
+	}
+	if left, merged := r.merge([]*eventspb.BlockEvent{event("Added", "a"), event("Removed", "a"), event("Added", "b")}, 2); len(left) != 2 || merged != 1 || left[0].GetAction() != "Removed" || left[0].GetCount() != 2 {
+		t.Errorf("merge = %v, %d; want the last of each device", left, merged)
+	}
+	few := []*eventspb.BlockEvent{event("Added", "a"), event("Added", "a")}
+	if left, merged := r.merge(few, 2); len(left) != 2 || merged != 0 {
+		t.Errorf("merge = %v, %d; want no merge without need", left, merged)
+	}
+}
