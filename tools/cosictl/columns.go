@@ -102,7 +102,7 @@ func walk(m protoreflect.Message, path string) []string {
 			all = append(all, shown(field, value.List().Get(i), rest)...)
 		}
 		return all
-	case field.Message() != nil && !m.Has(field):
+	case field.HasPresence() && !m.Has(field):
 		return nil
 	default:
 		return shown(field, value, rest)
