@@ -15,6 +15,7 @@ import (
 	"github.com/cosi-os/cosi/plugins/mount"
 	"github.com/cosi-os/cosi/plugins/network"
 	"github.com/cosi-os/cosi/plugins/power"
+	powerevents "github.com/cosi-os/cosi/plugins/power-events"
 	"github.com/cosi-os/cosi/plugins/userdata"
 	"github.com/cosi-os/cosi/sdk"
 )
@@ -26,6 +27,7 @@ func plugins() map[string]func() sdk.Plugin {
 		"mount":        mount.Plugin,
 		"network":      network.Plugin,
 		"power":        power.Plugin,
+		"power-events": powerevents.Plugin,
 		"userdata":     userdata.Plugin,
 	}
 }

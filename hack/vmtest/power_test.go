@@ -28,10 +28,10 @@ spec: {mode: BLOCK, holder: raid monitor, reason: a disk is being replaced, leas
 `
 
 // refused waits until a request is.
-func (c *checks) refused(t *testing.T, id string) {
+func refused(t *testing.T, n *vmtest.Node, id string) {
 	t.Helper()
 	status := &powerpb.ShutdownStatus{}
-	c.Until(t, "shutdownstatuses", id, status, func(*resourcepb.Metadata) bool { return status.GetReason() == "Refused" })
+	n.Until(t, "shutdownstatuses", id, status, func(*resourcepb.Metadata) bool { return status.GetReason() == "Refused" })
 	if h := status.GetHolders(); len(h) != 1 || h[0].GetHolder() != "raid monitor" || status.GetReady() {
 		t.Errorf("%s: %v; want that it names the raid monitor", id, status)
 	}
@@ -43,7 +43,7 @@ func (c *checks) reboot(t *testing.T) {
 	before := c.bootID(t)
 	c.Converged(t, c.Apply(t, inhibitors)...)
 	c.Apply(t, reboot)
-	c.refused(t, "test")
+	refused(t, c.Node, "test")
 	file := filepath.Join(t.TempDir(), "reboot.yaml")
 	if err := os.WriteFile(file, []byte(strings.Replace(reboot, "spec: {", "spec: {force: true, ", 1)), 0o600); err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func (c *checks) powerButton(t *testing.T) {
 	if err := c.Monitor.Execute(c.Patience(t, patience), "system_powerdown", nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	c.refused(t, "power-button")
+	refused(t, c.Node, "power-button")
 	wall := c.PressPower(t)
 	c.Expect(t, from, `power: .*refused by raid monitor \(a disk is being replaced\)`)
 	c.Expect(t, from, `power: .*waits for backup of db3 \(a snapshot is being written\)`)

@@ -7,18 +7,21 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cosi-os/cosi/plugins/internal/doorbell"
 	"github.com/cosi-os/cosi/sdk"
 )
 
 // clock is the time. That of a test is the test's.
 type clock interface {
 	Now() time.Time
+	Boottime() time.Duration // of CLOCK_BOOTTIME
 	After(d time.Duration) <-chan time.Time
 }
 
 type realClock struct{}
 
 func (realClock) Now() time.Time                         { return time.Now() }
+func (realClock) Boottime() time.Duration                { return doorbell.Now() }
 func (realClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
 
 // alarm wakes a controller at a time that it has named.

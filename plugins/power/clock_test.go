@@ -25,6 +25,11 @@ func (c *stillClock) Now() time.Time {
 	return c.now
 }
 
+// began is when the node did, on the clock.
+var began = time.Date(2026, 1, 2, 11, 0, 0, 0, time.UTC)
+
+func (c *stillClock) Boottime() time.Duration { return c.Now().Sub(began) }
+
 func (c *stillClock) After(d time.Duration) <-chan time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -2,14 +2,10 @@ package power
 
 import (
 	"context"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
@@ -39,7 +35,7 @@ func waitForInhibitor(t *testing.T, r *plugintest.Runtime, id, reason string) *p
 
 // TestStatusOfAnInhibitor: says whether it counts, without any request.
 func TestStatusOfAnInhibitor(t *testing.T) {
-	r, _, c := start(t)
+	r, c := start(t)
 	i := &powerpb.ShutdownInhibitor{Mode: delay, Reason: "a snapshot is being written"}
 	r.Apply("db3", i)
 	st := waitForInhibitor(t, r, "db3", reasonHeld)
@@ -63,7 +59,7 @@ func TestDelayIsWaitedFor(t *testing.T) {
 		"until its lease is out": func(_ *plugintest.Runtime, c *stillClock) { c.forward(20 * time.Second) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, _, c := start(t)
+			r, c := start(t)
 			i := inhibits(delay, time.Minute, time.Hour)
 			if strings.Contains(name, "lease") {
 				i.Lease = durationpb.New(20 * time.Second)
@@ -87,7 +83,7 @@ func TestDelayIsWaitedFor(t *testing.T) {
 
 // TestLeaseIsRenewed: by writing the inhibitor as it is.
 func TestLeaseIsRenewed(t *testing.T) {
-	r, _, c := start(t)
+	r, c := start(t)
 	i := inhibits(delay, time.Hour, 20*time.Second)
 	r.Apply("db3", i)
 	r.Apply("now", powerOff)
@@ -103,7 +99,7 @@ func TestLeaseIsRenewed(t *testing.T) {
 }
 
 func TestBlockRefuses(t *testing.T) {
-	r, _, _ := start(t)
+	r, _ := start(t)
 	r.Apply("db3", inhibits(block, time.Second, time.Hour))
 	r.Apply("now", powerOff)
 	st := waitFor(t, r, "now", reasonRefused)
@@ -120,7 +116,7 @@ func TestBlockRefuses(t *testing.T) {
 }
 
 func TestBlockThatComesWhileARequestWaits(t *testing.T) {
-	r, _, _ := start(t)
+	r, _ := start(t)
 	r.Apply("db3", inhibits(delay, time.Minute, time.Hour))
 	r.Apply("now", powerOff)
 	waitFor(t, r, "now", reasonWaiting)
@@ -135,7 +131,7 @@ func TestBlockThatComesWhileARequestWaits(t *testing.T) {
 
 // TestWaitingDoesNotBeginAgain: however often the request is written.
 func TestWaitingDoesNotBeginAgain(t *testing.T) {
-	r, _, c := start(t)
+	r, c := start(t)
 	r.Apply("db3", inhibits(delay, time.Minute, time.Hour))
 	r.Apply("now", powerOff)
 	before := waitFor(t, r, "now", reasonWaiting).GetUntil().AsTime()
@@ -157,7 +153,7 @@ func TestARefusedRequestIsTriedAgain(t *testing.T) {
 		"created": func(r *plugintest.Runtime) { r.Delete("now", powerOff); r.Apply("now", powerOff) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, _, _ := start(t)
+			r, _ := start(t)
 			r.Apply("db3", inhibits(block, time.Minute, time.Hour))
 			r.Apply("now", powerOff)
 			waitFor(t, r, "now", reasonRefused)
@@ -169,7 +165,7 @@ func TestARefusedRequestIsTriedAgain(t *testing.T) {
 }
 
 func TestARequestThatWaitsIsGivenUp(t *testing.T) {
-	r, _, c := start(t)
+	r, c := start(t)
 	r.Apply("db3", inhibits(delay, time.Minute, time.Hour))
 	r.Apply("now", powerOff)
 	waitFor(t, r, "now", reasonWaiting)
@@ -185,7 +181,7 @@ func TestARequestThatWaitsIsGivenUp(t *testing.T) {
 }
 
 func TestCriticalRequestWaits30Seconds(t *testing.T) {
-	r, _, c := start(t)
+	r, c := start(t)
 	r.Apply("db3", inhibits(block, time.Hour, time.Hour))
 	r.Apply("now", &powerpb.ShutdownRequest{Action: powerpb.ShutdownRequest_POWER_OFF, Critical: true, Reason: "battery"})
 	if st := waitFor(t, r, "now", reasonWaiting); !st.GetUntil().AsTime().Equal(c.Now().Add(30 * time.Second)) {
@@ -211,7 +207,7 @@ var guardDeclared = []byte(`{"name": "guard", "description": "holds", "outputs":
 
 // TestAPluginHoldsWhileItIsThere: without a lease, and under its own name.
 func TestAPluginHoldsWhileItIsThere(t *testing.T) {
-	r, _, c := start(t)
+	r, c := start(t)
 	end := run(t, plugintest.Join(t, r, guardDeclared), guard(delay))
 	r.Apply("now", powerOff)
 	st := waitFor(t, r, "now", reasonWaiting)
@@ -233,7 +229,7 @@ func TestAPluginHoldsWhileItIsThere(t *testing.T) {
 // TestARestartedPluginGoesOn: it knows for how long a request has waited, and what was refused.
 func TestARestartedPluginGoesOn(t *testing.T) {
 	r, c := plugintest.Start(t, declared), newStillClock()
-	end := run(t, r, plugin(&button{devices: t.TempDir(), identify: identify}, c))
+	end := run(t, r, plugin(c))
 	r.Apply("db3", inhibits(block, time.Minute, time.Hour))
 	r.Apply("refused", powerOff)
 	waitFor(t, r, "refused", reasonRefused)
@@ -242,37 +238,11 @@ func TestARestartedPluginGoesOn(t *testing.T) {
 	before := waitFor(t, r, "now", reasonWaiting)
 	end()
 	c.forward(40 * time.Second)
-	run(t, r, plugin(&button{devices: t.TempDir(), identify: identify}, c))
+	run(t, r, plugin(c))
 	if st := waitFor(t, r, "now", reasonWaiting); !st.GetUntil().AsTime().Equal(before.GetUntil().AsTime()) {
 		t.Errorf("it waits until %v; want %v, as before", st.GetUntil().AsTime(), before.GetUntil().AsTime())
 	}
 	c.forward(20 * time.Second)
 	waitFor(t, r, "now", reasonDraining)
 	waitFor(t, r, "refused", reasonRefused)
-}
-
-// TestSecondPressOverridesABlock: within five seconds; a later one asks again.
-func TestSecondPressOverridesABlock(t *testing.T) {
-	r, devices, c := start(t)
-	if err := os.Mkdir(devices, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(devices, "event0")
-	if err := unix.Mkfifo(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	device := openWriter(t, r, path)
-	r.Apply("db3", inhibits(block, time.Minute, time.Hour))
-	for n, press := range []struct {
-		after  time.Duration
-		reason string
-	}{{0, reasonRefused}, {5*time.Second + 1, reasonRefused}, {5 * time.Second, reasonDraining}} {
-		c.forward(press.after)
-		if _, err := device.Write(event(evKey, keyPower, 1)); err != nil {
-			t.Fatal(err)
-		}
-		st := &powerpb.ShutdownStatus{}
-		r.Wait("the press is answered", func() bool { return r.Get(buttonID, st) != nil && st.GetObservedVersion() == strconv.Itoa(n+1) })
-		waitFor(t, r, buttonID, press.reason)
-	}
 }

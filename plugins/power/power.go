@@ -1,5 +1,5 @@
-// Package power is the plugin that takes the node down: for ShutdownRequests of people and, after a press of the power button, for
-// one of its own. It asks those first who hold ShutdownInhibitors.
+// Package power is the plugin that takes the node down: for ShutdownRequests of people and for its own, after a press of the power button,
+// and when power or cooling fails. It asks those first who hold ShutdownInhibitors.
 //
 // It decides only that a request is acted on, and once: a ShutdownStatus with the reason Draining is what makes the runtime drain
 // all plugins and PID 1 power off or reboot.
@@ -18,6 +18,7 @@ const (
 	inhibitorStatusType = "ShutdownInhibitorStatuses.power.cosi.dev"
 	pluginType          = "PluginStatuses.service.cosi.dev"
 	statusType          = "ShutdownStatuses.power.cosi.dev"
+	supplyType          = "PowerSupplies.power.cosi.dev"
 	eventType           = "PowerEvents.power.cosi.dev"
 )
 
@@ -28,12 +29,9 @@ const Version = "0.1.0"
 var declared []byte
 
 // Plugin returns the plugin.
-func Plugin() sdk.Plugin {
-	return plugin(&button{devices: "/dev/input", identify: identify}, realClock{})
-}
+func Plugin() sdk.Plugin { return plugin(realClock{}) }
 
-func plugin(b *button, c clock) sdk.Plugin {
-	b.clock = c
+func plugin(c clock) sdk.Plugin {
 	q := &requests{clock: c, alarm: newAlarm(c)}
 	return sdk.Plugin{
 		Declaration: declared,
@@ -47,10 +45,10 @@ func plugin(b *button, c clock) sdk.Plugin {
 				Watch:     q.alarm.watch,
 			},
 			{
-				Name:      "button",
-				Outputs:   []string{eventType, requestType},
-				Reconcile: b.reconcile,
-				Watch:     b.watch,
+				Name:      "causes",
+				Inputs:    []string{eventType, supplyType},
+				Outputs:   []string{requestType},
+				Reconcile: (&causes{clock: c}).reconcile,
 			},
 		},
 	}

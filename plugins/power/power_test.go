@@ -2,31 +2,19 @@ package power
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/plugintest"
 	"github.com/cosi-os/cosi/sdk"
 )
 
-// start runs the plugin with a directory of its own for input devices, and a clock that stands still.
-func start(t *testing.T) (r *plugintest.Runtime, devices string, c *stillClock) {
+// start runs the plugin with a clock that stands still.
+func start(t *testing.T) (*plugintest.Runtime, *stillClock) {
 	t.Helper()
-	devices = filepath.Join(t.TempDir(), "input")
-	// A pipe stands in for an input device; what is no pipe has no power key.
-	identify := func(fd int) (string, bool, error) {
-		var stat unix.Stat_t
-		err := unix.Fstat(fd, &stat)
-		return "Power Button", stat.Mode&unix.S_IFMT == unix.S_IFIFO, err
-	}
-	r, c = plugintest.Start(t, declared), newStillClock()
-	run(t, r, plugin(&button{devices: devices, identify: identify}, c))
-	return r, devices, c
+	r, c := plugintest.Start(t, declared), newStillClock()
+	run(t, r, plugin(c))
+	return r, c
 }
 
 // run runs a plugin until the test or end ends it.
@@ -50,7 +38,7 @@ func waitFor(t *testing.T, r *plugintest.Runtime, id, reason string) *powerpb.Sh
 }
 
 func TestRequestIsActedOnOnce(t *testing.T) {
-	r, _, _ := start(t)
+	r, _ := start(t)
 	request := &powerpb.ShutdownRequest{Action: powerpb.ShutdownRequest_REBOOT, Reason: "new kernel"}
 	r.Apply("now", request)
 	st := waitFor(t, r, "now", reasonDraining)
@@ -76,7 +64,7 @@ func TestRequestIsActedOnOnce(t *testing.T) {
 }
 
 func TestRequestStaysActedOnWhenTheRuntimeIsStartedAgain(t *testing.T) {
-	r, _, _ := start(t)
+	r, _ := start(t)
 	r.Apply("now", &powerpb.ShutdownRequest{Action: powerpb.ShutdownRequest_POWER_OFF})
 	st := waitFor(t, r, "now", reasonDraining)
 	before := r.Get("now", st).GetVersion()
@@ -86,61 +74,6 @@ func TestRequestStaysActedOnWhenTheRuntimeIsStartedAgain(t *testing.T) {
 	if after := r.Get("now", st).GetVersion(); after != before {
 		t.Errorf("the status went from version %s to %s", before, after)
 	}
-}
-
-func TestPressOfTheButtonPowersOff(t *testing.T) {
-	for _, late := range []bool{false, true} {
-		r, devices, _ := start(t)
-		if late {
-			time.Sleep(50 * time.Millisecond) // the plugin has looked and found no directory
-		}
-		if err := os.Mkdir(devices, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(devices, "event0"), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(devices, "event1")
-		if err := unix.Mkfifo(path, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		device := openWriter(t, r, path)
-		if _, err := device.Write(append(event(evKey, 30, 1), event(evKey, keyPower, 0)...)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := device.Write(event(evKey, keyPower, 1)); err != nil {
-			t.Fatal(err)
-		}
-		st := waitFor(t, r, buttonID, reasonDraining)
-		if want := "power-off: the power button was pressed (Power Button) at 12:00:00.000"; st.GetMessage() != want || st.GetAction() != powerpb.ShutdownRequest_POWER_OFF {
-			t.Errorf("status = %v, want a power-off and %q", st, want)
-		}
-		if m := r.Get(buttonID, &powerpb.ShutdownRequest{}); m.GetOwner() != "power" {
-			t.Errorf("owner of the request = %q, want power", m.GetOwner())
-		}
-		press := &powerpb.PowerEvent{}
-		if r.Get(buttonID, press) == nil || press.GetCount() != 1 || press.GetSource() != "evdev Power Button" || press.GetTime().AsTime().IsZero() {
-			t.Errorf("event = %v, want one press", press)
-		}
-		if _, err := device.Write(event(evKey, keyPower2, 1)); err != nil {
-			t.Fatal(err)
-		}
-		r.Wait("the second press is counted", func() bool { return r.Get(buttonID, press) != nil && press.GetCount() == 2 })
-	}
-}
-
-// openWriter opens a pipe once the plugin has opened its other end.
-func openWriter(t *testing.T, r *plugintest.Runtime, path string) *os.File {
-	t.Helper()
-	var fd int
-	r.Wait("the plugin has opened "+path, func() (is bool) {
-		var err error
-		fd, err = unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		return err == nil
-	})
-	file := os.NewFile(uintptr(fd), path)
-	t.Cleanup(func() { file.Close() })
-	return file
 }
 
 func TestWords(t *testing.T) {

@@ -23,9 +23,9 @@ func TestEvents(t *testing.T) {
 	}
 	p.write("block-events", "blockevents", "000000000001", nil, &eventspb.BlockEvent{Action: "Added", Device: "vdb", DeviceType: "disk", Time: at(3)})
 	p.write("block-events", "blockevents", "000000000002", nil, &eventspb.BlockEvent{Action: "IOError", Device: "vdb", DeviceType: "disk", Time: at(9), Message: "I/O error, sector 8"})
-	p.write("power", "powerevents", "power-button", nil, &powerpb.PowerEvent{Source: "evdev Power Button", Time: at(5), Count: 1})
+	p.write("power-events", "powerevents", "000000000001", nil, &powerpb.PowerEvent{Action: "PowerButton", Device: "Power Button", Time: at(5)})
 	const want = `2026-01-02T03:04:03.005Z  BlockEvent  Added  vdb  disk
-2026-01-02T03:04:05.005Z  PowerEvent  evdev Power Button  1
+2026-01-02T03:04:05.005Z  PowerEvent  PowerButton  Power Button
 2026-01-02T03:04:09.005Z  BlockEvent  IOError  vdb  disk  I/O error, sector 8
 `
 	if said := p.want(exitOK, "events"); said != want {

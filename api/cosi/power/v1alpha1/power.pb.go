@@ -485,14 +485,22 @@ func (x *ShutdownStatus) GetUntil() *timestamppb.Timestamp {
 	return nil
 }
 
-// PowerEvent is a press of a button. The id is the kind of event; each press is an update of it.
+// PowerEvent is a key that was pressed, a lid that moved, a power supply that changed or a thermal zone that is too hot. The ids count up; the
+// last thousand are kept.
 type PowerEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The device: "evdev Power Button".
-	Source string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	Time   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// Presses since the plugin started.
-	Count         uint64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// PowerButton, SleepButton, LidClosed, LidOpened; SupplyAdded, SupplyChanged, SupplyRemoved; Hot (plugin power switches off),
+	// TooHot (the kernel does, at once); Resynchronised for all supplies, after a loss.
+	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	// The kernel's name: "Power Button", "BAT0", "acpitz".
+	Device string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	// When the kernel rang: nanoseconds of CLOCK_BOOTTIME, and the same on the node's clock.
+	BoottimeNs uint64                 `protobuf:"varint,3,opt,name=boottime_ns,json=boottimeNs,proto3" json:"boottime_ns,omitempty"`
+	Time       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	// How many rings this event stands for, if more than one.
+	Count uint64 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	// What a supply is now: "online", "Discharging".
+	Message       string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -527,11 +535,25 @@ func (*PowerEvent) Descriptor() ([]byte, []int) {
 	return file_cosi_power_v1alpha1_power_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *PowerEvent) GetSource() string {
+func (x *PowerEvent) GetAction() string {
 	if x != nil {
-		return x.Source
+		return x.Action
 	}
 	return ""
+}
+
+func (x *PowerEvent) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *PowerEvent) GetBoottimeNs() uint64 {
+	if x != nil {
+		return x.BoottimeNs
+	}
+	return 0
 }
 
 func (x *PowerEvent) GetTime() *timestamppb.Timestamp {
@@ -546,6 +568,128 @@ func (x *PowerEvent) GetCount() uint64 {
 		return x.Count
 	}
 	return 0
+}
+
+func (x *PowerEvent) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// PowerSupply is a battery, or what the node is plugged into. The id is the kernel's name.
+type PowerSupply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the kernel calls its type: Mains, USB, Battery, UPS, Wireless.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// It gives power, or would if it were needed.
+	Online bool `protobuf:"varint,2,opt,name=online,proto3" json:"online,omitempty"`
+	// Of a battery: Charging, Discharging, Full, Not charging, Unknown.
+	Status string `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	// Of a battery, in percent. Unset if it does not tell.
+	Capacity *uint32 `protobuf:"varint,4,opt,name=capacity,proto3,oneof" json:"capacity,omitempty"`
+	// Of a battery: Critical, Low, Normal, High, Full, Unknown.
+	Level string `protobuf:"bytes,5,opt,name=level,proto3" json:"level,omitempty"`
+	// It supplies a device, a mouse for example, and not the node.
+	Peripheral    bool   `protobuf:"varint,6,opt,name=peripheral,proto3" json:"peripheral,omitempty"`
+	Manufacturer  string `protobuf:"bytes,7,opt,name=manufacturer,proto3" json:"manufacturer,omitempty"`
+	Model         string `protobuf:"bytes,8,opt,name=model,proto3" json:"model,omitempty"`
+	Serial        string `protobuf:"bytes,9,opt,name=serial,proto3" json:"serial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PowerSupply) Reset() {
+	*x = PowerSupply{}
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PowerSupply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PowerSupply) ProtoMessage() {}
+
+func (x *PowerSupply) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PowerSupply.ProtoReflect.Descriptor instead.
+func (*PowerSupply) Descriptor() ([]byte, []int) {
+	return file_cosi_power_v1alpha1_power_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PowerSupply) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PowerSupply) GetOnline() bool {
+	if x != nil {
+		return x.Online
+	}
+	return false
+}
+
+func (x *PowerSupply) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *PowerSupply) GetCapacity() uint32 {
+	if x != nil && x.Capacity != nil {
+		return *x.Capacity
+	}
+	return 0
+}
+
+func (x *PowerSupply) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *PowerSupply) GetPeripheral() bool {
+	if x != nil {
+		return x.Peripheral
+	}
+	return false
+}
+
+func (x *PowerSupply) GetManufacturer() string {
+	if x != nil {
+		return x.Manufacturer
+	}
+	return ""
+}
+
+func (x *PowerSupply) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *PowerSupply) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
 }
 
 // A ShutdownInhibitor that is in the request's way.
@@ -566,7 +710,7 @@ type ShutdownStatus_Holder struct {
 
 func (x *ShutdownStatus_Holder) Reset() {
 	*x = ShutdownStatus_Holder{}
-	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[5]
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +722,7 @@ func (x *ShutdownStatus_Holder) String() string {
 func (*ShutdownStatus_Holder) ProtoMessage() {}
 
 func (x *ShutdownStatus_Holder) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[5]
+	mi := &file_cosi_power_v1alpha1_power_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -696,17 +840,42 @@ const file_cosi_power_v1alpha1_power_proto_rawDesc = "" +
 	"\x1fShutdownStatuses.power.cosi.dev\x12\x0eShutdownStatus\x1a\x06status2\x18\n" +
 	"\x06ACTION\x12\x0e{.spec.action}2\x18\n" +
 	"\x06REASON\x12\x0e{.spec.reason}2\x1a\n" +
-	"\aMESSAGE\x12\x0f{.spec.message}\xba\x06\"How far a ShutdownRequest has come\"\x89\x02\n" +
+	"\aMESSAGE\x12\x0f{.spec.message}\xba\x06\"How far a ShutdownRequest has come\"\x9c\x03\n" +
 	"\n" +
 	"PowerEvent\x12\x16\n" +
-	"\x06source\x18\x01 \x01(\tR\x06source\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\x04R\x05count:\x9c\x01\x82\xfb\x18\x97\x01\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x1f\n" +
+	"\vboottime_ns\x18\x03 \x01(\x04R\n" +
+	"boottimeNs\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x04R\x05count\x12\x18\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage:\xdc\x01\x82\xfb\x18\xd7\x01\n" +
 	"\x1aPowerEvents.power.cosi.dev\x12\n" +
-	"PowerEvent\x1a\x06events2\x18\n" +
-	"\x06SOURCE\x12\x0e{.spec.source}2\x14\n" +
-	"\x04TIME\x12\f{.spec.time}2\x16\n" +
-	"\x05COUNT\x12\r{.spec.count}\xba\x06\x1cThe power button was pressedB9Z7github.com/cosi-os/cosi/api/cosi/power/v1alpha1;powerpbb\x06proto3"
+	"PowerEvent\x1a\x06events\"\n" +
+	"powerevent\"\vpowerevents2\x18\n" +
+	"\x06ACTION\x12\x0e{.spec.action}2\x18\n" +
+	"\x06DEVICE\x12\x0e{.spec.device}2\x14\n" +
+	"\x04TIME\x12\f{.spec.time}2\x1a\n" +
+	"\aMESSAGE\x12\x0f{.spec.message}\xba\x06%A power key, a lid, a supply, or heat\"\x82\x04\n" +
+	"\vPowerSupply\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06online\x18\x02 \x01(\bR\x06online\x12\x16\n" +
+	"\x06status\x18\x03 \x01(\tR\x06status\x12\x1f\n" +
+	"\bcapacity\x18\x04 \x01(\rH\x00R\bcapacity\x88\x01\x01\x12\x14\n" +
+	"\x05level\x18\x05 \x01(\tR\x05level\x12\x1e\n" +
+	"\n" +
+	"peripheral\x18\x06 \x01(\bR\n" +
+	"peripheral\x12\"\n" +
+	"\fmanufacturer\x18\a \x01(\tR\fmanufacturer\x12\x14\n" +
+	"\x05model\x18\b \x01(\tR\x05model\x12\x16\n" +
+	"\x06serial\x18\t \x01(\tR\x06serial:\xf8\x01\x82\xfb\x18\xf3\x01\n" +
+	"\x1cPowerSupplies.power.cosi.dev\x12\vPowerSupply\x1a\x06status\"\x06supply\"\bsupplies2\x14\n" +
+	"\x04KIND\x12\f{.spec.kind}2\x18\n" +
+	"\x06ONLINE\x12\x0e{.spec.online}2\x18\n" +
+	"\x06STATUS\x12\x0e{.spec.status}2\x1c\n" +
+	"\bCAPACITY\x12\x10{.spec.capacity}2\x16\n" +
+	"\x05LEVEL\x12\r{.spec.level}\xba\x06+A battery, or what the node is plugged intoB\v\n" +
+	"\t_capacityB9Z7github.com/cosi-os/cosi/api/cosi/power/v1alpha1;powerpbb\x06proto3"
 
 var (
 	file_cosi_power_v1alpha1_power_proto_rawDescOnce sync.Once
@@ -721,7 +890,7 @@ func file_cosi_power_v1alpha1_power_proto_rawDescGZIP() []byte {
 }
 
 var file_cosi_power_v1alpha1_power_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_cosi_power_v1alpha1_power_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_cosi_power_v1alpha1_power_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_cosi_power_v1alpha1_power_proto_goTypes = []any{
 	(ShutdownRequest_Action)(0),     // 0: cosi.power.v1alpha1.ShutdownRequest.Action
 	(ShutdownInhibitor_Mode)(0),     // 1: cosi.power.v1alpha1.ShutdownInhibitor.Mode
@@ -730,23 +899,24 @@ var file_cosi_power_v1alpha1_power_proto_goTypes = []any{
 	(*ShutdownInhibitorStatus)(nil), // 4: cosi.power.v1alpha1.ShutdownInhibitorStatus
 	(*ShutdownStatus)(nil),          // 5: cosi.power.v1alpha1.ShutdownStatus
 	(*PowerEvent)(nil),              // 6: cosi.power.v1alpha1.PowerEvent
-	(*ShutdownStatus_Holder)(nil),   // 7: cosi.power.v1alpha1.ShutdownStatus.Holder
-	(*durationpb.Duration)(nil),     // 8: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 9: google.protobuf.Timestamp
+	(*PowerSupply)(nil),             // 7: cosi.power.v1alpha1.PowerSupply
+	(*ShutdownStatus_Holder)(nil),   // 8: cosi.power.v1alpha1.ShutdownStatus.Holder
+	(*durationpb.Duration)(nil),     // 9: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
 }
 var file_cosi_power_v1alpha1_power_proto_depIdxs = []int32{
 	0,  // 0: cosi.power.v1alpha1.ShutdownRequest.action:type_name -> cosi.power.v1alpha1.ShutdownRequest.Action
 	1,  // 1: cosi.power.v1alpha1.ShutdownInhibitor.mode:type_name -> cosi.power.v1alpha1.ShutdownInhibitor.Mode
-	8,  // 2: cosi.power.v1alpha1.ShutdownInhibitor.limit:type_name -> google.protobuf.Duration
-	8,  // 3: cosi.power.v1alpha1.ShutdownInhibitor.lease:type_name -> google.protobuf.Duration
-	9,  // 4: cosi.power.v1alpha1.ShutdownInhibitorStatus.expires:type_name -> google.protobuf.Timestamp
+	9,  // 2: cosi.power.v1alpha1.ShutdownInhibitor.limit:type_name -> google.protobuf.Duration
+	9,  // 3: cosi.power.v1alpha1.ShutdownInhibitor.lease:type_name -> google.protobuf.Duration
+	10, // 4: cosi.power.v1alpha1.ShutdownInhibitorStatus.expires:type_name -> google.protobuf.Timestamp
 	0,  // 5: cosi.power.v1alpha1.ShutdownStatus.action:type_name -> cosi.power.v1alpha1.ShutdownRequest.Action
-	7,  // 6: cosi.power.v1alpha1.ShutdownStatus.holders:type_name -> cosi.power.v1alpha1.ShutdownStatus.Holder
-	9,  // 7: cosi.power.v1alpha1.ShutdownStatus.since:type_name -> google.protobuf.Timestamp
-	9,  // 8: cosi.power.v1alpha1.ShutdownStatus.until:type_name -> google.protobuf.Timestamp
-	9,  // 9: cosi.power.v1alpha1.PowerEvent.time:type_name -> google.protobuf.Timestamp
+	8,  // 6: cosi.power.v1alpha1.ShutdownStatus.holders:type_name -> cosi.power.v1alpha1.ShutdownStatus.Holder
+	10, // 7: cosi.power.v1alpha1.ShutdownStatus.since:type_name -> google.protobuf.Timestamp
+	10, // 8: cosi.power.v1alpha1.ShutdownStatus.until:type_name -> google.protobuf.Timestamp
+	10, // 9: cosi.power.v1alpha1.PowerEvent.time:type_name -> google.protobuf.Timestamp
 	1,  // 10: cosi.power.v1alpha1.ShutdownStatus.Holder.mode:type_name -> cosi.power.v1alpha1.ShutdownInhibitor.Mode
-	9,  // 11: cosi.power.v1alpha1.ShutdownStatus.Holder.until:type_name -> google.protobuf.Timestamp
+	10, // 11: cosi.power.v1alpha1.ShutdownStatus.Holder.until:type_name -> google.protobuf.Timestamp
 	12, // [12:12] is the sub-list for method output_type
 	12, // [12:12] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
@@ -759,13 +929,14 @@ func file_cosi_power_v1alpha1_power_proto_init() {
 	if File_cosi_power_v1alpha1_power_proto != nil {
 		return
 	}
+	file_cosi_power_v1alpha1_power_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cosi_power_v1alpha1_power_proto_rawDesc), len(file_cosi_power_v1alpha1_power_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

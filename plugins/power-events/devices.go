@@ -1,4 +1,4 @@
-package power
+package powerevents
 
 import (
 	"context"
@@ -13,22 +13,24 @@ import (
 	"github.com/cosi-os/cosi/plugins/internal/donefd"
 )
 
-// devices are the open input devices that have a power key.
+// devices are the open input devices that have a key or a switch that matters.
 type devices struct {
-	button  *button
+	*withoutBPF
+	hear    func(note)
+	lost    func(uint64)
 	notify  int // inotify: something about the device nodes has changed
 	stop    int
-	open    map[string]device // by path
-	refused map[string]bool   // not to be tried again: no power key
+	open    map[string]inputDevice // by path
+	refused map[string]bool        // not to be tried again: no such key
 }
 
-type device struct {
+type inputDevice struct {
 	fd   int
 	name string
 }
 
-// watch calls wake after each press, until ctx is done. Devices may come and go; their nodes may change owner after they came.
-func (b *button) watch(ctx context.Context, wake func()) error {
+// watch hears the input devices until ctx is done. Devices may come and go; their nodes may change owner after they came.
+func (w *withoutBPF) watch(ctx context.Context, hear func(note), lost func(uint64)) error {
 	notify, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("inotify: %w", err)
@@ -39,12 +41,12 @@ func (b *button) watch(ctx context.Context, wake func()) error {
 		return err
 	}
 	defer done.Close()
-	d := &devices{button: b, notify: notify, stop: done.Number(), open: map[string]device{}, refused: map[string]bool{}}
+	d := &devices{withoutBPF: w, hear: hear, lost: lost, notify: notify, stop: done.Number(), open: map[string]inputDevice{}, refused: map[string]bool{}}
 	defer d.close()
-	return d.run(wake)
+	return d.run()
 }
 
-func (d *devices) run(wake func()) error {
+func (d *devices) run() error {
 	for {
 		if err := d.scan(); err != nil {
 			return err
@@ -58,7 +60,7 @@ func (d *devices) run(wake func()) error {
 				return nil
 			}
 			rescan = ready[d.notify]
-			d.read(ready, wake)
+			d.read(ready)
 		}
 		d.forgetNotices()
 	}
@@ -80,8 +82,8 @@ func (d *devices) wait() (map[int]bool, error) {
 	return ready, nil
 }
 
-// read counts the presses on the devices that are ready, and closes those that are gone.
-func (d *devices) read(ready map[int]bool, wake func()) {
+// read hears the devices that are ready, and closes those that are gone.
+func (d *devices) read(ready map[int]bool) {
 	buffer := make([]byte, 64*eventSize)
 	for path, dev := range d.open {
 		if !ready[dev.fd] {
@@ -96,9 +98,12 @@ func (d *devices) read(ready map[int]bool, wake func()) {
 			delete(d.open, path)
 			continue
 		}
-		for range powerPresses(buffer[:n]) {
-			d.button.pressed(dev.name)
-			wake()
+		notes, dropped := fromEvdev(dev.name, buffer[:n])
+		for _, n := range notes {
+			d.hear(n)
+		}
+		if dropped {
+			d.lost(1) // at least
 		}
 	}
 }
@@ -106,12 +111,12 @@ func (d *devices) read(ready map[int]bool, wake func()) {
 // scan looks for devices that were not there before. The directory itself may not be there before the first device.
 func (d *devices) scan() error {
 	const events = unix.IN_CREATE | unix.IN_ATTRIB | unix.IN_DELETE
-	for _, dir := range []string{filepath.Dir(d.button.devices), d.button.devices} {
+	for _, dir := range []string{filepath.Dir(d.withoutBPF.devices), d.withoutBPF.devices} {
 		if _, err := unix.InotifyAddWatch(d.notify, dir, events); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("inotify %s: %w", dir, err)
 		}
 	}
-	paths, err := filepath.Glob(filepath.Join(d.button.devices, "event*"))
+	paths, err := filepath.Glob(filepath.Join(d.withoutBPF.devices, "event*"))
 	if err != nil {
 		return err
 	}
@@ -135,14 +140,14 @@ func (d *devices) add(path string) {
 	if err != nil {
 		return // not ours yet: PID 1 hands the node over in a moment, which inotify says
 	}
-	name, power, err := d.button.identify(fd)
-	if err != nil || !power {
+	name, ours, err := d.identify(fd)
+	if err != nil || !ours {
 		unix.Close(fd)
 		d.refused[path] = true
 		return
 	}
-	log.Printf("button: %s is %q", path, name)
-	d.open[path] = device{fd, name}
+	log.Printf("%s is %q", path, name)
+	d.open[path] = inputDevice{fd, name}
 }
 
 // forgetNotices empties the inotify queue: scan looks for itself.
