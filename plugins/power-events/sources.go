@@ -29,7 +29,7 @@ func sources() []doorbell.Source[note] {
 	}
 }
 
-// withoutBPF hears keys and lids by input devices, and of supplies by the kernel's device events.
+// withoutBPF hears keys and lids by input devices, supplies by the kernel's device events, and heat by what ACPI says.
 type withoutBPF struct {
 	devices  string                                         // /dev/input
 	identify func(fd int) (name string, ours bool, _ error) // a device of the kernel; tests have none
@@ -37,16 +37,17 @@ type withoutBPF struct {
 
 func (*withoutBPF) Close() error { return nil }
 
-// Listen ends when one of the two ends.
+// Listen ends when one of the three ends.
 func (w *withoutBPF) Listen(ctx context.Context, hear func(note), lost func(uint64)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var keys, events error
-	var both sync.WaitGroup
-	both.Go(func() { defer cancel(); keys = w.watch(ctx, hear, lost) })
-	both.Go(func() {
+	var keys, supplies, heat error
+	var all sync.WaitGroup
+	all.Go(func() { defer cancel(); keys = w.watch(ctx, hear, lost) })
+	all.Go(func() { defer cancel(); heat = watchACPI(ctx, hear, lost) })
+	all.Go(func() {
 		defer cancel()
-		events = uevent.Watch(ctx, func(e uevent.Event) {
+		supplies = uevent.Watch(ctx, func(e uevent.Event) {
 			switch {
 			case e.Action == uevent.Lost:
 				lost(1) // at least
@@ -55,6 +56,6 @@ func (w *withoutBPF) Listen(ctx context.Context, hear func(note), lost func(uint
 			}
 		})
 	})
-	both.Wait()
-	return errors.Join(keys, events)
+	all.Wait()
+	return errors.Join(keys, supplies, heat)
 }
