@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"maps"
 	"slices"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
@@ -100,35 +101,33 @@ func (x index) cover(keys []string, byID map[string]*entry) bool {
 
 // candidates returns entries, each once and by id, among which are all that one of the queries selects. Every query has an indexed key.
 func (x index) candidates(queries []*resourcepb.LabelQuery) []*entry {
-	found := map[*entry]bool{}
+	var all []*entry
 	for _, q := range queries {
-		var best []map[*entry]bool
-		least := -1
-		for _, t := range q.GetTerms() {
-			if !indexable(t) {
-				continue
-			}
-			sets := x.of(t)
-			n := 0
-			for _, s := range sets {
-				n += len(s)
-			}
-			if least < 0 || n < least {
-				best, least = sets, n
-			}
+		for _, s := range x.fewest(q) {
+			all = slices.AppendSeq(slices.Grow(all, len(s)), maps.Keys(s))
 		}
-		for _, s := range best {
-			for e := range s {
-				found[e] = true
-			}
-		}
-	}
-	all := make([]*entry, 0, len(found))
-	for e := range found {
-		all = append(all, e)
 	}
 	slices.SortFunc(all, byID)
-	return all
+	return slices.Compact(all)
+}
+
+// fewest returns the sets of entries of the term of q that the fewest have.
+func (x index) fewest(q *resourcepb.LabelQuery) (best []map[*entry]bool) {
+	least := -1
+	for _, t := range q.GetTerms() {
+		if !indexable(t) {
+			continue
+		}
+		sets := x.of(t)
+		n := 0
+		for _, s := range sets {
+			n += len(s)
+		}
+		if least < 0 || n < least {
+			best, least = sets, n
+		}
+	}
+	return best
 }
 
 // of returns the sets of entries for which t may hold.
