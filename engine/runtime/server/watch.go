@@ -10,7 +10,8 @@ import (
 // maxFrame is where an aggregated message ends, so that clients with gRPC's default limit can read it. A single event may be longer.
 const maxFrame = MaxMessage - 1<<20
 
-// Watch streams changes. The first message is empty: the watch is established.
+// Watch streams changes. The first message is empty: the watch is established. That and the events that it begins with are sent aside, so
+// that a watch for which nothing happens afterwards has a small stack.
 func (s *Server) Watch(q *resourcepb.WatchRequest, stream grpc.ServerStreamingServer[resourcepb.WatchResponse]) error {
 	ctx := stream.Context()
 	st, err := s.states(ctx)
@@ -21,16 +22,17 @@ func (s *Server) Watch(q *resourcepb.WatchRequest, stream grpc.ServerStreamingSe
 	if err != nil {
 		return Status(err)
 	}
-	if err := stream.SendMsg(frame{}); err != nil {
+	if err := aside(func() error { return stream.SendMsg(frame{}) }); err != nil {
 		return err
 	}
-	sender := sender{stream: stream, encoder: s.encoder, aggregated: q.GetOptions().GetAggregated(), old: q.GetApiVersion() < 1}
-	for {
+	sender := &sender{stream: stream, encoder: s.encoder, aggregated: q.GetOptions().GetAggregated(), old: q.GetApiVersion() < 1}
+	first := func(events []*state.Event) error { return aside(func() error { return sender.send(events) }) }
+	for send := first; ; send = sender.send {
 		events, err := w.Next(ctx)
 		if err != nil {
 			return Status(err)
 		}
-		if err := sender.send(events); err != nil {
+		if err := send(events); err != nil {
 			return err
 		}
 	}
