@@ -14,6 +14,7 @@ import (
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -92,7 +93,7 @@ func (l *limited) end() { l.client.calls.Add(-1) }
 
 // fits judges the size of a resource as it came.
 func (l *limited) fits(r *resourcepb.Resource) error {
-	if n, most := proto.Size(r), l.limiter.Values().GetResourceBytes(); n > int(most) {
+	if n, most := encoded.Size(r), l.limiter.Values().GetResourceBytes(); n > int(most) {
 		return fmt.Errorf("%w: %s is %d bytes, and a resource may have %d", state.ErrLimit, state.PointerTo(r), n, most)
 	}
 	return nil

@@ -141,8 +141,10 @@ func (s *State) Create(ctx context.Context, r *resourcepb.Resource, o state.Writ
 // finalizers costs, and it must be possible after rules have become stricter.
 func (s *State) Update(ctx context.Context, r *resourcepb.Resource, o state.WriteOptions) (*resourcepb.Resource, error) {
 	defer s.writing(r.GetMetadata().GetType())()
-	if old, err := s.next.Get(ctx, state.PointerTo(r)); err == nil && keepsContent(old, r) {
-		return s.next.Update(ctx, &resourcepb.Resource{Metadata: r.GetMetadata(), Spec: old.GetSpec()}, o)
+	if !s.isOpen(r.GetMetadata().GetNamespace()) {
+		if old, err := s.next.Get(ctx, state.PointerTo(r)); err == nil && keepsContent(old, r) {
+			return s.next.Update(ctx, &resourcepb.Resource{Metadata: r.GetMetadata(), Spec: old.GetSpec()}, o)
+		}
 	}
 	return s.write(ctx, r, o, s.next.Update)
 }

@@ -200,6 +200,14 @@ func appendTime(b []byte, tag byte, t *timestamppb.Timestamp) []byte {
 	return b
 }
 
+// Size returns that of r in encoded form.
+func Size(r *resourcepb.Resource) int {
+	if s := measure(r); s.total >= 0 {
+		return s.total
+	}
+	return proto.Size(r)
+}
+
 // Append appends r. It fails when a text of r is not UTF-8.
 func Append(b []byte, r *resourcepb.Resource) ([]byte, error) {
 	s := measure(r)

@@ -77,6 +77,9 @@ func TestAResourceIsAppendedBehindItsSize(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if got, want := Size(r), proto.Size(r); got != want {
+			t.Errorf("%s: its size is %d; want %d", name, got, want)
+		}
 		content, n := protowire.ConsumeBytes(data[len(before):])
 		got := &resourcepb.Resource{}
 		if string(data[:len(before)]) != before || n != len(data)-len(before) || proto.Unmarshal(content, got) != nil || !proto.Equal(got, r) {
