@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	etcdpb "github.com/cosi-os/cosi/api/cosi/etcd/v1alpha1"
 	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
@@ -30,6 +31,7 @@ func load() (*kinds.Set, error) {
 	files := &protoregistry.Files{}
 	for _, file := range []protoreflect.FileDescriptor{
 		metapb.File_cosi_resource_meta_meta_proto,
+		etcdpb.File_cosi_etcd_v1alpha1_guard_proto,
 		eventspb.File_cosi_events_v1alpha1_block_proto,
 		eventspb.File_cosi_events_v1alpha1_generator_proto,
 		machinepb.File_cosi_machine_v1alpha1_access_proto,
