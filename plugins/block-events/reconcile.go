@@ -24,7 +24,7 @@ type generator struct {
 func newGenerator(bell *doorbell.Bell[note], sys string) *generator {
 	setCount := func(e *eventspb.BlockEvent, count uint64) { e.Count = count }
 	return &generator{
-		bell: bell, sys: sys, ring: doorbell.Ring[*eventspb.BlockEvent]{Type: eventType, SetCount: setCount}, failures: map[device]uint64{},
+		bell: bell, sys: sys, ring: doorbell.Ring[*eventspb.BlockEvent]{Type: eventType, SetCount: setCount, Same: doorbell.OfDevice[*eventspb.BlockEvent]()}, failures: map[device]uint64{},
 	}
 }
 

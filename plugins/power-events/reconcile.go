@@ -27,7 +27,7 @@ type generator struct {
 func newGenerator(bell *doorbell.Bell[note], sys string) *generator {
 	setCount := func(e *powerpb.PowerEvent, count uint64) { e.Count = count }
 	return &generator{
-		bell: bell, sys: sys, ring: doorbell.Ring[*powerpb.PowerEvent]{Type: eventType, SetCount: setCount}, hot: map[note]time.Duration{},
+		bell: bell, sys: sys, ring: doorbell.Ring[*powerpb.PowerEvent]{Type: eventType, SetCount: setCount, Same: doorbell.OfDevice[*powerpb.PowerEvent]()}, hot: map[note]time.Duration{},
 	}
 }
 

@@ -49,6 +49,8 @@ type Listener[N any] interface {
 type Source[N any] struct {
 	Mode Mode
 	Open func() (Listener[N], error)
+	// Without is what this way does not hear, in words; empty if nothing.
+	Without string
 }
 
 // most is how many notes wait for the generator at most. A generator that is further behind looks at everything.
@@ -98,7 +100,7 @@ func (b *Bell[N]) open() (Listener[N], error) {
 	for _, source := range b.Sources {
 		listener, err := source.Open()
 		if err == nil {
-			b.opened(source.Mode, unavailable, "")
+			b.opened(source.Mode, unavailable, source.Without)
 			return listener, nil
 		}
 		unavailable = append(unavailable, &eventspb.GeneratorStatus_Unavailable{Mode: string(source.Mode), Why: err.Error()})

@@ -36,7 +36,7 @@ func (l *line) Close() error {
 }
 
 func refuses(mode Mode) Source[int] {
-	return Source[int]{mode, func() (Listener[int], error) { return nil, errors.New("not permitted") }}
+	return Source[int]{Mode: mode, Open: func() (Listener[int], error) { return nil, errors.New("not permitted") }, Without: "anything"}
 }
 
 // watch runs b until the test ends; the channel says when it is woken.
@@ -51,7 +51,7 @@ func watch(t *testing.T, b *Bell[int]) (woken <-chan struct{}, end func() error)
 
 func TestTheFirstSourceThatOpensIsHeard(t *testing.T) {
 	l := &line{notes: make(chan int), lost: make(chan uint64)}
-	b := &Bell[int]{Sources: []Source[int]{refuses(Fentry), refuses(Kprobe), {Netlink, func() (Listener[int], error) { return l, nil }}, refuses(Poll)}}
+	b := &Bell[int]{Sources: []Source[int]{refuses(Fentry), refuses(Kprobe), {Netlink, func() (Listener[int], error) { return l, nil }, "names"}, refuses(Poll)}}
 	woken, end := watch(t, b)
 	if status := b.Status(); status != nil || len(woken) > 0 {
 		t.Errorf("Status() = %v, woken %d times; want that it does not hear before the first Take", status, len(woken))
@@ -78,7 +78,7 @@ func TestTheFirstSourceThatOpensIsHeard(t *testing.T) {
 		t.Errorf("Take() after PutBack = %v, %v; want the old notes before the new", notes, behind)
 	}
 	s := b.Status()
-	if s.GetMode() != "netlink" || s.GetRings() != 4 || s.GetLost() != 5 || s.GetResynchronisations() != 1 || s.GetSince() == nil || len(s.GetUnavailable()) != 2 {
+	if s.GetMode() != "netlink" || s.GetRings() != 4 || s.GetLost() != 5 || s.GetResynchronisations() != 1 || s.GetSince() == nil || s.GetMessage() != "names" || len(s.GetUnavailable()) != 2 {
 		t.Errorf("Status() = %v", s)
 	}
 	if u := s.GetUnavailable()[0]; u.GetMode() != "fentry" || u.GetWhy() != "not permitted" {
@@ -105,7 +105,7 @@ func TestNothingOpens(t *testing.T) {
 
 func TestASourceThatIsCutOffIsAnError(t *testing.T) {
 	l := &line{notes: make(chan int)}
-	b := &Bell[int]{Sources: []Source[int]{{Netlink, func() (Listener[int], error) { return l, nil }}}}
+	b := &Bell[int]{Sources: []Source[int]{{Mode: Netlink, Open: func() (Listener[int], error) { return l, nil }}}}
 	close(l.notes)
 	b.Take()
 	if err := b.Watch(t.Context(), func() {}); err == nil || err.Error() != "cut off" || !l.closed {
@@ -115,7 +115,7 @@ func TestASourceThatIsCutOffIsAnError(t *testing.T) {
 
 func TestAGeneratorThatIsTooSlowLooksAtEverything(t *testing.T) {
 	l := &line{notes: make(chan int)}
-	b := &Bell[int]{Sources: []Source[int]{{Netlink, func() (Listener[int], error) { return l, nil }}}}
+	b := &Bell[int]{Sources: []Source[int]{{Mode: Netlink, Open: func() (Listener[int], error) { return l, nil }}}}
 	woken, end := watch(t, b)
 	b.Take()
 	<-woken

@@ -24,8 +24,6 @@ const (
 // Event is what generators write for a note: a message of a kind whose ids count up.
 type Event interface {
 	proto.Message
-	GetAction() string
-	GetDevice() string
 	GetCount() uint64
 }
 
@@ -34,6 +32,8 @@ type Ring[E Event] struct {
 	Type string
 	// SetCount says in an event how many rings it stands for.
 	SetCount func(event E, count uint64)
+	// Same are what events are merged by, the first before the others: those of which one says the same become one.
+	Same []func(event E) string
 
 	began     bool
 	restarted bool      // an earlier process has been here, and it has not yet been said that its events are not all
@@ -74,7 +74,7 @@ func (r *Ring[E]) Incomplete(behind bool) bool {
 // Add has an event written with the next Write.
 func (r *Ring[E]) Add(event E) { r.pending = append(r.pending, event) }
 
-// Merge counts events in others of the same device when there are more than may be written at a time, and returns how many.
+// Merge counts events in others that are about the same when there are more than may be written at a time, and returns how many.
 func (r *Ring[E]) Merge() (merged uint64) {
 	r.pending, merged = r.merge(r.pending, burst)
 	return merged
@@ -104,14 +104,10 @@ func (r *Ring[E]) Write(ctx context.Context, s *sdk.State) error {
 // ID of an event: as text they are in the order of their numbers.
 func ID(n uint64) string { return fmt.Sprintf("%012d", n) }
 
-// merge leaves at most so many events: from the oldest on, one that says the same of the same device as a later one is counted in that,
-// and so is, if that is not enough, whatever a later one of the device says. It returns how many were merged. What is in no other event
-// stays, so that it may leave more.
+// merge leaves at most so many events: by each of Same, from the oldest on, one that is the same as a later one is counted in that. It
+// returns how many were merged. What is in no other event stays, so that it may leave more.
 func (r *Ring[E]) merge(events []E, most int) (left []E, merged uint64) {
-	for _, same := range []func(E) string{
-		func(e E) string { return e.GetDevice() + " " + e.GetAction() },
-		E.GetDevice,
-	} {
+	for _, same := range r.Same {
 		excess := len(events) - most
 		if excess <= 0 {
 			break
@@ -134,4 +130,12 @@ func (r *Ring[E]) merge(events []E, most int) (left []E, merged uint64) {
 		events = left
 	}
 	return events, merged
+}
+
+// OfDevice merges events that say the same of the same device, and if that is not enough, whatever is said of a device.
+func OfDevice[E interface {
+	GetAction() string
+	GetDevice() string
+}]() []func(E) string {
+	return []func(E) string{func(e E) string { return e.GetDevice() + " " + e.GetAction() }, E.GetDevice}
 }

@@ -10,7 +10,7 @@ func TestMerge(t *testing.T) {
 	event := func(action, device string) *eventspb.BlockEvent {
 		return &eventspb.BlockEvent{Action: action, Device: device}
 	}
-	r := &Ring[*eventspb.BlockEvent]{SetCount: func(e *eventspb.BlockEvent, count uint64) { e.Count = count }}
+	r := &Ring[*eventspb.BlockEvent]{SetCount: func(e *eventspb.BlockEvent, count uint64) { e.Count = count }, Same: OfDevice[*eventspb.BlockEvent]()}
 	var storm []*eventspb.BlockEvent
 	for range 50 {
 		storm = append(storm, event("Added", "loop0"), event("Removed", "loop0"), event("Added", "loop1"))
