@@ -48,7 +48,7 @@ func TestEveryPluginDeclaresItsName(t *testing.T) {
 // TestProgramsRun builds the multi-call program and each plugin alone, and runs all of them: flags, and a session with a runtime.
 func TestProgramsRun(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds five programs")
+		t.Skip("builds every program")
 	}
 	all := build(t, ".", "plugins")
 	var sizes []string

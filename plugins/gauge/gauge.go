@@ -1,6 +1,6 @@
 // Package gauge is a plugin for tests and the benchmark: asked by a GaugeRequest, it tells how much memory is left, what each process of
-// the node holds alone, and how often it has woken up. It also breaks what nothing else on a node can: it kills a process or has it
-// hang, makes a function of PID 1 panic, speaks as the kernel, and opens what the modes of files would keep from it.
+// the node holds alone, and how often it has woken up. It also breaks what nothing else on a node can: it kills a process, has it
+// hang or takes its memory, makes a function of PID 1 panic, speaks as the kernel, and opens what the modes of files would keep from it.
 package gauge
 
 import (
@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,6 +86,8 @@ func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.Gauge
 			return err
 		}
 		return freeze(pid)
+	case r.GetStarve() != "":
+		return starve(filepath.Join("/sys/fs/cgroup/cosi/plugins", r.GetStarve(), "memory.max"))
 	case r.GetFault() != "":
 		return fault(1, r.GetFault())
 	case r.GetOpen() != "":
@@ -147,4 +150,9 @@ func find(all []*testpb.GaugeRequestStatus_Process, name string) (pid int, err e
 		}
 	}
 	return 0, fmt.Errorf("there is no process %q", name)
+}
+
+// starve takes all memory from a control group, for which the kernel kills what is in it, and gives it back.
+func starve(limit string) error {
+	return errors.Join(os.WriteFile(limit, []byte("0"), 0), os.WriteFile(limit, []byte("max"), 0))
 }

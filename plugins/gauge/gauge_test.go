@@ -159,3 +159,16 @@ func TestKilobytes(t *testing.T) {
 		}
 	}
 }
+
+func TestMemoryIsTakenForAMomentOnly(t *testing.T) {
+	limit := filepath.Join(t.TempDir(), "memory.max")
+	if err := os.WriteFile(limit, []byte("1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := starve(limit); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(limit); err != nil || string(text) != "max" {
+		t.Errorf("the limit is %q, %v; want that it is lifted", text, err)
+	}
+}

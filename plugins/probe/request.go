@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,9 @@ func end(action testpb.ProbeRequest_Action) {
 	if action == testpb.ProbeRequest_KILL {
 		_ = unix.Kill(unix.Getpid(), unix.SIGKILL)
 		select {}
+	}
+	if action == testpb.ProbeRequest_ABORT {
+		debug.SetTraceback("crash")
 	}
 	go panic("a ProbeRequest asked for it") // in a goroutine that nobody recovers
 	select {}

@@ -2,8 +2,18 @@
 package main
 
 import (
+	"log"
+	"os"
+
 	"github.com/cosi-os/cosi/plugins/probe"
 	"github.com/cosi-os/cosi/sdk"
 )
 
-func main() { sdk.Main(probe.Plugin()) }
+func main() {
+	if os.Getenv(sdk.EnvEndpoint) != "" { // not only asked for its declaration
+		if err := probe.ExecuteForeign(); err != nil {
+			log.Print("foreign program: ", err)
+		}
+	}
+	sdk.Main(probe.Plugin())
+}

@@ -33,6 +33,8 @@ const (
 	ProbeRequest_CRASH ProbeRequest_Action = 1
 	// It kills itself with SIGKILL.
 	ProbeRequest_KILL ProbeRequest_Action = 2
+	// It panics, and ends by SIGABRT as with GOTRACEBACK=crash.
+	ProbeRequest_ABORT ProbeRequest_Action = 3
 )
 
 // Enum value maps for ProbeRequest_Action.
@@ -41,11 +43,13 @@ var (
 		0: "ACTION_UNSPECIFIED",
 		1: "CRASH",
 		2: "KILL",
+		3: "ABORT",
 	}
 	ProbeRequest_Action_value = map[string]int32{
 		"ACTION_UNSPECIFIED": 0,
 		"CRASH":              1,
 		"KILL":               2,
+		"ABORT":              3,
 	}
 )
 
@@ -286,7 +290,9 @@ type GaugeRequest struct {
 	// A record for /dev/kmsg, with its level: "<4>text".
 	KernelMessage string `protobuf:"bytes,5,opt,name=kernel_message,json=kernelMessage,proto3" json:"kernel_message,omitempty"`
 	// A file that is opened for reading.
-	Open          string `protobuf:"bytes,6,opt,name=open,proto3" json:"open,omitempty"`
+	Open string `protobuf:"bytes,6,opt,name=open,proto3" json:"open,omitempty"`
+	// The name of a plugin: for a moment its control group may have no memory, and the kernel kills it.
+	Starve        string `protobuf:"bytes,7,opt,name=starve,proto3" json:"starve,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -359,6 +365,13 @@ func (x *GaugeRequest) GetKernelMessage() string {
 func (x *GaugeRequest) GetOpen() string {
 	if x != nil {
 		return x.Open
+	}
+	return ""
+}
+
+func (x *GaugeRequest) GetStarve() string {
+	if x != nil {
+		return x.Starve
 	}
 	return ""
 }
@@ -569,14 +582,15 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x1aProbeResults.test.cosi.dev\x12\vProbeResult\x1a\x06status\"\x05probe\"\x06probes2\x1a\n" +
 	"\aREFUSED\x12\x0f{.spec.refused}2\x1e\n" +
 	"\tATTEMPTED\x12\x11{.spec.attempted}2\x16\n" +
-	"\x05ERROR\x12\r{.spec.error}\xba\x069What became of something that a plugin has no right to do\"\xa9\x02\n" +
+	"\x05ERROR\x12\r{.spec.error}\xba\x069What became of something that a plugin has no right to do\"\xb4\x02\n" +
 	"\fProbeRequest\x12K\n" +
 	"\x06action\x18\x01 \x01(\x0e2'.cosi.test.v1alpha1.ProbeRequest.ActionB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06action\"5\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06action\"@\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05CRASH\x10\x01\x12\b\n" +
-	"\x04KILL\x10\x02:\x94\x01\x82\xfb\x18\x8f\x01\n" +
+	"\x04KILL\x10\x02\x12\t\n" +
+	"\x05ABORT\x10\x03:\x94\x01\x82\xfb\x18\x8f\x01\n" +
 	"\x1bProbeRequests.test.cosi.dev\x12\fProbeRequest\x1a\brequests2\x18\n" +
 	"\x06ACTION\x12\x0e{.spec.action}\xb2\x06\"ProbeRequestStatuses.test.cosi.dev\xba\x06\x18Has the plugin probe end\"\xb5\x02\n" +
 	"\x12ProbeRequestStatus\x12)\n" +
@@ -587,14 +601,15 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x03pid\x18\x05 \x01(\rR\x03pid:\x99\x01\x82\xfb\x18\x94\x01\n" +
 	"\"ProbeRequestStatuses.test.cosi.dev\x12\x12ProbeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x18\n" +
-	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xb6\x03\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xce\x03\n" +
 	"\fGaugeRequest\x12\x12\n" +
 	"\x04kill\x18\x01 \x01(\tR\x04kill\x12\"\n" +
 	"\aseconds\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\aseconds\x12\x16\n" +
 	"\x06freeze\x18\x03 \x01(\tR\x06freeze\x12\x14\n" +
 	"\x05fault\x18\x04 \x01(\tR\x05fault\x12%\n" +
 	"\x0ekernel_message\x18\x05 \x01(\tR\rkernelMessage\x12\x12\n" +
-	"\x04open\x18\x06 \x01(\tR\x04open:\x84\x02\x82\xfb\x18\xff\x01\n" +
+	"\x04open\x18\x06 \x01(\tR\x04open\x12\x16\n" +
+	"\x06starve\x18\a \x01(\tR\x06starve:\x84\x02\x82\xfb\x18\xff\x01\n" +
 	"\x1bGaugeRequests.test.cosi.dev\x12\fGaugeRequest\x1a\brequests2\x14\n" +
 	"\x04KILL\x12\f{.spec.kill}2\x18\n" +
 	"\x06FREEZE\x12\x0e{.spec.freeze}2\x16\n" +
