@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	blockevents "github.com/cosi-os/cosi/plugins/block-events"
+	kernelevents "github.com/cosi-os/cosi/plugins/kernel-events"
 	"github.com/cosi-os/cosi/plugins/mount"
 	"github.com/cosi-os/cosi/plugins/network"
 	"github.com/cosi-os/cosi/plugins/power"
@@ -25,6 +26,7 @@ import (
 func plugins() map[string]func() sdk.Plugin {
 	return map[string]func() sdk.Plugin{
 		"block-events":   blockevents.Plugin,
+		"kernel-events":  kernelevents.Plugin,
 		"mount":          mount.Plugin,
 		"network":        network.Plugin,
 		"power":          power.Plugin,

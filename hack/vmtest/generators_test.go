@@ -1,6 +1,8 @@
 package vmtest_test
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,6 +24,7 @@ func TestGenerators(t *testing.T) {
 			n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: tc.commandLine})
 			n.Ready(t)
 			t.Run("Processes", func(t *testing.T) { checkProcessEvents(t, n, tc.commandLine == "") })
+			t.Run("Kernel", func(t *testing.T) { checkKernelEvents(t, n) })
 		})
 	}
 }
@@ -65,6 +68,27 @@ func checkProcessEvents(t *testing.T, n *vmtest.Node, ebpf bool) {
 	if status.GetLost() > 0 {
 		t.Errorf("generator: %v; want that none is lost", status)
 	}
+}
+
+// checkKernelEvents: a warning in the kernel's log is an event, and a notice before it is none.
+func checkKernelEvents(t *testing.T, n *vmtest.Node) {
+	const notice, warning = "generators: a notice", "generators: a warning"
+	for id, message := range map[string]string{"notice": "<5>" + notice, "warning": "<4>" + warning} {
+		n.Converged(t, n.Apply(t, gaugeRequest(id, fmt.Sprintf("kernel_message: %q", message)))...)
+	}
+	e := &eventspb.KernelEvent{}
+	await(t, n, "kernelevents", e, func() bool { return e.GetMessage() == warning })
+	if e.GetAction() != "Logged" || e.GetSeverity() != "warning" || e.GetFacility() != "user" || e.GetSequence() == 0 || e.GetBoottimeNs() == 0 {
+		t.Errorf("warning: %v", e)
+	}
+	await(t, n, "kernelevents", e, func() bool { return e.GetFacility() == "kern" }) // what the kernel said while it started, or of the OOM kill
+	for _, event := range list(t, n, "kernelevents") {
+		decode(t, event, e)
+		if e.GetMessage() == notice || !slices.Contains([]string{"emergency", "alert", "critical", "error", "warning"}, e.GetSeverity()) {
+			t.Errorf("event of less than a warning: %v", e)
+		}
+	}
+	generator(t, n, "kernel-events", "kmsg")
 }
 
 // await watches a kind of event until one is as wanted; it is in spec then.

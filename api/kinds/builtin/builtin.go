@@ -34,6 +34,7 @@ func load() (*kinds.Set, error) {
 		etcdpb.File_cosi_etcd_v1alpha1_guard_proto,
 		eventspb.File_cosi_events_v1alpha1_block_proto,
 		eventspb.File_cosi_events_v1alpha1_generator_proto,
+		eventspb.File_cosi_events_v1alpha1_kernel_proto,
 		eventspb.File_cosi_events_v1alpha1_process_proto,
 		machinepb.File_cosi_machine_v1alpha1_access_proto,
 		machinepb.File_cosi_machine_v1alpha1_machine_proto,

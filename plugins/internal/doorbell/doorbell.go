@@ -34,6 +34,7 @@ const (
 	Tracepoint Mode = "tracepoint" // eBPF at the kernel's tracepoints
 	Netlink    Mode = "netlink"    // the kernel's own messages
 	Evdev      Mode = "evdev"      // input devices
+	Kmsg       Mode = "kmsg"       // the kernel's log
 	Poll       Mode = "poll"       // looking again and again
 	none       Mode = "none"
 )
