@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -123,9 +124,12 @@ func (r *running) Dial(ctx context.Context) (*client.Client, error) {
 	return c, nil
 }
 
+// patiently waits for the connection as long as the call may take: on a busy machine a handshake is given up, and the next one succeeds.
+var patiently = grpc.WaitForReady(true)
+
 // durable fails when the node keeps its state in memory.
 func durable(ctx context.Context, c *client.Client) error {
-	answer, err := c.State.Get(ctx, &resourcepb.GetRequest{Namespace: "status", Type: "StateStatuses.machine.cosi.dev", Id: "state"})
+	answer, err := c.State.Get(ctx, &resourcepb.GetRequest{Namespace: "status", Type: "StateStatuses.machine.cosi.dev", Id: "state"}, patiently)
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
 	}
@@ -158,7 +162,7 @@ func define(ctx context.Context, c *client.Client) error {
 		_, err = c.State.Create(ctx, &resourcepb.CreateRequest{Resource: &resourcepb.Resource{
 			Metadata: &resourcepb.Metadata{Namespace: "meta", Type: "ResourceDefinitions.meta.cosi.dev", Id: k.ID(), Phase: "running"},
 			Spec:     &resourcepb.Spec{ProtoSpec: content},
-		}})
+		}}, patiently)
 		if err != nil && status.Code(err) != codes.AlreadyExists {
 			return fmt.Errorf("define %s: %w", typ, err)
 		}
