@@ -23,17 +23,20 @@ func sources() []doorbell.Source[note] {
 	return []doorbell.Source[note]{
 		{Mode: doorbell.Fentry, Open: doorbell.Probe[note]{Load: loadProbe, Attach: fentry, Decode: decode}.Open},
 		{Mode: doorbell.Kprobe, Open: doorbell.Probe[note]{Load: loadProbe, Attach: kprobe, Decode: decode}.Open},
-		{Mode: doorbell.Netlink, Open: func() (doorbell.Listener[note], error) { return uevents{}, nil }},
+		{Mode: doorbell.Netlink, Open: openUevents},
 	}
 }
 
 // uevents hears by the kernel's device events.
-type uevents struct{}
+type uevents struct{ *uevent.Socket }
 
-func (uevents) Close() error { return nil }
+func openUevents() (doorbell.Listener[note], error) {
+	s, err := uevent.Open()
+	return uevents{s}, err
+}
 
-func (uevents) Listen(ctx context.Context, hear func(note), lost func(uint64)) error {
-	return uevent.Watch(ctx, func(e uevent.Event) {
+func (u uevents) Listen(ctx context.Context, hear func(note), lost func(uint64)) error {
+	return u.Receive(ctx, func(e uevent.Event) {
 		if e.Action == uevent.Lost {
 			lost(1) // at least
 			return

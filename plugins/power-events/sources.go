@@ -24,18 +24,20 @@ func sources() []doorbell.Source[note] {
 		{Mode: doorbell.Fentry, Open: doorbell.Probe[note]{Load: loadProbe, Attach: fentry, Decode: decode}.Open},
 		{Mode: doorbell.Kprobe, Open: doorbell.Probe[note]{Load: loadProbe, Attach: kprobe, Decode: decode}.Open},
 		{Mode: doorbell.Evdev, Open: func() (doorbell.Listener[note], error) {
-			return &withoutBPF{devices: "/dev/input", identify: identify}, nil
+			s, err := uevent.Open()
+			return &withoutBPF{devices: "/dev/input", identify: identify, supplies: s}, err
 		}},
 	}
 }
 
 // withoutBPF hears keys and lids by input devices, supplies by the kernel's device events, and heat by what ACPI says.
 type withoutBPF struct {
+	supplies *uevent.Socket
 	devices  string                                         // /dev/input
 	identify func(fd int) (name string, ours bool, _ error) // a device of the kernel; tests have none
 }
 
-func (*withoutBPF) Close() error { return nil }
+func (w *withoutBPF) Close() error { return w.supplies.Close() }
 
 // Listen ends when one of the three ends.
 func (w *withoutBPF) Listen(ctx context.Context, hear func(note), lost func(uint64)) error {
@@ -47,7 +49,7 @@ func (w *withoutBPF) Listen(ctx context.Context, hear func(note), lost func(uint
 	all.Go(func() { defer cancel(); heat = watchACPI(ctx, hear, lost) })
 	all.Go(func() {
 		defer cancel()
-		supplies = uevent.Watch(ctx, func(e uevent.Event) {
+		supplies = w.supplies.Receive(ctx, func(e uevent.Event) {
 			switch {
 			case e.Action == uevent.Lost:
 				lost(1) // at least

@@ -2,12 +2,15 @@ package powerevents
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/plugins/internal/uevent"
 )
 
 // listen hears without eBPF, from pipes in a directory of its own: a pipe stands in for an input device, what is no pipe has no such key.
@@ -15,7 +18,11 @@ func listen(t *testing.T) (devices string, notes <-chan note, lost <-chan uint64
 	t.Helper()
 	devices = filepath.Join(t.TempDir(), "input")
 	heard, missed := make(chan note, 16), make(chan uint64, 16)
-	w := &withoutBPF{devices: devices, identify: func(fd int) (string, bool, error) {
+	supplies, err := uevent.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &withoutBPF{supplies: supplies, devices: devices, identify: func(fd int) (string, bool, error) {
 		var stat unix.Stat_t
 		err := unix.Fstat(fd, &stat)
 		return "Power Button", stat.Mode&unix.S_IFMT == unix.S_IFIFO, err
@@ -25,7 +32,7 @@ func listen(t *testing.T) (devices string, notes <-chan note, lost <-chan uint64
 	go func() { done <- w.Listen(ctx, func(n note) { heard <- n }, func(n uint64) { missed <- n }) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := errors.Join(<-done, w.Close()); err != nil {
 			t.Errorf("Listen = %v", err)
 		}
 	})

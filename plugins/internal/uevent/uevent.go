@@ -5,6 +5,7 @@ package uevent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -20,32 +21,54 @@ type Event struct {
 	Variables map[string]string // SUBSYSTEM, DEVNAME, …
 }
 
-// Lost is the action of an event that Watch makes up when the kernel had to drop some: look at everything.
+// Lost is the action of an event that is made up when some were not heard, because the kernel had to drop them: look at everything.
 const Lost = "lost"
 
 // buffer is the size of the socket's receive buffer: a burst of some thousand events.
 const buffer = 1 << 20
 
-// Watch calls f for every event until ctx is done, then returns nil.
+// Watch calls f for every event until ctx is done, then returns nil. The first is a Lost one: what happened before was not heard.
 func Watch(ctx context.Context, f func(Event)) error {
+	s, err := Open()
+	if err != nil {
+		return err
+	}
+	f(Event{Action: Lost})
+	return errors.Join(s.Receive(ctx, f), s.Close())
+}
+
+// Socket hears events from when it is opened.
+type Socket struct{ fd int }
+
+// Open returns a socket that hears.
+func Open() (*Socket, error) {
 	// SOCK_DGRAM and group 1: the kernel's own events, open to every user.
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
-		return fmt.Errorf("uevent socket: %w", err)
+		return nil, fmt.Errorf("uevent socket: %w", err)
 	}
-	defer unix.Close(fd)
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer); err != nil {
-		return fmt.Errorf("uevent socket buffer: %w", err)
+		unix.Close(fd)
+		return nil, fmt.Errorf("uevent socket buffer: %w", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
-		return fmt.Errorf("uevent socket bind: %w", err)
+		unix.Close(fd)
+		return nil, fmt.Errorf("uevent socket bind: %w", err)
 	}
+	return &Socket{fd}, nil
+}
+
+// Close ends the socket. Receive has returned.
+func (s *Socket) Close() error { return unix.Close(s.fd) }
+
+// Receive calls f for every event until ctx is done, then returns nil.
+func (s *Socket) Receive(ctx context.Context, f func(Event)) error {
 	done, err := donefd.New(ctx)
 	if err != nil {
 		return err
 	}
 	defer done.Close()
-	return receive(fd, done.Number(), f)
+	return receive(s.fd, done.Number(), f)
 }
 
 func receive(fd, stop int, f func(Event)) error {
