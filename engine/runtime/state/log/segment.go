@@ -77,6 +77,11 @@ func (s *segment) create(d disk, end int64, o Options, allocated func() error) e
 	if err == nil {
 		_, err = f.WriteAt(content, 0)
 	}
+	size := int64(len(content))
+	zeroed := max(size, min(size+ahead, s.room))
+	if err == nil {
+		_, err = f.WriteAt(zeros[:zeroed-size], size)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -89,7 +94,7 @@ func (s *segment) create(d disk, end int64, o Options, allocated func() error) e
 		f.Close()
 		return err
 	}
-	s.file, s.size = f, int64(len(content))
+	s.file, s.size, s.zeroed = f, size, zeroed
 	return nil
 }
 
@@ -135,7 +140,8 @@ func endOfBefore(name string, f io.ReaderAt) (int64, error) {
 }
 
 // ahead is how much is written behind a record that goes beyond what has been: zeros, which are there already. A file system that has given
-// room to a file notes of each block when it is first written, and an fdatasync waits for that; blocks that were written before cost it nothing.
+// room to a file notes of each block when it is first written, and an fdatasync waits for that; blocks that were written before cost it nothing. The first of them are
+// written with the header: the fdatasync of the first record would take the file's name to the disk otherwise, whether the directory was synced or not.
 const ahead = 256 << 10
 
 var zeros [ahead]byte
