@@ -96,11 +96,10 @@ func TestImportRules(t *testing.T) {
 	}
 }
 
-// TestOnlyTheSupervisorExecutes: nothing on the node runs a program to get something done. The probe, which is in images for tests only,
-// runs one to see that it is noticed.
+// TestOnlyTheSupervisorExecutes: nothing on the node runs a program to get something done.
 func TestOnlyTheSupervisorExecutes(t *testing.T) {
 	for _, p := range list(t) {
-		if !below(onDevice...)(p.ImportPath) || below("engine/supervisor", "plugins/probe")(p.ImportPath) {
+		if !below(onDevice...)(p.ImportPath) || below("engine/supervisor")(p.ImportPath) {
 			continue
 		}
 		for _, imported := range p.Imports {

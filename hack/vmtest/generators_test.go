@@ -42,7 +42,8 @@ func checkProcessEvents(t *testing.T, n *vmtest.Node, ebpf bool) {
 	n.Apply(t, "metadata: {type: ProbeRequests.test.cosi.dev, id: abort}\nspec: {action: ABORT}\n")
 	e := &eventspb.ProcessEvent{}
 	await(t, n, "processevents", e, func() bool { return e.GetAction() == "Crashed" })
-	if e.GetPlugin() != "probe" || e.GetSignal() != "SIGABRT" || e.GetProcess() != "probe" || e.GetCgroup() != "/cosi/plugins/probe" || (e.GetMessage() == "sent by a thread") != ebpf {
+	// The process is named for the descriptor that it was executed from.
+	if e.GetPlugin() != "probe" || e.GetSignal() != "SIGABRT" || e.GetProcess() != "3" || e.GetCgroup() != "/cosi/plugins/probe" || (e.GetMessage() == "sent by a thread") != ebpf {
 		t.Errorf("crash: %v", e)
 	}
 	if ebpf {

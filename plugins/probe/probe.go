@@ -1,7 +1,6 @@
 // Package probe is a plugin for tests: it tries once, one after the other, what its declaration gives it no right to, and writes a
 // ProbeResult for each. A node is as it should be when all say that they were refused. It also prints which sockets wait for packets,
-// ends when a ProbeRequest asks for it, and as
-// it starts executes a program that is not in the image.
+// and ends when a ProbeRequest asks for it. It runs as a program that is not in the image.
 //
 // Every attempt is chosen so that it does no harm if it succeeds.
 package probe

@@ -11,7 +11,7 @@ import (
 
 func main() {
 	if os.Getenv(sdk.EnvEndpoint) != "" { // not only asked for its declaration
-		if err := probe.ExecuteForeign(); err != nil {
+		if err := probe.BecomeForeign(); err != nil {
 			log.Print("foreign program: ", err)
 		}
 	}
