@@ -51,10 +51,10 @@ func (s *Store) makeRoom(b *batch) error {
 	if !isFull(err) || b.leaving && s.hasRoom(b, 0) {
 		return notFull(err)
 	}
-	if !s.compact(b.leaving) {
-		return err
+	if s.compact(b.leaving) {
+		err = s.begin(b, s.emergency())
 	}
-	if err = s.begin(b, s.emergency()); isFull(err) && b.leaving {
+	if isFull(err) && b.leaving {
 		err = s.begin(b, 0)
 	}
 	return err
