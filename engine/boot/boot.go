@@ -49,14 +49,12 @@ func Root() error {
 }
 
 // sysctls of every node. The panic of a kernel or of PID 1 ends in a reboot, and the kernel executes no helper program: modules that
-// it asks for are loaded by PID 1 or not at all. A process has a huge page when it asks for one: without, Linux gives each heap of one or two MiB
-// several, on machines of 512 MiB and more.
+// it asks for are loaded by PID 1 or not at all.
 var sysctls = []struct{ file, value string }{
 	{"/proc/sys/kernel/panic", "30"},
 	{"/proc/sys/kernel/panic_on_oops", "1"},
 	{"/proc/sys/kernel/modprobe", "\n"},
 	{"/proc/sys/kernel/core_pattern", "\n"},
-	{"/sys/kernel/mm/transparent_hugepage/enabled", "madvise"},
 }
 
 // Settle sets what belongs to a machine as a whole: sysctls, PID 1's own limits, the host name, the loopback link, Ctrl-Alt-Del off.
