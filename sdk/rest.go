@@ -4,6 +4,7 @@ import (
 	"math"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"sync"
 	"time"
 )
@@ -13,6 +14,8 @@ const (
 	restAfter = 10 * time.Second
 	// restLimit is how much a resting plugin may allocate, in watches of its own for example, before garbage is collected all the same.
 	restLimit = 16 << 20
+	// smallHeap is one that is left as it is: the first collection takes 0.7 MiB for itself and keeps that.
+	smallHeap = 5 << 19
 )
 
 // rest gives memory back while a plugin has nothing to do, and then keeps Go's runtime asleep: it would collect garbage every two minutes,
@@ -43,8 +46,22 @@ func (r *rest) begin() {
 	r.resting = true
 	r.percent = debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(restLimit)
+	tidy()
+}
+
+// tidy gives back what nobody uses, if that may be more than it takes to find it.
+func tidy() {
+	samples := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(samples)
+	if !worth(samples[0].Value.Uint64(), samples[1].Value.Uint64()) {
+		return
+	}
+	runtime.GC() // what is in a pool goes in the second collection after it was put there
 	debug.FreeOSMemory()
 }
+
+// worth says whether a heap of so many bytes that was collected so often is to be collected.
+func worth(cycles, bytes uint64) bool { return cycles > 0 || bytes >= smallHeap }
 
 // end says that there is something to do.
 func (r *rest) end() {

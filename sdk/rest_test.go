@@ -27,6 +27,17 @@ func TestAPluginWithNothingToDoCollectsNoGarbage(t *testing.T) {
 	(*rest)(nil).end()
 }
 
+func TestTheFirstCollectionMustBeWorthIt(t *testing.T) {
+	for _, c := range []struct {
+		cycles, bytes uint64
+		want          bool
+	}{{0, 2 << 20, false}, {0, 3 << 20, true}, {1, 2 << 20, true}} {
+		if got := worth(c.cycles, c.bytes); got != c.want {
+			t.Errorf("%d bytes, collected %d times: %v; want %v", c.bytes, c.cycles, got, c.want)
+		}
+	}
+}
+
 // gc returns how the garbage collector is set.
 func gc() (percent int, limit int64) {
 	percent = debug.SetGCPercent(100)

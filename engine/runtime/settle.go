@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -48,6 +49,7 @@ func (r *nodeRuntime) settle(ctx context.Context) error {
 		}
 	}
 	if pause(ctx, settled-rest) {
+		runtime.GC() // what is in a pool goes in the second collection after it was put there
 		debug.FreeOSMemory()
 	}
 	<-ctx.Done()
