@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"time"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
@@ -26,60 +24,71 @@ const (
 	idleTime = 3 * time.Minute
 )
 
+// balloon is the device that a node tells of its memory.
+const balloon = "/machine/peripheral/balloon"
+
 // idle looks at nodes that have nothing to do: that one of 256 MiB gets ready, the memory that one of 512 MiB needs, what each plugin holds
-// alone, and how often it wakes up. The plugin gauge, which looks, is taken off the memory: its process and its executable.
+// alone, and how often it wakes up. The plugin gauge, which looks at the processes, has a node of its own.
 func idle(ctx context.Context) ([]figure, error) {
-	none := func(context.Context, *client.Client) error { return nil }
-	if err := with(ctx, image, small, none); err != nil { // the firmware has no room for the gauge as well
+	none := func(context.Context, *node.Node, *client.Client) error { return nil }
+	if err := with(ctx, image, small, none); err != nil {
 		return nil, fmt.Errorf("%d MiB: %w", small, err)
 	}
-	var first, last *testpb.GaugeRequestStatus
-	err := with(ctx, gaugeImage, 512, func(ctx context.Context, c *client.Client) (err error) {
+	var used float64
+	err := with(ctx, image, 512, func(ctx context.Context, n *node.Node, _ *client.Client) (err error) {
 		if err = sleep(ctx, settled); err != nil {
 			return err
 		}
-		if first, err = measure(ctx, c, "first", 0); err != nil {
-			return err
-		}
-		last, err = measure(ctx, c, "last", idleTime)
+		used, err = memoryUsed(ctx, n.VM)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("512 MiB: %w", err)
 	}
-	file, err := gaugeFile()
+	var gauged *testpb.GaugeRequestStatus
+	err = with(ctx, gaugeImage, 512, func(ctx context.Context, _ *node.Node, c *client.Client) (err error) {
+		if err = sleep(ctx, settled); err != nil {
+			return err
+		}
+		gauged, err = measure(ctx, c, "idle", idleTime)
+		return err
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("512 MiB: %w", err)
 	}
 	figures := []figure{
 		{"memory of a node that gets ready", small, "MiB", 256},
-		{"memory used, 512 MiB, idle for a minute", memoryUsed(first) - file, "MiB", 96},
+		{"memory used, 512 MiB, idle for a minute", used, "MiB", 96},
 	}
-	return append(figures, processes(last)...), nil
+	return append(figures, processes(gauged)...), nil
 }
 
-// memoryUsed is what cannot be had any more, less what the process of the plugin gauge holds.
-func memoryUsed(s *testpb.GaugeRequestStatus) float64 {
-	used := s.GetMemTotal() - s.GetMemAvailable()
-	for _, p := range s.GetProcesses() {
-		if p.GetName() == "gauge" {
-			used -= p.GetPrivateDirty()
+// memoryUsed is MemTotal − MemAvailable as the kernel tells the balloon, so that nothing on the node has to look.
+func memoryUsed(ctx context.Context, vm *qemu.VM) (float64, error) {
+	about := map[string]any{"path": balloon, "property": "guest-stats-polling-interval", "value": 1}
+	if err := vm.Monitor.Execute(ctx, "qom-set", about, nil); err != nil {
+		return 0, err
+	}
+	about = map[string]any{"path": balloon, "property": "guest-stats"}
+	var told struct {
+		Updated int64 `json:"last-update"`
+		Stats   struct {
+			Total     uint64 `json:"stat-total-memory"`
+			Available uint64 `json:"stat-available-memory"`
 		}
 	}
-	return mib(used)
-}
-
-// gaugeFile is what the plugin gauge adds to the files in memory.
-func gaugeFile() (float64, error) {
-	var sizes [2]int64
-	for i, name := range []string{gaugeImage, image} {
-		info, err := os.Stat(filepath.Join(outputs, name+".initramfs"))
-		if err != nil {
+	for told.Updated == 0 {
+		if err := sleep(ctx, time.Second); err != nil {
 			return 0, err
 		}
-		sizes[i] = info.Size()
+		if err := vm.Monitor.Execute(ctx, "qom-get", about, &told); err != nil {
+			return 0, err
+		}
 	}
-	return mib(uint64(sizes[0] - sizes[1])), nil
+	if s := told.Stats; s.Available > 0 && s.Available < s.Total {
+		return mib(s.Total - s.Available), nil
+	}
+	return 0, fmt.Errorf("the balloon tells of %d bytes of memory, %d of them available", told.Stats.Total, told.Stats.Available)
 }
 
 // processes tells what each process holds alone and how often it woke up, in two ways: what happens within a second is one wake-up, as it
@@ -116,7 +125,7 @@ func rate(at []float64, minutes float64) float64 {
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
 // with boots an image with so many MiB of memory, waits until the node is ready, and calls f.
-func with(ctx context.Context, image string, memory int, f func(context.Context, *client.Client) error) error {
+func with(ctx context.Context, image string, memory int, f func(context.Context, *node.Node, *client.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	host, err := qemu.Find(ctx)
@@ -129,7 +138,8 @@ func with(ctx context.Context, image string, memory int, f func(context.Context,
 	}
 	defer remove()
 	o.Memory = memory
-	o.Extra = []string{"-set", "netdev.net0.ipv6=off"} // its router's advertisements, every few minutes, are no idleness
+	o.Extra = []string{"-device", "virtio-balloon-pci,id=balloon",
+		"-set", "netdev.net0.ipv6=off"} // its router's advertisements, every few minutes, are no idleness
 	n, err := node.Start(ctx, host, o)
 	if err != nil {
 		return err
@@ -146,7 +156,7 @@ func with(ctx context.Context, image string, memory int, f func(context.Context,
 	if _, err := n.WaitReady(ctx, c); err != nil {
 		return err
 	}
-	return f(ctx, c)
+	return f(ctx, n, c)
 }
 
 // measure asks the plugin gauge.
