@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/engine/runtime/headroom"
 	"github.com/cosi-os/cosi/engine/runtime/limit"
 	"github.com/cosi-os/cosi/engine/runtime/schema"
 	"github.com/cosi-os/cosi/engine/runtime/server"
@@ -30,6 +31,7 @@ const openNamespace = "default"
 // serveAlone serves one unix socket until ctx is done. Whoever can open it may do anything, as any owner. With a directory, everything
 // is kept there; it fails when that is damaged.
 func serveAlone(ctx context.Context, address, dir string, l *limit.Limiter) error {
+	headroom.Keep()
 	path, ok := strings.CutPrefix(address, "unix:")
 	if !ok {
 		return fmt.Errorf("--listen %s: only unix sockets are served without TLS (unix:///tmp/cosi.sock)", address)

@@ -16,7 +16,6 @@ import (
 	"syscall"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
-	"github.com/cosi-os/cosi/engine/runtime/headroom"
 	"github.com/cosi-os/cosi/engine/runtime/limit"
 	"github.com/cosi-os/cosi/engine/wire"
 	"google.golang.org/protobuf/proto"
@@ -30,7 +29,6 @@ func main() {
 		return limit.Parse(values, text)
 	})
 	flag.Parse()
-	headroom.Keep()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, *listen, *data, values, os.Getenv(wire.EnvDescriptors)); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {

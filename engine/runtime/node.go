@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -83,11 +84,12 @@ type nodeRuntime struct {
 	output output.Writer
 	server *server.Server
 
-	table *plugins.Table
-	node  *node.Node
-	ready chan struct{} // closed when the node has been ready
-	logs  *host.Logs
-	host  *host.Host
+	table   *plugins.Table
+	node    *node.Node
+	ready   chan struct{} // closed when the node has been ready
+	percent int           // of the garbage collector, once the boot is over
+	logs    *host.Logs
+	host    *host.Host
 
 	resetter *storage.Resetter
 }
@@ -115,12 +117,16 @@ func newRuntime(fds descriptors, conn *wire.Conn) (*nodeRuntime, error) {
 	if err := schema.Load(set, r.declarations); err != nil {
 		return nil, err
 	}
+	for _, d := range r.declarations {
+		d.Definitions = nil // half a MiB that is in set now
+	}
 	if err := declaration.CheckClaims(r.declarations, set.Desired); err != nil {
 		return nil, err
 	}
 	if r.storage, err = storage.Open(r.hello.Storage, log.Options{Limits: history, Most: r.limits.ResourcesOfKind, Warn: warn}); err != nil {
 		return nil, err
 	}
+	r.percent = debug.SetGCPercent(frugal)
 	if err := r.layers(set); err != nil {
 		return nil, errors.Join(err, r.storage.Close())
 	}

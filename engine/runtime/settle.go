@@ -9,6 +9,7 @@ import (
 	"time"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	"github.com/cosi-os/cosi/engine/runtime/headroom"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"github.com/cosi-os/cosi/engine/runtime/storage"
 	"google.golang.org/protobuf/proto"
@@ -21,6 +22,9 @@ const (
 	quiet = 2 * time.Second
 	// settled is when what the boot took is given back.
 	settled = 15 * time.Second
+	// frugal is how many percent of what is in use there may be of garbage until then. What stays is made while much is made that does
+	// not, and the more of that lies about, the larger are the holes between: 12 MiB of memory were 10 with this.
+	frugal = 25
 )
 
 // settle does what the boot does not wait for.
@@ -51,6 +55,8 @@ func (r *nodeRuntime) settle(ctx context.Context) error {
 	if pause(ctx, settled-rest) {
 		runtime.GC() // what is in a pool goes in the second collection after it was put there
 		debug.FreeOSMemory()
+		debug.SetGCPercent(r.percent)
+		headroom.Keep()
 	}
 	<-ctx.Done()
 	return ctx.Err()

@@ -1,4 +1,4 @@
-// Package headroom gives garbage room while there is much of it. The runtime's main starts it.
+// Package headroom gives garbage room while there is much of it. The runtime starts it, on a node when the boot is over.
 //
 // Go collects when the heap has doubled. A runtime that holds little has a heap of a few MiB, and calls fill that with garbage many times a
 // second: collecting is then a fifth of what a call costs. While collections follow each other closely, the heap may therefore grow
