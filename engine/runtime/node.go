@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -84,12 +83,11 @@ type nodeRuntime struct {
 	output output.Writer
 	server *server.Server
 
-	table   *plugins.Table
-	node    *node.Node
-	ready   chan struct{} // closed when the node has been ready
-	percent int           // of the garbage collector, once the boot is over
-	logs    *host.Logs
-	host    *host.Host
+	table *plugins.Table
+	node  *node.Node
+	ready chan struct{} // closed when the node has been ready
+	logs  *host.Logs
+	host  *host.Host
 
 	resetter *storage.Resetter
 }
@@ -126,7 +124,6 @@ func newRuntime(fds descriptors, conn *wire.Conn) (*nodeRuntime, error) {
 	if r.storage, err = storage.Open(r.hello.Storage, log.Options{Limits: history, Most: r.limits.ResourcesOfKind, Warn: warn}); err != nil {
 		return nil, err
 	}
-	r.percent = debug.SetGCPercent(frugal)
 	if err := r.layers(set); err != nil {
 		return nil, errors.Join(err, r.storage.Close())
 	}

@@ -19,11 +19,11 @@ const (
 	// latest is how long a node may take to be ready before it is settled all the same.
 	latest = 5 * time.Minute
 	// quiet is how long a node that has become ready is left alone.
-	quiet = 2 * time.Second
+	quiet = 5 * time.Second
 	// settled is when what the boot took is given back.
 	settled = 15 * time.Second
-	// frugal is how many percent of what is in use there may be of garbage until then. What stays is made while much is made that does
-	// not, and the more of that lies about, the larger are the holes between: 12 MiB of memory were 10 with this.
+	// frugal is how many percent of what is in use there may be of garbage from ready until then. The rules that are compiled stay, most
+	// of what that takes does not, and the more of it lies about, the larger are the holes between.
 	frugal = 25
 )
 
@@ -40,6 +40,7 @@ func (r *nodeRuntime) settle(ctx context.Context) error {
 	if !pause(ctx, rest) {
 		return ctx.Err()
 	}
+	percent := debug.SetGCPercent(frugal)
 	misfits, err := r.top.Settle(ctx)
 	if err != nil {
 		return err
@@ -55,7 +56,7 @@ func (r *nodeRuntime) settle(ctx context.Context) error {
 	if pause(ctx, settled-rest) {
 		runtime.GC() // what is in a pool goes in the second collection after it was put there
 		debug.FreeOSMemory()
-		debug.SetGCPercent(r.percent)
+		debug.SetGCPercent(percent)
 		headroom.Keep()
 	}
 	<-ctx.Done()
