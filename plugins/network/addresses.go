@@ -8,6 +8,7 @@ import (
 
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/plugins/internal/rtnl"
 )
 
 // addressWish is an address that a resource, a kernel argument or a lease asks for.
@@ -25,7 +26,7 @@ func (p *pass) setAddresses() {
 	}
 	// First what goes: were the new address the second of its network, the kernel would take it away with the first.
 	for _, a := range p.world.addresses {
-		if ours(a.protocol) && !wish(a) && !p.keep(a) {
+		if rtnl.Ours(a.protocol) && !wish(a) && !p.keep(a) {
 			p.removal(a.prefix.String(), p.kernel.deleteAddress(a))
 		}
 	}
@@ -52,7 +53,7 @@ func same(is, want address) bool {
 // keep reports whether an address is of an earlier lease that no server has confirmed or refused yet.
 func (p *pass) keep(a address) bool {
 	d := p.leased[a.link]
-	return a.protocol == protocolDHCP && d != nil && d.status.Keep
+	return a.protocol == rtnl.ProtocolDHCP && d != nil && d.status.Keep
 }
 
 // addressWishes lists each address of a link once: the first who asks for it has it.
@@ -71,19 +72,19 @@ func (p *pass) addressWishes() []addressWish {
 		}
 		if l, o := p.one(r.Spec.GetLink()); o.ok() {
 			p.targets[key(r.Metadata)] = l
-			add(l, prefix, protocolStatic, forever, r.Metadata)
+			add(l, prefix, rtnl.ProtocolStatic, forever, r.Metadata)
 		} else {
 			p.fail(r.Metadata, o)
 		}
 	}
 	for _, a := range p.arguments.interfaces {
 		if links := selectLinks(a.selector(), p.world.links); a.address.IsValid() && len(links) == 1 {
-			add(links[0], a.address, protocolCmdline, forever, nil)
+			add(links[0], a.address, rtnl.ProtocolCmdline, forever, nil)
 		}
 	}
 	for _, l := range p.world.links {
 		if d := p.leased[l.index]; d != nil && d.status.Lease != nil {
-			add(l, d.status.Lease.Address, protocolDHCP, secondsUntil(d.status.Lease.Expires), nil)
+			add(l, d.status.Lease.Address, rtnl.ProtocolDHCP, secondsUntil(d.status.Lease.Expires), nil)
 		}
 	}
 	return wishes

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
+	"github.com/cosi-os/cosi/plugins/internal/rtnl"
 	"github.com/cosi-os/cosi/sdk"
 )
 
@@ -62,7 +63,7 @@ func TestClientThatIgnoresRoutesAndResolvers(t *testing.T) {
 		resource(typeDHCPClient, "default", &networkpb.DHCPClient{Link: byName("eth0"), IgnoreRoutes: true, IgnoreResolvers: true})}
 	n.until("a lease", hasLease)
 	n.quiet()
-	if slices.ContainsFunc(n.last.world.routes, func(r route) bool { return ours(r.protocol) }) {
+	if slices.ContainsFunc(n.last.world.routes, func(r route) bool { return rtnl.Ours(r.protocol) }) {
 		t.Errorf("routes = %v; want none of the lease", n.last.world.routes)
 	}
 	if content, _ := os.ReadFile(n.resolvConf); len(content) > 0 {

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -10,31 +9,22 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
-)
 
-// What the kernel keeps with a route (its protocol), an address (its protocol, since Linux 5.18) or a link (its group) tells what is
-// ours, and whose wish it was, after a restart of the plugin too.
-const (
-	protocolStatic  = 197 // a resource's
-	protocolCmdline = 198 // the kernel arguments'
-	protocolDHCP    = 199 // a lease's; not RTPROT_DHCP, which other DHCP clients use
-	groupVLAN       = 197
+	"github.com/cosi-os/cosi/plugins/internal/rtnl"
 )
 
 // source is the word in a status for where an address or route comes from.
 func source(protocol int) string {
 	switch protocol {
-	case protocolStatic:
+	case rtnl.ProtocolStatic:
 		return "static"
-	case protocolCmdline:
+	case rtnl.ProtocolCmdline:
 		return "cmdline"
-	case protocolDHCP, unix.RTPROT_DHCP:
+	case rtnl.ProtocolDHCP, unix.RTPROT_DHCP:
 		return "dhcp"
 	}
 	return "kernel"
 }
-
-func ours(protocol int) bool { return protocol >= protocolStatic && protocol <= protocolDHCP }
 
 // kernel is the network of the network namespace that it was opened in.
 type kernel struct {
@@ -75,26 +65,16 @@ func (k *kernel) close() {
 
 // read reads everything.
 func (k *kernel) read() (w world, err error) {
-	if w.links, err = whole(k.readLinks); err != nil {
+	if w.links, err = rtnl.Whole(k.readLinks); err != nil {
 		return w, fmt.Errorf("read links: %w", err)
 	}
-	if w.addresses, err = whole(k.readAddresses); err != nil {
+	if w.addresses, err = rtnl.Whole(k.readAddresses); err != nil {
 		return w, fmt.Errorf("read addresses: %w", err)
 	}
-	if w.routes, err = whole(k.readRoutes); err != nil {
+	if w.routes, err = rtnl.Whole(k.readRoutes); err != nil {
 		return w, fmt.Errorf("read routes: %w", err)
 	}
 	return w, nil
-}
-
-// whole repeats a dump that something changed under. A network that never holds still ends in the error.
-func whole[T any](read func() ([]T, error)) (all []T, err error) {
-	for range 10 {
-		if all, err = read(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return all, err
 }
 
 func (k *kernel) readLinks() ([]link, error) {
@@ -157,7 +137,7 @@ func (k *kernel) setMTU(l link, mtu int) error {
 func (k *kernel) addVLAN(name string, parent, id int) error {
 	k.writes++
 	a := netlink.NewLinkAttrs()
-	a.Name, a.ParentIndex, a.Group = name, parent, groupVLAN
+	a.Name, a.ParentIndex, a.Group = name, parent, rtnl.GroupVLAN
 	return k.handle.LinkAdd(&netlink.Vlan{LinkAttrs: a, VlanId: id, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q})
 }
 

@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/plugins/internal/rtnl"
 )
 
 // address is an address as the kernel has it.
@@ -19,54 +21,15 @@ type address struct {
 	duplicate bool // it was found not to be unique
 }
 
-const (
-	forever  = 0xffffffff
-	ifaProto = 11 // IFA_PROTO, linux/if_addr.h, since Linux 5.18
-)
+const forever = rtnl.Forever
 
-// readAddresses and setAddress speak netlink themselves: the library leaves out IFA_PROTO.
 func (k *kernel) readAddresses() ([]address, error) {
-	request := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
-	request.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: k.socket}
-	request.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
-	messages, err := request.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
+	found, err := rtnl.Addresses(k.socket)
 	var all []address
-	for _, m := range messages {
-		if a, ok := parseAddressMessage(m); ok {
-			all = append(all, a)
-		}
+	for _, a := range found {
+		all = append(all, address{link: a.Link, prefix: a.Prefix, protocol: a.Protocol, valid: a.Valid, tentative: a.Tentative, duplicate: a.Duplicate})
 	}
 	return all, err
-}
-
-func parseAddressMessage(m []byte) (address, bool) {
-	if len(m) < unix.SizeofIfAddrmsg {
-		return address{}, false
-	}
-	header := nl.DeserializeIfAddrmsg(m)
-	attributes, err := nl.ParseRouteAttr(m[unix.SizeofIfAddrmsg:])
-	if err != nil {
-		return address{}, false
-	}
-	a := address{link: int(header.Index), valid: forever}
-	flags := uint32(header.Flags)
-	var ip netip.Addr
-	for _, at := range attributes {
-		switch {
-		case at.Attr.Type == unix.IFA_LOCAL, at.Attr.Type == unix.IFA_ADDRESS && !ip.IsValid():
-			ip, _ = netip.AddrFromSlice(at.Value) // IFA_ADDRESS is the peer's where there is an IFA_LOCAL
-		case at.Attr.Type == unix.IFA_FLAGS && len(at.Value) == 4:
-			flags = binary.NativeEndian.Uint32(at.Value)
-		case at.Attr.Type == unix.IFA_CACHEINFO && len(at.Value) >= unix.SizeofIfaCacheinfo:
-			a.valid = nl.DeserializeIfaCacheInfo(at.Value).Valid
-		case at.Attr.Type == ifaProto && len(at.Value) == 1:
-			a.protocol = int(at.Value[0])
-		}
-	}
-	a.prefix = netip.PrefixFrom(ip, int(header.Prefixlen))
-	a.tentative = flags&unix.IFA_F_TENTATIVE != 0 && flags&unix.IFA_F_OPTIMISTIC == 0
-	a.duplicate = flags&unix.IFA_F_DADFAILED != 0
-	return a, a.prefix.IsValid()
 }
 
 // setAddress adds an address, or makes one that is there as a says.
@@ -98,7 +61,7 @@ func (k *kernel) changeAddress(typ, flags int, a address) error {
 		}
 		lifetime := &nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Prefered: a.valid, Valid: a.valid}}
 		request.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetime.Serialize()))
-		request.AddData(nl.NewRtAttr(ifaProto, nl.Uint8Attr(uint8(a.protocol))))
+		request.AddData(nl.NewRtAttr(rtnl.AddressProtocol, nl.Uint8Attr(uint8(a.protocol))))
 	}
 	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
 	return err

@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/plugins/internal/rtnl"
 )
 
 // route is a route of the main table.
@@ -56,22 +58,8 @@ func routeOf(f netlink.Route, family int) route {
 	if len(f.MultiPath) > 0 {
 		r.link, f.Gw = f.MultiPath[0].LinkIndex, f.MultiPath[0].Gw
 	}
-	r.gateway, _ = netip.AddrFromSlice(f.Gw)
-	if family == unix.AF_INET {
-		r.gateway = r.gateway.Unmap()
-		r.destination = defaultFor(netip.IPv4Unspecified())
-	} else {
-		r.destination = defaultFor(netip.IPv6Unspecified())
-	}
-	if f.Dst != nil {
-		if ones, _ := f.Dst.Mask.Size(); ones > 0 {
-			ip, _ := netip.AddrFromSlice(f.Dst.IP)
-			if family == unix.AF_INET {
-				ip = ip.Unmap()
-			}
-			r.destination = netip.PrefixFrom(ip, ones)
-		}
-	}
+	gateway, _ := netip.AddrFromSlice(f.Gw)
+	r.gateway, r.destination = gateway.Unmap(), rtnl.Prefix(f.Dst, family)
 	return r
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
+	"github.com/cosi-os/cosi/plugins/internal/rtnl"
 	"github.com/cosi-os/cosi/plugins/network/dhcp"
 )
 
@@ -74,7 +75,7 @@ func (p *pass) findManaged(add func(link, leased)) {
 // previous returns the address that a link has from a lease, of an earlier run of the plugin if it has no client yet.
 func (p *pass) previous(index int) netip.Addr {
 	for _, a := range p.world.addresses {
-		if a.link == index && a.protocol == protocolDHCP {
+		if a.link == index && a.protocol == rtnl.ProtocolDHCP {
 			return a.prefix.Addr()
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/plugins/internal/rtnl"
 )
 
 // vlanWish is a VLAN link that a Link or a kernel argument asks for.
@@ -30,7 +31,7 @@ func (p *pass) makeVLANs() {
 		case !there:
 			missing = append(missing, w)
 		case l.kind == kindVLAN && l.parent == w.parent.index && l.vlan == w.id:
-		case l.kind == kindVLAN && l.group == groupVLAN:
+		case l.kind == kindVLAN && l.group == rtnl.GroupVLAN:
 			if err := p.kernel.deleteLink(l); err != nil {
 				p.fail(w.by, refused(fmt.Errorf("replace %s: %w", w.name, err)))
 				continue
@@ -43,7 +44,7 @@ func (p *pass) makeVLANs() {
 	// What goes must go first: a parent has one VLAN of an id.
 	for _, l := range p.world.links {
 		wanted := slices.ContainsFunc(wishes, func(w vlanWish) bool { return w.name == l.name })
-		if l.kind == kindVLAN && l.group == groupVLAN && !wanted {
+		if l.kind == kindVLAN && l.group == rtnl.GroupVLAN && !wanted {
 			p.removal(l.name, p.kernel.deleteLink(l))
 		}
 	}
@@ -123,7 +124,7 @@ func (p *pass) raiseLinks() {
 	}
 	for _, l := range p.world.links {
 		by, ok := wanted[l.index]
-		if l.up || !ok && l.kind != kindPhysical && l.kind != kindLoopback && l.group != groupVLAN {
+		if l.up || !ok && l.kind != kindPhysical && l.kind != kindLoopback && l.group != rtnl.GroupVLAN {
 			continue
 		}
 		if err := p.kernel.raise(l); err != nil {

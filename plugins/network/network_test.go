@@ -15,6 +15,7 @@ import (
 
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
 	"github.com/cosi-os/cosi/api/declaration"
+	"github.com/cosi-os/cosi/plugins/internal/rtnl"
 	"github.com/cosi-os/cosi/sdk"
 )
 
@@ -64,7 +65,7 @@ func TestDHCPConfiguresTheLink(t *testing.T) {
 	n.quiet()
 	p := n.pass()
 	a, ok := n.addresses("eth0")[leasedPrefix]
-	if !ok || a.protocol != protocolDHCP || a.valid > 3600 || a.valid < 3500 {
+	if !ok || a.protocol != rtnl.ProtocolDHCP || a.valid > 3600 || a.valid < 3500 {
 		t.Errorf("address = %+v, %v; want it marked and valid for an hour", a, ok)
 	}
 	lease := leaseOf(p)
@@ -229,8 +230,8 @@ func TestStaticAddressRouteAndResolver(t *testing.T) {
 
 	n.in = inputs{}
 	n.until("nothing of ours left", func(p *pass) bool {
-		return !slices.ContainsFunc(p.world.addresses, func(a address) bool { return ours(a.protocol) }) &&
-			!slices.ContainsFunc(p.world.routes, func(r route) bool { return ours(r.protocol) })
+		return !slices.ContainsFunc(p.world.addresses, func(a address) bool { return rtnl.Ours(a.protocol) }) &&
+			!slices.ContainsFunc(p.world.routes, func(r route) bool { return rtnl.Ours(r.protocol) })
 	})
 	n.quiet()
 }
@@ -299,7 +300,7 @@ func TestKernelArgumentsComeBeforeDHCPClients(t *testing.T) {
 	n, _ := newNode(t, "ip=192.0.2.30::192.0.2.1:255.255.255.0::eth0:none:192.0.2.54 nameserver=9.9.9.9 ip=eth0:dhcpp")
 	n.in.clients = everyDHCP
 	n.quiet()
-	if a := n.addresses("eth0")[netip.MustParsePrefix("192.0.2.30/24")]; a.protocol != protocolCmdline || a.valid != forever {
+	if a := n.addresses("eth0")[netip.MustParsePrefix("192.0.2.30/24")]; a.protocol != rtnl.ProtocolCmdline || a.valid != forever {
 		t.Errorf("address = %+v; want it, marked", a)
 	}
 	if seen := s.messages(); len(seen) != 0 {

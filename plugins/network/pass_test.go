@@ -46,14 +46,6 @@ func TestBroadcastOf(t *testing.T) {
 	}
 }
 
-func TestAddressMessageThatIsCutIsLeftOut(t *testing.T) {
-	for _, m := range [][]byte{nil, {2, 24, 0}, {2, 24, 0, 0, 2, 0, 0, 0}, {2, 24, 0, 0, 2, 0, 0, 0, 200, 0, 2, 0, 1}} {
-		if a, ok := parseAddressMessage(m); ok {
-			t.Errorf("parseAddressMessage(%v) = %+v; want nothing", m, a)
-		}
-	}
-}
-
 // TestClientStatus goes through what may be of the links that a DHCPClient selects.
 func TestClientStatus(t *testing.T) {
 	lease := &dhcp.Lease{Address: leasedPrefix, Server: netip.MustParseAddr("192.0.2.1"), Obtained: time.Unix(0, 0), Expires: time.Unix(3600, 0)}

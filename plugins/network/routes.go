@@ -10,6 +10,7 @@ import (
 
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/plugins/internal/rtnl"
 )
 
 // routeWish is a route that a resource, a kernel argument or a lease asks for.
@@ -26,7 +27,7 @@ func (p *pass) setRoutes() {
 	wishes := p.routeWishes()
 	for _, r := range p.world.routes {
 		wanted := slices.ContainsFunc(wishes, func(w routeWish) bool { return w.key() == r.key() })
-		if !ours(r.protocol) || wanted || r.protocol == protocolDHCP && p.keepRoute(r) {
+		if !rtnl.Ours(r.protocol) || wanted || r.protocol == rtnl.ProtocolDHCP && p.keepRoute(r) {
 			continue
 		}
 		// A route may have gone with its address.
@@ -50,7 +51,7 @@ func (p *pass) setRoute(w routeWish) {
 		if r == w.route {
 			return
 		}
-		replace = replace || r.key() == w.key() && ours(r.protocol)
+		replace = replace || r.key() == w.key() && rtnl.Ours(r.protocol)
 	}
 	l := p.linkByIndex(w.link)
 	if !l.up {
@@ -94,7 +95,7 @@ func (p *pass) routeWishes() []routeWish {
 	}
 	for _, a := range p.arguments.interfaces {
 		if links := selectLinks(a.selector(), p.world.links); a.gateway.IsValid() && len(links) == 1 {
-			add(route{link: links[0].index, destination: defaultFor(a.gateway), gateway: a.gateway, protocol: protocolCmdline}, nil)
+			add(route{link: links[0].index, destination: defaultFor(a.gateway), gateway: a.gateway, protocol: rtnl.ProtocolCmdline}, nil)
 		}
 	}
 	for _, l := range p.world.links {
@@ -103,7 +104,7 @@ func (p *pass) routeWishes() []routeWish {
 			continue
 		}
 		for _, r := range d.status.Lease.Routes {
-			add(route{l.index, r.Destination, r.Gateway, metricDHCP + l.index, protocolDHCP}, nil)
+			add(route{l.index, r.Destination, r.Gateway, metricDHCP + l.index, rtnl.ProtocolDHCP}, nil)
 		}
 	}
 	return wishes
@@ -111,7 +112,7 @@ func (p *pass) routeWishes() []routeWish {
 
 // routeWish makes a route of a Route. Without a link it is the one whose network the gateway is in.
 func (p *pass) routeWish(spec *networkpb.Route) (route, outcome) {
-	r := route{metric: int(spec.GetMetric()), protocol: protocolStatic}
+	r := route{metric: int(spec.GetMetric()), protocol: rtnl.ProtocolStatic}
 	if text := spec.GetGateway(); text != "" {
 		gateway, err := netip.ParseAddr(text)
 		if err != nil || gateway.Zone() != "" {
