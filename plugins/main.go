@@ -13,6 +13,7 @@ import (
 
 	blockevents "github.com/cosi-os/cosi/plugins/block-events"
 	kernelevents "github.com/cosi-os/cosi/plugins/kernel-events"
+	linkevents "github.com/cosi-os/cosi/plugins/link-events"
 	"github.com/cosi-os/cosi/plugins/mount"
 	"github.com/cosi-os/cosi/plugins/network"
 	"github.com/cosi-os/cosi/plugins/power"
@@ -27,6 +28,7 @@ func plugins() map[string]func() sdk.Plugin {
 	return map[string]func() sdk.Plugin{
 		"block-events":   blockevents.Plugin,
 		"kernel-events":  kernelevents.Plugin,
+		"link-events":    linkevents.Plugin,
 		"mount":          mount.Plugin,
 		"network":        network.Plugin,
 		"power":          power.Plugin,

@@ -1,0 +1,51 @@
+package vmtest_test
+
+import (
+	"testing"
+	"time"
+
+	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
+	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
+	"github.com/cosi-os/cosi/hack/vmtest"
+)
+
+// checkLinkEvents: a cable that is pulled and put back is two events of the link, and an address that a resource asks for is none.
+func checkLinkEvents(t *testing.T, n *vmtest.Node, ebpf bool) {
+	mode := "fentry"
+	if !ebpf {
+		mode = "netlink"
+	}
+	before := generator(t, n, "link-events", mode)
+	if u := before.GetUnavailable(); (len(u) == 0) != ebpf || len(u) > 0 && u[0].GetWhy() == "" {
+		t.Errorf("generator %v; want it said why the better modes are unavailable", before)
+	}
+	const own = "198.51.100.7/32"
+	n.Converged(t, n.Apply(t, "metadata: {type: Addresses.network.cosi.dev, id: own}\nspec: {link: {name: lo}, address: "+own+"}\n")...)
+	const unplugged = time.Second
+	for _, up := range []bool{false, true} { // the second, because nobody can ask the node meanwhile
+		if err := n.SetLink(n.Patience(t, moment), up); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(unplugged)
+	}
+	down, up := &eventspb.LinkEvent{}, &eventspb.LinkEvent{}
+	await(t, n, "linkevents", down, func() bool { return down.GetAction() == "CarrierDown" })
+	await(t, n, "linkevents", up, func() bool { return up.GetAction() == "CarrierUp" })
+	link := &networkpb.LinkStatus{}
+	if n.Get(t, "linkstatuses", up.GetDevice(), link) == nil || link.GetKind() != "physical" || link.GetIndex() != up.GetIndex() || down.GetDevice() != up.GetDevice() {
+		t.Errorf("events %v and %v; want them of the link that has the cable", down, up)
+	}
+	if took := time.Duration(up.GetBoottimeNs() - down.GetBoottimeNs()); down.GetCount()+up.GetCount() != 0 || ebpf && took < unplugged/2 {
+		t.Errorf("events %v and %v, %s apart; want one of each, with the kernel's times", down, up, took)
+	}
+	e := &eventspb.LinkEvent{}
+	for _, event := range list(t, n, "linkevents") {
+		decode(t, event, e)
+		if e.GetPrefix() == own || e.GetAction() == "Resynchronised" {
+			t.Errorf("an event that nobody provoked: %v", e)
+		}
+	}
+	if after := generator(t, n, "link-events", mode); after.GetRings() < before.GetRings()+2 || after.GetLost() > 0 {
+		t.Errorf("generator: %v; want at least two rings more than %d, and none lost", after, before.GetRings())
+	}
+}

@@ -1,0 +1,99 @@
+package linkevents
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
+	"github.com/cosi-os/cosi/plugins/internal/doorbell"
+	"github.com/cosi-os/cosi/sdk"
+)
+
+// settle is how long after the last ring everything is looked at once more: the kernel announces that a route goes before it does, and says
+// nothing of the routes that go with an address or a link.
+const settle = 100 * time.Millisecond
+
+// share is how many times as long as a look has taken the next one waits: the more there is to look at, the longer a look takes.
+const share = 10
+
+// generator is the plugin at work. The fields behind look are used by reconcile only.
+type generator struct {
+	bell *doorbell.Bell[note]
+	look func() (world, error)
+
+	ring   doorbell.Ring[*eventspb.LinkEvent]
+	rung   rung
+	world  *world    // as it was looked up last, nil before
+	rested time.Time // when the next look may begin
+}
+
+func newGenerator(bell *doorbell.Bell[note], look func() (world, error)) *generator {
+	// What is said again comes first: addresses and routes that are different stay so as long as there is room.
+	same := func(e *eventspb.LinkEvent) string { return e.GetDevice() + " " + e.GetAction() + " " + e.GetMessage() }
+	return &generator{bell: bell, look: look, rung: rung{}, ring: doorbell.Ring[*eventspb.LinkEvent]{
+		Type:     eventType,
+		SetCount: func(e *eventspb.LinkEvent, count uint64) { e.Count = count },
+		Same:     append([]func(*eventspb.LinkEvent) string{same}, doorbell.OfDevice[*eventspb.LinkEvent]()...),
+	}}
+}
+
+// watch has everything looked at when the kernel rings, and again when it has settled.
+func (g *generator) watch(ctx context.Context, wake func()) error {
+	again := time.AfterFunc(settle, wake)
+	defer again.Stop()
+	return g.bell.Watch(ctx, func() { wake(); again.Reset(settle) })
+}
+
+// reconcile writes an event for each thing that is not as it was.
+func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
+	if err := g.rest(ctx); err != nil {
+		return err
+	}
+	if err := g.ring.Begin(ctx, s); err != nil {
+		return err
+	}
+	notes, behind := g.bell.Take()
+	began := time.Now()
+	found, err := g.look()
+	g.rested = time.Now().Add(share * time.Since(began))
+	if err != nil {
+		g.bell.PutBack(notes, behind)
+		return err
+	}
+	now, clock := doorbell.Now(), time.Now()
+	g.rung.hear(notes, now)
+	if g.world != nil {
+		for _, c := range found.since(*g.world) {
+			at := g.rung.about(now, c.about...)
+			c.event.BoottimeNs, c.event.Time = uint64(at), timestamppb.New(doorbell.Boottime(at, now, clock))
+			g.bell.Coalesced(max(c.event.GetCount(), 1) - 1)
+			g.ring.Add(c.event)
+		}
+	}
+	g.world = &found
+	if g.ring.Incomplete(behind) {
+		g.ring.Add(&eventspb.LinkEvent{
+			Action: "Resynchronised", BoottimeNs: uint64(now), Time: timestamppb.New(clock), Message: "events may be missing; the network was looked up",
+		})
+	}
+	g.bell.Coalesced(g.ring.Merge())
+	if err := g.ring.Write(ctx, s); err != nil {
+		return err
+	}
+	if status := g.bell.Status(); status != nil {
+		return s.Write(ctx, doorbell.StatusType, name, status, nil)
+	}
+	return nil
+}
+
+// rest waits until the next look may begin.
+func (g *generator) rest(ctx context.Context) error {
+	select {
+	case <-time.After(time.Until(g.rested)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
