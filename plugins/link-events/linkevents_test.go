@@ -17,14 +17,22 @@ import (
 // hardware is a network that a test changes.
 type hardware struct {
 	doorbelltest.Line[note]
+	bell *doorbell.Bell[note]
 
-	mu    sync.Mutex // guards the fields below
-	world world
-	err   error
-	looks int
+	mu     sync.Mutex // guards the fields below
+	world  world
+	err    error
+	looks  int
+	during func() // happens while everything is looked at
 }
 
 func (h *hardware) look() (world, error) {
+	h.mu.Lock()
+	during := h.during
+	h.mu.Unlock()
+	if during != nil {
+		during()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.looks++
@@ -33,17 +41,49 @@ func (h *hardware) look() (world, error) {
 	return w, h.err
 }
 
-// flap moves the carrier, without a ring.
-func (h *hardware) flap(carrier bool, err error) {
+// ring returns when n has been heard.
+func (h *hardware) ring(n note) {
+	before := h.bell.Status().GetRings()
+	h.Notes <- n
+	for h.bell.Status().GetRings() == before {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// move moves the carrier, each time to the other place. It does not ring.
+func (h *hardware) move(times int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	l := h.world.links[2]
-	if l.carrier = carrier; carrier {
-		l.ups++
-	} else {
-		l.downs++
+	for range times {
+		if l.carrier = !l.carrier; l.carrier {
+			l.ups++
+		} else {
+			l.downs++
+		}
 	}
-	h.world.links[2], h.err = l, err
+	h.world.links[2] = l
+}
+
+// meanwhile has something happen in each look, or nothing.
+func (h *hardware) meanwhile(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.during = f
+}
+
+// fail has looks fail, or no longer.
+func (h *hardware) fail(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err = err
+}
+
+// waitForLook returns when everything was looked at once more.
+func (h *hardware) waitForLook() {
+	for before := h.looked(); h.looked() == before; {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func (h *hardware) looked() int {
@@ -57,9 +97,10 @@ func (h *hardware) start(t *testing.T, r *plugintest.Runtime) (end func()) {
 	t.Setenv(sdk.EnvEndpoint, r.Endpoint)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
+	h.bell = h.Bell(doorbell.Fentry)
 	go func() {
 		defer close(done)
-		_ = sdk.Run(ctx, plugin(newGenerator(h.Bell(doorbell.Fentry), h.look)))
+		_ = sdk.Run(ctx, plugin(newGenerator(h.bell, h.look)))
 	}()
 	end = func() { cancel(); <-done }
 	t.Cleanup(end)
@@ -74,19 +115,18 @@ func TestEvents(t *testing.T) {
 	event, status := &eventspb.LinkEvent{}, &eventspb.GeneratorStatus{}
 	at := doorbell.Now()
 
-	h.flap(false, nil)
-	h.Notes <- note{at, subject{carrierDown, 2}}
+	h.ring(note{at, subject{carrierDown, 2}})
+	h.move(1)
 	r.Wait("the carrier is gone", func() bool { return r.Get(doorbell.ID(1), event) != nil })
 	if event.GetAction() != "CarrierDown" || event.GetDevice() != "eth0" || event.GetIndex() != 2 || event.GetBoottimeNs() != uint64(at) || time.Since(event.GetTime().AsTime()).Abs() > time.Minute {
 		t.Errorf("event %v", event)
 	}
 
-	h.flap(true, errors.New("the network is busy"))
-	h.Notes <- note{at + 1, subject{carrierUp, 2}}
-	for before := h.looked(); h.looked() == before; {
-		time.Sleep(time.Millisecond)
-	}
-	h.flap(false, nil)
+	h.fail(errors.New("the network is busy"))
+	h.ring(note{at + 1, subject{carrierUp, 2}})
+	h.waitForLook()
+	h.move(2)
+	h.fail(nil)
 	r.Wait("both changes are there", func() bool { return r.Get(doorbell.ID(3), event) != nil })
 	if event.GetAction() != "CarrierDown" || r.Get(doorbell.ID(2), event) == nil || event.GetAction() != "CarrierUp" || event.GetBoottimeNs() != uint64(at+1) {
 		t.Errorf("event %v; want that what was not looked up is looked up again, with its time", event)
@@ -98,11 +138,11 @@ func TestEvents(t *testing.T) {
 		return r.Get(name, status) != nil && status.GetLost() == 3 && status.GetMode() == "fentry" && status.GetRings() == 2
 	})
 	end()
-	h.flap(true, nil)
+	h.move(1)
 	h.start(t, r)
 	r.Wait("it is said that events may be missing", func() bool { return r.Get(doorbell.ID(5), event) != nil && event.GetAction() == "Resynchronised" })
-	h.flap(false, nil)
-	h.Notes <- note{at + 2, subject{carrierDown, 2}}
+	h.ring(note{at + 2, subject{carrierDown, 2}})
+	h.move(1)
 	r.Wait("and the next is told", func() bool { return r.Get(doorbell.ID(6), event) != nil && event.GetAction() == "CarrierDown" })
 }
 
@@ -112,16 +152,30 @@ func TestItLooksAgainWhenAllHasSettled(t *testing.T) {
 	r := plugintest.Start(t, declared)
 	h.start(t, r)
 	time.Sleep(3 * settle) // what there was to look at in the beginning
-	at, before := doorbell.Now(), h.looked()
-	h.Notes <- note{at, subject{linkChange, 2}}
-	for h.looked() == before {
-		time.Sleep(time.Millisecond)
+	before := h.looked()
+	h.ring(note{doorbell.Now(), subject{linkChange, 2}})
+	r.Wait("it looks at once, and again", func() bool { return h.looked() == before+2 })
+	time.Sleep(3 * settle)
+	if looks := h.looked() - before; looks != 2 {
+		t.Errorf("%d looks for one ring; want 2", looks)
 	}
-	h.flap(false, nil)
+}
+
+// What happens while everything is looked at has the time of its ring, not of the look.
+func TestWhatALookFindsHasTheTimeOfTheRingMeanwhile(t *testing.T) {
+	h := &hardware{Line: doorbelltest.NewLine[note](), world: network()}
+	r := plugintest.Start(t, declared)
+	h.start(t, r)
+	at := doorbell.Now() - moment/2
+	h.meanwhile(sync.OnceFunc(func() {
+		h.ring(note{at, subject{carrierDown, 2}})
+		h.move(1)
+	}))
+	h.ring(note{doorbell.Now(), subject{what: routes}})
 	event := &eventspb.LinkEvent{}
-	r.Wait("the change is found", func() bool { return r.Get(doorbell.ID(1), event) != nil })
+	r.Wait("the carrier is gone", func() bool { return r.Get(doorbell.ID(1), event) != nil })
 	if event.GetAction() != "CarrierDown" || event.GetBoottimeNs() != uint64(at) {
-		t.Errorf("event %v; want it with the time of the ring", event)
+		t.Errorf("event %v; want it at %d", event, at)
 	}
 }
 
@@ -129,16 +183,13 @@ func TestItLooksAgainWhenAllHasSettled(t *testing.T) {
 func TestLooksAreASmallShareOfTheTime(t *testing.T) {
 	const long = 20 * time.Millisecond
 	h := &hardware{Line: doorbelltest.NewLine[note](), world: network()}
-	g := newGenerator(&doorbell.Bell[note]{}, func() (world, error) { time.Sleep(long); return h.look() })
-	g.rested = time.Now().Add(share * long)
-	began := time.Now()
-	if err := g.rest(t.Context()); err != nil || time.Since(began) < share*long-long {
-		t.Errorf("rest = %v after %v; want %v", err, time.Since(began), share*long)
+	h.start(t, plugintest.Start(t, declared))
+	h.meanwhile(func() { time.Sleep(long) })
+	before := h.looked()
+	for began := time.Now(); time.Since(began) < 4*share*long; time.Sleep(time.Millisecond) {
+		h.ring(note{doorbell.Now(), subject{linkChange, 2}})
 	}
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	g.rested = time.Now().Add(time.Hour)
-	if err := g.rest(ended); !errors.Is(err, context.Canceled) {
-		t.Errorf("rest = %v; want that it ends with the plugin", err)
+	if looks := h.looked() - before; looks > 6 {
+		t.Errorf("%d looks, where there is time for one and its rest four times", looks)
 	}
 }

@@ -62,8 +62,11 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 		g.bell.PutBack(notes, behind)
 		return err
 	}
+	// What the kernel has said meanwhile has rung for another look. Of what this one has found it may tell the time.
+	more, missed := g.bell.Take()
+	behind = behind || missed
 	now, clock := doorbell.Now(), time.Now()
-	g.rung.hear(notes, now)
+	g.rung.hear(append(notes, more...), now)
 	if g.world != nil {
 		for _, c := range found.since(*g.world) {
 			at := g.rung.about(now, c.about...)

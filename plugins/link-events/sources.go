@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -47,7 +48,7 @@ func load() (*ebpf.CollectionSpec, error) {
 type announcements struct{ fd int }
 
 func openAnnouncements() (announcements, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return announcements{}, fmt.Errorf("netlink: %w", err)
 	}
@@ -70,17 +71,16 @@ func (a announcements) Listen(ctx context.Context, hear func(note), lost func(ui
 	defer done.Close()
 	var beginning [announced]byte
 	for {
-		poll := []unix.PollFd{{Fd: int32(a.fd), Events: unix.POLLIN}, {Fd: int32(done.Number()), Events: unix.POLLIN}}
-		if _, err := unix.Poll(poll, -1); err != nil && err != unix.EINTR {
-			return fmt.Errorf("netlink: poll: %w", err)
-		}
-		if poll[1].Revents != 0 {
-			return nil
-		}
-		if poll[0].Revents == 0 {
-			continue
-		}
 		switch n, err := unix.Read(a.fd, beginning[:]); {
+		case err == unix.EAGAIN:
+			poll := []unix.PollFd{{Fd: int32(a.fd), Events: unix.POLLIN}, {Fd: int32(done.Number()), Events: unix.POLLIN}}
+			if _, err := unix.Poll(poll, -1); err != nil && err != unix.EINTR {
+				return fmt.Errorf("netlink: poll: %w", err)
+			}
+			if poll[1].Revents != 0 {
+				return nil
+			}
+			time.Sleep(gather)
 		case err == unix.ENOBUFS:
 			lost(1) // at least
 		case err == unix.EINTR:
@@ -93,6 +93,9 @@ func (a announcements) Listen(ctx context.Context, hear func(note), lost func(ui
 		}
 	}
 }
+
+// gather is how long the first announcement waits for more: in a storm they come every 100 µs, and to wake up costs more than to read.
+const gather = time.Millisecond
 
 // announced is how much of an announcement is read: struct nlmsghdr, and struct ifinfomsg or ifaddrmsg up to the link's index, which both
 // have at the same place.
