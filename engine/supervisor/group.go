@@ -27,6 +27,20 @@ func freshGroup(dir string) error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		return os.Mkdir(dir, 0o755)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		return openPressure(dir)
 	}
+}
+
+// openPressure lets everybody who sees a control group wait for its pressure, as /proc/pressure lets everybody wait for the node's: to set
+// a trigger is to write. A kernel without PSI has no such files.
+func openPressure(dir string) error {
+	for _, resource := range []string{"cpu", "io", "memory"} {
+		if err := os.Chmod(filepath.Join(dir, resource+".pressure"), 0o666); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }

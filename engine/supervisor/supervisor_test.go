@@ -347,8 +347,9 @@ func TestRunEndsWhenAllAreGone(t *testing.T) {
 	}
 }
 
-// TestAControlGroupServesManyRuns: Linux 6.12 kills whatever is cloned into a group that was killed before.
-func TestAControlGroupServesManyRuns(t *testing.T) {
+// controlGroup returns the name of a control group of the kernel's, where this machine lets the test mount them. It is removed in the end.
+func controlGroup(t *testing.T, name string) string {
+	t.Helper()
 	mount := t.TempDir()
 	if err := unix.Mount("none", mount, "cgroup2", 0, ""); errors.Is(err, unix.EPERM) {
 		t.Skip("mounting is not permitted here")
@@ -356,8 +357,14 @@ func TestAControlGroupServesManyRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount(mount, 0) })
-	group := filepath.Join(mount, "cosi-supervisor-test")
+	group := filepath.Join(mount, name)
 	t.Cleanup(func() { os.Remove(group) })
+	return group
+}
+
+// TestAControlGroupServesManyRuns: Linux 6.12 kills whatever is cloned into a group that was killed before.
+func TestAControlGroupServesManyRuns(t *testing.T) {
+	group := controlGroup(t, "cosi-supervisor-test")
 	b := newBench(t)
 	b.addSpec(Spec{Name: "orphan", Argv: []string{"/proc/self/exe", "process", "orphan"}, Cgroup: group})
 	b.wait("the third start", func(up wire.Up) bool { return up.Started != nil && up.Started.Restarts == 2 })
@@ -366,6 +373,24 @@ func TestAControlGroupServesManyRuns(t *testing.T) {
 	for _, up := range b.reports {
 		if up.Exited != nil && up.Exited.How != "exit 0" {
 			t.Errorf("ended: %s; want exit 0", up.Exited.How)
+		}
+	}
+}
+
+func TestEverybodyMayWaitForThePressureOfAGroup(t *testing.T) {
+	if _, err := os.Stat("/proc/pressure"); err != nil {
+		t.Skipf("this kernel does not measure pressure: %v", err)
+	}
+	group := controlGroup(t, "cosi-pressure-test")
+	for range 2 { // and when it was made anew
+		if err := freshGroup(group); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{"cpu.pressure", "io.pressure", "memory.pressure"} {
+			info, err := os.Stat(filepath.Join(group, file))
+			if err != nil || info.Mode().Perm() != 0o666 {
+				t.Errorf("%s: %v, %v; want that everybody may write it", file, info, err)
+			}
 		}
 	}
 }
