@@ -1,6 +1,7 @@
 // Package gauge is a plugin for tests and the benchmark: asked by a GaugeRequest, it tells how much memory is left, what each process of
 // the node holds alone, and how often it has woken up. It also breaks what nothing else on a node can: it kills a process, has it
-// hang or takes its memory, makes a function of PID 1 panic, speaks as the kernel, and opens what the modes of files would keep from it.
+// hang or takes its memory, makes a function of PID 1 panic, speaks as the kernel, has threads compete for the processor, and opens what the
+// modes of files would keep from it.
 package gauge
 
 import (
@@ -10,6 +11,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -88,6 +91,9 @@ func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.Gauge
 		return freeze(pid)
 	case r.GetStarve() != "":
 		return starve(filepath.Join("/sys/fs/cgroup/cosi/plugins", r.GetStarve(), "memory.max"))
+	case r.GetBurn() > 0:
+		burn(ctx, time.Duration(r.GetBurn())*time.Second)
+		return nil
 	case r.GetFault() != "":
 		return fault(1, r.GetFault())
 	case r.GetOpen() != "":
@@ -155,4 +161,18 @@ func find(all []*testpb.GaugeRequestStatus_Process, name string) (pid int, err e
 // starve takes all memory from a control group, for which the kernel kills what is in it, and gives it back.
 func starve(limit string) error {
 	return errors.Join(os.WriteFile(limit, []byte("0"), 0), os.WriteFile(limit, []byte("max"), 0))
+}
+
+// burn has more threads want to run than there are processors, until d is over or ctx is done.
+func burn(ctx context.Context, d time.Duration) {
+	threads := 2 * runtime.NumCPU()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(threads))
+	var all sync.WaitGroup
+	for end := time.Now().Add(d); threads > 0; threads-- {
+		all.Go(func() {
+			for time.Now().Before(end) && ctx.Err() == nil {
+			}
+		})
+	}
+	all.Wait()
 }

@@ -6,8 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/plugintest"
@@ -171,4 +173,16 @@ func TestMemoryIsTakenForAMomentOnly(t *testing.T) {
 	if text, err := os.ReadFile(limit); err != nil || string(text) != "max" {
 		t.Errorf("the limit is %q, %v; want that it is lifted", text, err)
 	}
+}
+
+func TestThreadsCompeteAsLongAsTheyShould(t *testing.T) {
+	const d = 50 * time.Millisecond
+	before, began := runtime.GOMAXPROCS(0), time.Now()
+	burn(t.Context(), d)
+	if took := time.Since(began); took < d || runtime.GOMAXPROCS(0) != before {
+		t.Errorf("burn took %s and left %d processors; want %s and %d", took, runtime.GOMAXPROCS(0), d, before)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	burn(ended, time.Hour)
 }

@@ -292,7 +292,9 @@ type GaugeRequest struct {
 	// A file that is opened for reading.
 	Open string `protobuf:"bytes,6,opt,name=open,proto3" json:"open,omitempty"`
 	// The name of a plugin: for a moment its control group may have no memory, and the kernel kills it.
-	Starve        string `protobuf:"bytes,7,opt,name=starve,proto3" json:"starve,omitempty"`
+	Starve string `protobuf:"bytes,7,opt,name=starve,proto3" json:"starve,omitempty"`
+	// For so many seconds twice as many of its threads want to run as there are processors.
+	Burn          uint32 `protobuf:"varint,8,opt,name=burn,proto3" json:"burn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -374,6 +376,13 @@ func (x *GaugeRequest) GetStarve() string {
 		return x.Starve
 	}
 	return ""
+}
+
+func (x *GaugeRequest) GetBurn() uint32 {
+	if x != nil {
+		return x.Burn
+	}
+	return 0
 }
 
 // GaugeRequestStatus is what the plugin "gauge" has measured.
@@ -601,7 +610,7 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x03pid\x18\x05 \x01(\rR\x03pid:\x99\x01\x82\xfb\x18\x94\x01\n" +
 	"\"ProbeRequestStatuses.test.cosi.dev\x12\x12ProbeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x18\n" +
-	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xce\x03\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xec\x03\n" +
 	"\fGaugeRequest\x12\x12\n" +
 	"\x04kill\x18\x01 \x01(\tR\x04kill\x12\"\n" +
 	"\aseconds\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\aseconds\x12\x16\n" +
@@ -609,7 +618,8 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x05fault\x18\x04 \x01(\tR\x05fault\x12%\n" +
 	"\x0ekernel_message\x18\x05 \x01(\tR\rkernelMessage\x12\x12\n" +
 	"\x04open\x18\x06 \x01(\tR\x04open\x12\x16\n" +
-	"\x06starve\x18\a \x01(\tR\x06starve:\x84\x02\x82\xfb\x18\xff\x01\n" +
+	"\x06starve\x18\a \x01(\tR\x06starve\x12\x1c\n" +
+	"\x04burn\x18\b \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\x04burn:\x84\x02\x82\xfb\x18\xff\x01\n" +
 	"\x1bGaugeRequests.test.cosi.dev\x12\fGaugeRequest\x1a\brequests2\x14\n" +
 	"\x04KILL\x12\f{.spec.kill}2\x18\n" +
 	"\x06FREEZE\x12\x0e{.spec.freeze}2\x16\n" +
