@@ -18,6 +18,7 @@ import (
 	"github.com/cosi-os/cosi/plugins/network"
 	"github.com/cosi-os/cosi/plugins/power"
 	powerevents "github.com/cosi-os/cosi/plugins/power-events"
+	pressureevents "github.com/cosi-os/cosi/plugins/pressure-events"
 	processevents "github.com/cosi-os/cosi/plugins/process-events"
 	"github.com/cosi-os/cosi/plugins/userdata"
 	"github.com/cosi-os/cosi/sdk"
@@ -26,15 +27,16 @@ import (
 // plugins are constructors: nothing of a plugin begins to exist before it is chosen.
 func plugins() map[string]func() sdk.Plugin {
 	return map[string]func() sdk.Plugin{
-		"block-events":   blockevents.Plugin,
-		"kernel-events":  kernelevents.Plugin,
-		"link-events":    linkevents.Plugin,
-		"mount":          mount.Plugin,
-		"network":        network.Plugin,
-		"power":          power.Plugin,
-		"power-events":   powerevents.Plugin,
-		"process-events": processevents.Plugin,
-		"userdata":       userdata.Plugin,
+		"block-events":    blockevents.Plugin,
+		"kernel-events":   kernelevents.Plugin,
+		"link-events":     linkevents.Plugin,
+		"mount":           mount.Plugin,
+		"network":         network.Plugin,
+		"power":           power.Plugin,
+		"power-events":    powerevents.Plugin,
+		"pressure-events": pressureevents.Plugin,
+		"process-events":  processevents.Plugin,
+		"userdata":        userdata.Plugin,
 	}
 }
 

@@ -25,6 +25,7 @@ func TestGenerators(t *testing.T) {
 			n.Ready(t)
 			t.Run("Processes", func(t *testing.T) { checkProcessEvents(t, n, tc.commandLine == "") })
 			t.Run("Kernel", func(t *testing.T) { checkKernelEvents(t, n) })
+			t.Run("Pressure", func(t *testing.T) { checkPressureEvents(t, n) })
 			t.Run("Links", func(t *testing.T) { checkLinkEvents(t, n, tc.commandLine == "") })
 		})
 	}

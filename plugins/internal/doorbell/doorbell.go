@@ -35,6 +35,7 @@ const (
 	Netlink    Mode = "netlink"    // the kernel's own messages
 	Evdev      Mode = "evdev"      // input devices
 	Kmsg       Mode = "kmsg"       // the kernel's log
+	PSI        Mode = "psi"        // the kernel's triggers on pressure
 	Poll       Mode = "poll"       // looking again and again
 	none       Mode = "none"
 )

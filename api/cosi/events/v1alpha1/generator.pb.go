@@ -28,7 +28,7 @@ const (
 // GeneratorStatus says how a generator hears of what the kernel does. The id is the generator's name.
 type GeneratorStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How it hears: fentry, kprobe, tracepoint (eBPF), netlink, evdev, kmsg, poll; none while it hears nothing.
+	// How it hears: fentry, kprobe, tracepoint (eBPF), netlink, evdev, kmsg, psi, poll; none while it hears nothing.
 	Mode  string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
 	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
 	// How often the kernel rang since the generator started, in all modes.
