@@ -36,7 +36,9 @@ type Ring[E Event] struct {
 	Same []func(event E) string
 
 	began     bool
-	restarted bool      // an earlier process has been here, and it has not yet been said that its events are not all
+	restarted bool      // an earlier process has been here
+	settling  bool      // Incomplete has dealt with the beginning
+	settled   bool      // and that is written
 	last      uint64    // the id of the newest event
 	pending   []E       // not yet written
 	rested    time.Time // when the next events may be written
@@ -61,14 +63,15 @@ func (r *Ring[E]) Begin(ctx context.Context, s *sdk.State) error {
 	return nil
 }
 
-// Incomplete reports whether the generator is to add an event that says that others may be missing. behind is what the bell says; in the
-// beginning that is no loss.
+// Incomplete reports whether the generator is to add an event that says that others may be missing. behind is what the bell says. In the
+// beginning, until something has been written, that is no loss, whatever has rung already: it is one only if an earlier process has been here.
 func (r *Ring[E]) Incomplete(behind bool) bool {
-	if !behind || !r.restarted && r.last == 0 && len(r.pending) == 0 {
-		return false
+	if !behind || r.settled {
+		return behind
 	}
-	r.restarted = false
-	return true
+	said := r.settling
+	r.settling = true
+	return r.restarted && !said
 }
 
 // Add has an event written with the next Write.
@@ -92,6 +95,7 @@ func (r *Ring[E]) Write(ctx context.Context, s *sdk.State) error {
 		r.last++
 		r.pending = r.pending[1:]
 	}
+	r.settled = r.settling
 	ids := s.Outputs(r.Type)
 	for _, old := range ids[:max(0, len(ids)-kept)] {
 		if err := s.Delete(ctx, r.Type, old); err != nil {

@@ -34,3 +34,23 @@ func TestMerge(t *testing.T) {
 		t.Errorf("merge = %v, %d; want no merge without need", left, merged)
 	}
 }
+
+func TestTheBeginningIsNoLoss(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		r := &Ring[*eventspb.BlockEvent]{restarted: restarted}
+		r.Add(&eventspb.BlockEvent{Action: "Added"}) // rang before the first look
+		if r.Incomplete(false) {
+			t.Error("something is missing, though nothing was lost")
+		}
+		if got := r.Incomplete(true); got != restarted {
+			t.Errorf("restarted %v: in the beginning something is missing: %v", restarted, got)
+		}
+		if r.Incomplete(true) {
+			t.Error("said twice, though nothing was written in between")
+		}
+		r.settled = r.settling // by Write
+		if !r.Incomplete(true) || r.Incomplete(false) {
+			t.Errorf("restarted %v: later on a loss is none, or what is no loss is one", restarted)
+		}
+	}
+}
