@@ -5,9 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/descriptorpb"
-
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
@@ -71,50 +68,4 @@ func TestNewRefusesWhatIsNoKind(t *testing.T) {
 			t.Errorf("New(%v) = %v", d, k)
 		}
 	}
-}
-
-func TestFromDefinitionSaysWhatIsMissing(t *testing.T) {
-	d, err := kind(t, "mount").FullDefinition()
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.Message = "no.Such"
-	if _, err := kinds.FromDefinition(d); err == nil || !strings.Contains(err.Error(), `no message "no.Such"`) {
-		t.Errorf("unknown message: %v", err)
-	}
-	d.Descriptors = []byte("garbage")
-	if _, err := kinds.FromDefinition(d); err == nil || !strings.Contains(err.Error(), "descriptors") {
-		t.Errorf("garbage: %v", err)
-	}
-}
-
-// FuzzFromDescriptorSet: descriptors come over the API.
-func FuzzFromDescriptorSet(f *testing.F) {
-	// A set of one small file: with one of ours, 72 kB, the fuzzer gets nowhere.
-	options := &descriptorpb.MessageOptions{}
-	proto.SetExtension(options, metapb.E_Kind, &metapb.ResourceDefinitionSpec{ResourceType: "As.b", DefaultNamespace: "config"})
-	data, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{{
-		Name: proto.String("a.proto"), Syntax: proto.String("proto3"),
-		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("A"), Options: options, Field: []*descriptorpb.FieldDescriptorProto{{
-			Name: proto.String("a"), Number: proto.Int32(1),
-			Type: descriptorpb.FieldDescriptorProto_TYPE_INT32.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
-		}}}},
-	}}})
-	if err != nil {
-		f.Fatal(err)
-	}
-	if all, err := kinds.FromDescriptorSet(data); len(all) != 1 || err != nil {
-		f.Fatalf("seed: %v, %v", all, err)
-	}
-	f.Add(data)
-	f.Add([]byte{0x0a, 0})
-	f.Fuzz(func(t *testing.T, data []byte) {
-		all, err := kinds.FromDescriptorSet(data)
-		if err != nil {
-			return
-		}
-		for _, k := range all {
-			_, _ = k.Decode([]byte("a: 1"))
-		}
-	})
 }

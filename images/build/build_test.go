@@ -12,6 +12,7 @@ import (
 
 	"github.com/cosi-os/cosi/api/declaration"
 	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/kernel"
 )
@@ -187,7 +188,7 @@ func TestRootHoldsWhatTheEngineExpects(t *testing.T) {
 	if err := d.LoadDefinitions(filepath.Join(o.Output, "usr/lib/cosi/plugins")); err != nil {
 		t.Fatal(err)
 	}
-	found, err := kinds.FromDescriptorSet(d.Definitions)
+	found, err := descriptors.Kinds(d.Definitions)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/cosi-os/cosi/api/declaration"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/images/plan"
 )
 
@@ -67,7 +68,7 @@ func definitions(d *declaration.Declaration, set *kinds.Set) ([]byte, error) {
 		types = append(types, input.Type)
 	}
 	slices.Sort(types)
-	all := newDescriptors()
+	all := newFileSet()
 	for _, typ := range slices.Compact(types) {
 		kind := set.ByType(typ)
 		if kind == nil {
@@ -81,18 +82,18 @@ func definitions(d *declaration.Declaration, set *kinds.Set) ([]byte, error) {
 	return all.marshal()
 }
 
-// descriptors are a FileDescriptorSet that names no file twice.
-type descriptors struct {
+// fileSet is a FileDescriptorSet that names no file twice.
+type fileSet struct {
 	set *descriptorpb.FileDescriptorSet
 	met map[string]bool
 }
 
-func newDescriptors() *descriptors {
-	return &descriptors{&descriptorpb.FileDescriptorSet{}, map[string]bool{}}
+func newFileSet() *fileSet {
+	return &fileSet{&descriptorpb.FileDescriptorSet{}, map[string]bool{}}
 }
 
-func (d *descriptors) kind(k *kinds.Kind) error {
-	data, err := k.DescriptorSet()
+func (d *fileSet) kind(k *kinds.Kind) error {
+	data, err := descriptors.Of(k)
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func (d *descriptors) kind(k *kinds.Kind) error {
 }
 
 // add adds the files of a marshalled FileDescriptorSet.
-func (d *descriptors) add(data []byte) error {
+func (d *fileSet) add(data []byte) error {
 	one := &descriptorpb.FileDescriptorSet{}
 	if err := proto.Unmarshal(data, one); err != nil {
 		return err
@@ -114,7 +115,7 @@ func (d *descriptors) add(data []byte) error {
 	return nil
 }
 
-func (d *descriptors) marshal() ([]byte, error) {
+func (d *fileSet) marshal() ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(d.set)
 }
 
@@ -125,7 +126,7 @@ func encodeDeclaration(d *declaration.Declaration) ([]byte, error) {
 
 // kindsOf are the descriptors of this repository's kinds and of those that plugins bring, with gzip.
 func kindsOf(all []*declaration.Declaration) ([]byte, error) {
-	merged := newDescriptors()
+	merged := newFileSet()
 	for _, k := range builtin.Set().All() {
 		if err := merged.kind(k); err != nil {
 			return nil, err

@@ -18,6 +18,7 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/api/layout/gpt"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/images/qcow2"
@@ -60,7 +61,7 @@ func Kinds(path string) (*kinds.Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", path, plan.Kinds, err)
 	}
-	all, err := kinds.FromDescriptorSet(data)
+	all, err := descriptors.Kinds(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", path, plan.Kinds, err)
 	}

@@ -14,6 +14,7 @@ import (
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 )
 
 const (
@@ -87,7 +88,7 @@ func (c *kindCache) kind(r *resourcepb.Resource) *kinds.Kind {
 	if len(d.GetDescriptors()) == 0 {
 		return known
 	}
-	k, err := kinds.FromDefinition(d)
+	k, err := descriptors.Kind(d)
 	if err != nil {
 		return known
 	}

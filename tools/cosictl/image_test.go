@@ -15,6 +15,7 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	parts "github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/disk"
 	"github.com/cosi-os/cosi/images/fat"
@@ -42,7 +43,7 @@ func images(t *testing.T) map[string]string {
 	}
 	mount, err := builtin.Set().Lookup("mount")
 	must(err)
-	definition, err := mount.FullDefinition()
+	definition, err := descriptors.Definition(mount)
 	must(err)
 	var kinds bytes.Buffer
 	zip := gzip.NewWriter(&kinds)

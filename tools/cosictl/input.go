@@ -16,6 +16,7 @@ import (
 	"github.com/cosi-os/cosi/api/document"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 )
 
 // extensions are those of files that a directory is searched for.
@@ -156,7 +157,7 @@ func defines(r *resourcepb.Resource) (*kinds.Kind, error) {
 	if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), d); err != nil {
 		return nil, err
 	}
-	return kinds.FromDefinition(d)
+	return descriptors.Kind(d)
 }
 
 func (a *app) readFile(file string) ([]byte, error) {

@@ -12,6 +12,7 @@ import (
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/tools/client"
 )
 
@@ -253,7 +254,7 @@ func foreignKind(t *testing.T, p *person) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := widget.FullDefinition()
+	d, err := descriptors.Definition(widget)
 	if err != nil {
 		t.Fatal(err)
 	}

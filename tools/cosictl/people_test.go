@@ -18,6 +18,7 @@ import (
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/tools/client"
 )
 
@@ -94,7 +95,7 @@ func widgetsIn(t *testing.T, namespace string, aliases ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := widget.FullDefinition()
+	d, err := descriptors.Definition(widget)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 )
 
 func TestKindsDoNotContradictEachOther(t *testing.T) {
@@ -97,18 +98,18 @@ func TestPrintColumnsResolve(t *testing.T) {
 
 func TestDefinitionsGoOverTheWire(t *testing.T) {
 	for _, k := range Set().All() {
-		d, err := k.FullDefinition()
+		d, err := descriptors.Definition(k)
 		if err != nil {
 			t.Fatal(err)
 		}
-		read, err := kinds.FromDefinition(d)
+		read, err := descriptors.Kind(d)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if read.Type() != k.Type() || read.Message.FullName() != k.Message.FullName() || read.Definition.GetDescriptors() != nil {
 			t.Errorf("%s came back as %v", k.Type(), read.Definition)
 		}
-		fromSet, err := kinds.FromDescriptorSet(d.GetDescriptors())
+		fromSet, err := descriptors.Kinds(d.GetDescriptors())
 		if err != nil || len(fromSet) == 0 {
 			t.Errorf("FromDescriptorSet(%s) = %d kinds, %v", k.Type(), len(fromSet), err)
 		}

@@ -8,6 +8,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"google.golang.org/protobuf/proto"
 )
@@ -63,7 +64,7 @@ func parseDefinition(r *resourcepb.Resource, b Bounds) (*kinds.Kind, error) {
 	if n := len(definition.GetDescriptors()); n > b.Descriptors {
 		return nil, &state.FieldError{Path: "spec.descriptors", Message: fmt.Sprintf("are %d bytes, and %d are allowed", n, b.Descriptors)}
 	}
-	kind, err := kinds.FromDefinition(definition)
+	kind, err := descriptors.Kind(definition)
 	if err != nil {
 		return nil, &state.FieldError{Path: "spec.descriptors", Message: err.Error()}
 	}

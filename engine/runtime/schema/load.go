@@ -5,6 +5,7 @@ import (
 
 	"github.com/cosi-os/cosi/api/declaration"
 	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
@@ -20,7 +21,7 @@ func Load(set *kinds.Set, declarations []*declaration.Declaration) error {
 		if linked {
 			continue
 		}
-		brought, err := kinds.FromDescriptorSet(d.Definitions)
+		brought, err := descriptors.Kinds(d.Definitions)
 		if err != nil {
 			return fmt.Errorf("plugin %s: %w", d.Name, err)
 		}

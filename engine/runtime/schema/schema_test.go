@@ -12,8 +12,8 @@ import (
 	servicepb "github.com/cosi-os/cosi/api/cosi/service/v1alpha1"
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
 	"github.com/cosi-os/cosi/api/declaration"
-	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/engine/runtime/router"
 	"github.com/cosi-os/cosi/engine/runtime/schema"
 	"github.com/cosi-os/cosi/engine/runtime/state"
@@ -142,7 +142,7 @@ func TestDefinitionsAreReadWithTheirDescriptors(t *testing.T) {
 		if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), definition); err != nil {
 			t.Fatal(err)
 		}
-		kind, err := kinds.FromDefinition(definition)
+		kind, err := descriptors.Kind(definition)
 		if err != nil || kind.ID() != r.GetMetadata().GetId() || r.GetMetadata().GetOwner() != "runtime" {
 			t.Errorf("%v: kind %v, %v", r.GetMetadata(), kind, err)
 		}
@@ -239,7 +239,7 @@ func TestLoadAddsWhatIsNotLinkedIn(t *testing.T) {
 	_, data := own(t)
 	set := builtin.Set()
 	before := len(set.All())
-	storage, err := set.ByType("MountPoints.storage.cosi.dev").DescriptorSet()
+	storage, err := descriptors.Of(set.ByType("MountPoints.storage.cosi.dev"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func TestAllTheWaysToTheSameDefinition(t *testing.T) {
 	if err := proto.Unmarshal(got.GetSpec().GetProtoSpec(), definition); err != nil {
 		t.Fatal(err)
 	}
-	want, err := builtin.Set().ByType("MountPoints.storage.cosi.dev").FullDefinition()
+	want, err := descriptors.Definition(builtin.Set().ByType("MountPoints.storage.cosi.dev"))
 	if err != nil || !proto.Equal(definition, want) {
 		t.Errorf("the definition that is published differs from the kind's own (%v)", err)
 	}

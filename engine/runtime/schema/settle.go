@@ -6,6 +6,7 @@ import (
 
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -72,7 +73,7 @@ func (s *State) changed(k *kinds.Kind) string {
 	if proto.Unmarshal(s.earlier[k.ID()].GetSpec().GetProtoSpec(), definition) != nil {
 		return ""
 	}
-	old, err := kinds.FromDefinition(definition)
+	old, err := descriptors.Kind(definition)
 	if err != nil {
 		return ""
 	}

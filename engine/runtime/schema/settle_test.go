@@ -7,6 +7,7 @@ import (
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/engine/runtime/output"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
@@ -33,7 +34,7 @@ func keep(t *testing.T, s state.State, namespace, typ, id, owner string, content
 func TestRecoveryEvaluatesNoRule(t *testing.T) {
 	store := memory.New(memory.Options{})
 	keep(t, store, "config", mounts, "bad", "", nil) // source is missing
-	d, err := builtin.Set().ByType(mounts).FullDefinition()
+	d, err := descriptors.Definition(builtin.Set().ByType(mounts))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +74,7 @@ func published(t *testing.T, name string) []byte {
 	t.Helper()
 	k := builtin.Set().ByType(mounts)
 	set := &descriptorpb.FileDescriptorSet{}
-	data, err := k.DescriptorSet()
+	data, err := descriptors.Of(k)
 	if err != nil || proto.Unmarshal(data, set) != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/api/kinds"
+	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/tools/client"
 	"github.com/cosi-os/cosi/tools/qemu"
 	"github.com/cosi-os/cosi/tools/qemu/node"
@@ -151,7 +152,7 @@ func define(ctx context.Context, c *client.Client) error {
 		if err != nil {
 			return err
 		}
-		definition, err := k.FullDefinition()
+		definition, err := descriptors.Definition(k)
 		if err != nil {
 			return err
 		}
