@@ -63,6 +63,7 @@ func TestAnIndexSelectsWhatAScanSelects(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		w := watch(t, s, state.WatchRequest{Kind: logs, Query: q, BootstrapContents: true})
 		selector, err := q.Compile()
 		if err != nil {
 			t.Fatal(err)
@@ -78,6 +79,13 @@ func TestAnIndexSelectsWhatAScanSelects(t *testing.T) {
 		}
 		if !slices.Equal(ids, want) {
 			t.Fatalf("seed %d, write %d: List(%v) = %v; want %v", seed, i, q, ids, want)
+		}
+		ids = nil
+		for e := w.next(t); e.GetEventType() == resourcepb.EventType_CREATED; e = w.next(t) {
+			ids = append(ids, e.GetResource().GetMetadata().GetId())
+		}
+		if !slices.Equal(ids, want) {
+			t.Fatalf("seed %d, write %d: Watch(%v) begins with %v; want %v", seed, i, q, ids, want)
 		}
 	}
 }
@@ -114,6 +122,30 @@ func BenchmarkListSelective(b *testing.B) {
 		if all, err := s.List(b.Context(), logs, q); err != nil || len(all) != 100 {
 			b.Fatal(len(all), err)
 		}
+	}
+}
+
+// What a watch begins with is found as a list is. A scan would decode them all.
+func TestAWatchDoesNotScanForWhatItBeginsWith(t *testing.T) {
+	s := memory.New(memory.Options{})
+	for i := range 10_000 {
+		r := line(fmt.Sprintf("id-%06d", i), "content")
+		if i == 7 {
+			r.Metadata.Labels = map[string]string{"rare": "yes"}
+		}
+		write(t, s, r)
+	}
+	request := state.WatchRequest{Kind: logs, BootstrapContents: true, Query: state.Query{
+		Labels: []*resourcepb.LabelQuery{query(term("rare", resourcepb.LabelTerm_EXISTS, false))},
+	}}
+	begin := func() {
+		if e := watch(t, s, request).next(t); e.GetResource().GetMetadata().GetId() != "id-000007" {
+			t.Fatalf("the watch begins with %v", e)
+		}
+	}
+	begin() // which indexes the label
+	if n := testing.AllocsPerRun(10, begin); n > 100 {
+		t.Errorf("%v allocations to begin a watch of one resource among 10,000", n)
 	}
 }
 

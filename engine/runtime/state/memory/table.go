@@ -166,37 +166,42 @@ func (t *Table) List(_ context.Context, name state.Kind, q state.Query) ([]*reso
 	if k == nil {
 		return nil, nil
 	}
-	return selected(k.candidates(q), selector), nil
+	candidates, _ := k.candidates(q)
+	return selected(candidates, selector), nil
 }
 
-// candidates returns resources, sorted, among which are all that q selects.
-func (k *kind) candidates(q state.Query) []Kept {
+// moment is where the history of a kind ended at some time.
+type moment struct {
+	position uint64 // of the next record
+	sequence uint64 // of the last
+}
+
+// now returns the present moment. k.mu is held.
+func (k *kind) now() moment { return moment{k.history.end, k.history.last()} }
+
+// candidates returns resources, sorted, among which are all that q selects, as they are at one moment.
+func (k *kind) candidates(q state.Query) ([]Kept, moment) {
 	keys := wanted(q.Labels)
 	k.mu.RLock()
 	if keys != nil && k.index.has(keys) {
 		defer k.mu.RUnlock()
-		return kept(k.index.candidates(q.Labels))
+		return kept(k.index.candidates(q.Labels)), k.now()
 	}
 	if keys == nil && k.order.settled() {
 		defer k.mu.RUnlock()
-		return kept(k.order.sorted)
+		return kept(k.order.sorted), k.now()
 	}
 	k.mu.RUnlock()
 
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if keys != nil && k.index.cover(keys, k.byID) {
-		return kept(k.index.candidates(q.Labels))
+		return kept(k.index.candidates(q.Labels)), k.now()
 	}
-	return k.all()
-}
-
-// all returns all resources of k, sorted. k.mu is held for writing.
-func (k *kind) all() []Kept {
 	if !k.order.settled() {
 		k.order.settle()
 	}
-	return kept(k.order.sorted)
+	return kept(k.order.sorted), k.now()
 }
 
 // selected returns the resources that s selects.

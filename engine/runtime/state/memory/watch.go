@@ -133,25 +133,24 @@ func (w *watch) fromOne(t *Table, request state.WatchRequest) {
 // fromKind starts with the next change, after the contents if they are asked for.
 func (w *watch) fromKind(t *Table, request state.WatchRequest) {
 	k := w.kind
-	k.mu.Lock()
-	w.next = k.history.end
-	position := t.epoch.bookmark(k.history.last())
-	var contents []Kept
+	var begin moment
 	if request.BootstrapContents {
-		contents = k.all()
-	}
-	k.mu.Unlock()
-
-	for _, r := range selected(contents, w.selector) {
-		w.first = append(w.first, created(r))
-	}
-	if request.BootstrapContents {
+		var contents []Kept
+		contents, begin = k.candidates(request.Query)
+		for _, r := range selected(contents, w.selector) {
+			w.first = append(w.first, created(r))
+		}
 		w.first = append(w.first, &state.Event{
-			EventType: resourcepb.EventType_BOOTSTRAPPED, Resource: k.nothing(""), Bookmark: position,
+			EventType: resourcepb.EventType_BOOTSTRAPPED, Resource: k.nothing(""), Bookmark: t.epoch.bookmark(begin.sequence),
 		})
+	} else {
+		k.mu.RLock()
+		begin = k.now()
+		k.mu.RUnlock()
 	}
+	w.next = begin.position
 	if request.BootstrapBookmark {
-		w.first = append(w.first, k.noop(position))
+		w.first = append(w.first, k.noop(t.epoch.bookmark(begin.sequence)))
 	}
 }
 
