@@ -20,17 +20,45 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/server"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/log"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
 	"github.com/cosi-os/cosi/engine/runtime/state/statetest"
 )
 
-func TestServiceOnAUnixSocketIsAState(t *testing.T) {
-	statetest.Run(t, func(t *testing.T) state.State { return statetest.Client(serve(t, newStore())) })
+// everyWay calls check for each store on each sort of connection. connect returns a connection to an empty store of its own.
+func everyWay(t *testing.T, check func(t *testing.T, connect func(*testing.T) grpc.ClientConnInterface)) {
+	stores := map[string]func(*testing.T) state.State{
+		"memory": func(*testing.T) state.State { return newStore() },
+		"log":    newLog,
+	}
+	serving, trusting := certificate(t)
+	servers := map[string]func(*testing.T, state.State) grpc.ClientConnInterface{
+		"unix": func(t *testing.T, st state.State) grpc.ClientConnInterface { return serve(t, st) },
+		"TLS": func(t *testing.T, st state.State) grpc.ClientConnInterface {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			start(t, listener, st, grpc.Creds(credentials.NewTLS(serving)))
+			return dial(t, listener.Addr().String(), credentials.NewTLS(trusting))
+		},
+	}
+	for store, empty := range stores {
+		for server, serve := range servers {
+			t.Run(store+" "+server, func(t *testing.T) {
+				check(t, func(t *testing.T) grpc.ClientConnInterface { return serve(t, empty(t)) })
+			})
+		}
+	}
 }
 
-func TestServiceOnTheWire(t *testing.T) {
-	statetest.RunWire(t, func(t *testing.T) grpc.ClientConnInterface { return serve(t, newStore()) })
+func TestServiceIsAState(t *testing.T) {
+	everyWay(t, func(t *testing.T, connect func(*testing.T) grpc.ClientConnInterface) {
+		statetest.Run(t, func(t *testing.T) state.State { return statetest.Client(connect(t)) })
+	})
 }
+
+func TestServiceOnTheWire(t *testing.T) { everyWay(t, statetest.RunWire) }
 
 // TestWhatOthersSeeByCodes: a client that knows codes alone finds the same rules kept.
 func TestWhatOthersSeeByCodes(t *testing.T) {
@@ -39,20 +67,22 @@ func TestWhatOthersSeeByCodes(t *testing.T) {
 	})
 }
 
-func TestServiceOverTLSIsAState(t *testing.T) {
-	serving, trusting := certificate(t)
-	statetest.Run(t, func(t *testing.T) state.State {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		start(t, listener, newStore(), grpc.Creds(credentials.NewTLS(serving)))
-		return statetest.Client(dial(t, listener.Addr().String(), credentials.NewTLS(trusting)))
-	})
-}
+func history(state.Kind) memory.Limits { return memory.Limits{Events: statetest.HistoryEvents} }
 
-func newStore() *memory.Store {
-	return memory.New(memory.Options{Limits: func(state.Kind) memory.Limits { return memory.Limits{Events: statetest.HistoryEvents} }})
+func newStore() *memory.Store { return memory.New(memory.Options{Limits: history}) }
+
+// newLog returns a store that is closed after its server, which is started later.
+func newLog(t *testing.T) state.State {
+	store, err := log.Open(t.TempDir(), log.Options{Limits: history})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return store
 }
 
 // serve serves st on a unix socket until the test ends, and returns a connection.
