@@ -211,19 +211,6 @@ func TestAMisspeltDryRunWritesNothing(t *testing.T) {
 	}
 }
 
-func TestAnEmptySpecIsLeftOffTheWire(t *testing.T) {
-	n := newNode(t)
-	r := thing("a")
-	r.Spec = &resourcepb.Spec{ProtoSpec: []byte{}, YamlSpec: ""}
-	if got := n.create(t, r); got.GetSpec().ProtoSpec != nil {
-		t.Errorf("proto_spec came as %#v; want it absent", got.GetSpec().ProtoSpec)
-	}
-	data, err := proto.Marshal(r.GetSpec())
-	if err != nil || len(data) != 0 {
-		t.Errorf("an empty spec is %x on the wire, %v; want nothing", data, err)
-	}
-}
-
 func TestAbandonedListsEnd(t *testing.T) {
 	n := newNode(t)
 	n.create(t, thing("a"))

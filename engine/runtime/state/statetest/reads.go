@@ -1,6 +1,8 @@
 package statetest
 
 import (
+	"fmt"
+
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 )
@@ -88,6 +90,22 @@ var selecting = []Rule{
 			f.equal(c.term.String(), f.ids(state.Query{Labels: []*resourcepb.LabelQuery{labels(c.term)}}), c.want)
 			f.equal("not "+c.term.String(), f.ids(state.Query{Labels: []*resourcepb.LabelQuery{labels(not(c.term))}}), c.inverse)
 		}
+	}},
+	{Name: "Numeric terms understand k to p and Ki to Pi", check: func(f *fixture) {
+		sizes := []string{"1023", "1k", "1Ki", "1m", "1Mi", "1g", "1Gi", "1t", "1Ti", "1p", "1Pi"}
+		for i, size := range sizes {
+			f.create(thing(fmt.Sprint(10+i), "size="+size))
+		}
+		for _, c := range []struct{ limit, want string }{
+			{"1000", "11"}, {"1Ki", "10 11 12"}, {"1000000", "10 11 12 13"}, {"1Mi", "10 11 12 13 14"}, {"1000m", "10 11 12 13 14 15"},
+			{"1024Mi", "10 11 12 13 14 15 16"}, {"1000g", "10 11 12 13 14 15 16 17"}, {"1024Gi", "10 11 12 13 14 15 16 17 18"},
+			{"1000t", "10 11 12 13 14 15 16 17 18 19"}, {"1024Ti", "10 11 12 13 14 15 16 17 18 19 20"},
+		} {
+			query := labels(term("size", resourcepb.LabelTerm_LTE_NUMERIC, c.limit))
+			f.equal("at most "+c.limit, f.ids(state.Query{Labels: []*resourcepb.LabelQuery{query}}), c.want)
+		}
+		query := labels(term("size", resourcepb.LabelTerm_LT_NUMERIC, "1Ki"))
+		f.equal("less than 1Ki", f.ids(state.Query{Labels: []*resourcepb.LabelQuery{query}}), "10 11")
 	}},
 	{Name: "A term that lacks its value is invalid, an unknown operation not implemented", Extended: true, check: func(f *fixture) {
 		f.create(thing("a", "n=5"))

@@ -197,6 +197,14 @@ var watchingKinds = []Rule{
 		}})
 		w.expect("CREATED a@1", "BOOTSTRAPPED @undefined*")
 	}},
+	{Name: "With an id query only what it selects is seen", check: func(f *fixture) {
+		w := f.watch(state.WatchRequest{Query: state.Query{IDRegexp: "^sd"}})
+		f.create(thing("vda"))
+		f.update(f.create(thing("sda")))
+		f.destroy("vda")
+		f.destroy("sda")
+		w.expect("CREATED sda@1*", "UPDATED sda@2<1*", "DESTROYED sda@2*")
+	}},
 	{Name: "Several watchers see all events of concurrent writers once, in one order", check: func(f *fixture) {
 		const writers, writes, watchers = 4, 12, 3 // fewer events than the history holds
 		var all []*watcher

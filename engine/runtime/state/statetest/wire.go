@@ -1,14 +1,20 @@
 package statetest
 
 import (
+	"bytes"
 	"context"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // the codec
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/server"
@@ -119,6 +125,27 @@ func (w *wire) teardownAndDestroy(ctx context.Context, id string) error {
 	return err
 }
 
+// destroySoon destroys a resource when nobody holds it, and returns what came of it.
+func (w *wire) destroySoon(id string) codes.Code {
+	for {
+		_, err := w.api.Destroy(w.ctx, &resourcepb.DestroyRequest{Namespace: w.kind.Namespace, Type: w.kind.Type, Id: id})
+		if code := status.Code(err); code != codes.FailedPrecondition {
+			return code
+		}
+	}
+}
+
+// keeping is a codec that keeps the last answer as it came.
+type keeping struct {
+	encoding.CodecV2
+	answer []byte
+}
+
+func (k *keeping) Unmarshal(data mem.BufferSlice, v any) error {
+	k.answer = data.Materialize()
+	return k.CodecV2.Unmarshal(data, v)
+}
+
 // untilTearingDown waits until somebody has torn a resource down, and returns it.
 func (w *wire) untilTearingDown(id string) *resourcepb.Resource {
 	w.Helper()
@@ -208,6 +235,31 @@ var onTheWire = []WireRule{
 		w.equal("Get afterwards", code, codes.NotFound)
 		w.code("TeardownAndDestroy of nothing", w.teardownAndDestroy(w.ctx, "a"), codes.NotFound)
 	}},
+	{Name: "TeardownAndDestroy wants the owner exactly", check: func(w *wire) {
+		w.create("a")
+		_, err := w.api.TeardownAndDestroy(w.ctx, &resourcepb.TeardownAndDestroyRequest{
+			Namespace: w.kind.Namespace, Type: w.kind.Type, Id: "a", Options: &resourcepb.TeardownAndDestroyOptions{Owner: "mount"},
+		})
+		w.code("TeardownAndDestroy", err, codes.PermissionDenied)
+		r, _ := w.get("a")
+		w.equal("phase", r.GetMetadata().GetPhase(), state.PhaseRunning)
+	}},
+	{Name: "TeardownAndDestroy succeeds when somebody else destroys", check: func(w *wire) {
+		other := codes.NotFound
+		for other == codes.NotFound { // until that was faster than the call that waits
+			w.create("a", "holder")
+			done, destroyed := make(chan error, 1), make(chan codes.Code, 1)
+			go func() { done <- w.teardownAndDestroy(w.ctx, "a") }()
+			r := w.untilTearingDown("a")
+			go func() { destroyed <- w.destroySoon("a") }()
+			r.Metadata.Finalizers = nil
+			_, err := w.api.Update(w.ctx, &resourcepb.UpdateRequest{NewResource: r})
+			w.code("Update", err, codes.OK)
+			w.code("TeardownAndDestroy", <-done, codes.OK)
+			other = <-destroyed
+		}
+		w.equal("Destroy", other, codes.OK)
+	}},
 	{Name: "TeardownAndDestroy waits until the finalizers are gone", check: func(w *wire) {
 		w.create("a", "holder")
 		done := make(chan error, 1)
@@ -226,6 +278,19 @@ var onTheWire = []WireRule{
 		_, code := w.get("a")
 		w.equal("Get afterwards", code, codes.NotFound)
 	}},
+	{Name: "TeardownAndDestroy ends when the caller cancels it, and leaves the resource tearing down", Extended: true, check: func(w *wire) {
+		w.create("a", "holder")
+		ctx, cancel := context.WithCancel(w.ctx)
+		done := make(chan error, 1)
+		go func() { done <- w.teardownAndDestroy(ctx, "a") }()
+		r := w.untilTearingDown("a")
+		cancel()
+		w.code("TeardownAndDestroy", <-done, codes.Canceled)
+		r.Metadata.Finalizers = nil
+		_, err := w.api.Update(w.ctx, &resourcepb.UpdateRequest{NewResource: r})
+		w.code("Update", err, codes.OK)
+		w.untilTearingDown("a") // it is still there
+	}},
 	{Name: "TeardownAndDestroy ends with the caller's deadline and leaves the resource tearing down", Extended: true, check: func(w *wire) {
 		w.create("a", "holder")
 		ctx, cancel := context.WithTimeout(w.ctx, 300*time.Millisecond)
@@ -242,6 +307,74 @@ var onTheWire = []WireRule{
 		w.code("Create", err, codes.OK)
 		_, code := w.get("a")
 		w.equal("Get afterwards", code, codes.NotFound)
+	}},
+	{Name: "Each refusal has its code", check: func(w *wire) {
+		a := w.create("a", "holder")
+		stale := proto.CloneOf(a)
+		stale.Metadata.Version = "9"
+		tearingDown, regexp := state.PhaseTearingDown, &resourcepb.IDQuery{Regexp: "("}
+		unknown := []*resourcepb.LabelQuery{{Terms: []*resourcepb.LabelTerm{{Key: "x", Op: 99, Value: []string{"1"}}}}}
+		create := func(r *resourcepb.Resource) error {
+			_, err := w.api.Create(w.ctx, &resourcepb.CreateRequest{Resource: r})
+			return err
+		}
+		update := func(r *resourcepb.Resource, o *resourcepb.UpdateOptions) error {
+			_, err := w.api.Update(w.ctx, &resourcepb.UpdateRequest{NewResource: r, Options: o})
+			return err
+		}
+		destroy := func(id, owner string) error {
+			_, err := w.api.Destroy(w.ctx, &resourcepb.DestroyRequest{
+				Namespace: w.kind.Namespace, Type: w.kind.Type, Id: id, Options: &resourcepb.DestroyOptions{Owner: owner},
+			})
+			return err
+		}
+		teardown := func(id, owner string) error {
+			_, err := w.api.Teardown(w.ctx, &resourcepb.TeardownRequest{
+				Namespace: w.kind.Namespace, Type: w.kind.Type, Id: id, Options: &resourcepb.TeardownOptions{Owner: owner},
+			})
+			return err
+		}
+		list := func(o *resourcepb.ListOptions) error {
+			stream, err := w.api.List(w.ctx, &resourcepb.ListRequest{Namespace: w.kind.Namespace, Type: w.kind.Type, Options: o})
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		}
+		_, nothing := w.get("none")
+		for _, c := range []struct {
+			what string
+			err  error
+			want codes.Code
+		}{
+			{"Get of nothing", status.Error(nothing, ""), codes.NotFound},
+			{"Create again", create(w.thing("a")), codes.AlreadyExists},
+			{"Update of nothing", update(w.thing("none"), nil), codes.NotFound},
+			{"Update by another", update(a, &resourcepb.UpdateOptions{Owner: "mount"}), codes.PermissionDenied},
+			{"Update of another version", update(stale, nil), codes.FailedPrecondition},
+			{"Update in another phase", update(a, &resourcepb.UpdateOptions{ExpectedPhase: &tearingDown}), codes.InvalidArgument},
+			{"Destroy of nothing", destroy("none", ""), codes.NotFound},
+			{"Destroy by another", destroy("a", "mount"), codes.PermissionDenied},
+			{"Destroy with a finalizer", destroy("a", ""), codes.FailedPrecondition},
+			{"Teardown of nothing", teardown("none", ""), codes.NotFound},
+			{"Teardown by another", teardown("a", "mount"), codes.PermissionDenied},
+			{"List by an operation that there is not", list(&resourcepb.ListOptions{LabelQuery: unknown}), codes.Unimplemented},
+			{"List by a bad regexp", list(&resourcepb.ListOptions{IdQuery: regexp}), codes.InvalidArgument},
+		} {
+			w.code(c.what, c.err, c.want)
+		}
+	}},
+	{Name: "An empty proto_spec is left off the wire", check: func(w *wire) {
+		r := w.thing("a")
+		r.Spec = &resourcepb.Spec{ProtoSpec: []byte{}}
+		_, err := w.api.Create(w.ctx, &resourcepb.CreateRequest{Resource: r})
+		w.code("Create", err, codes.OK)
+		raw := &keeping{CodecV2: encoding.GetCodecV2("proto")}
+		_, err = w.api.Get(w.ctx, &resourcepb.GetRequest{Namespace: w.kind.Namespace, Type: w.kind.Type, Id: "a"}, grpc.ForceCodecV2(raw))
+		w.code("Get", err, codes.OK)
+		if empty := append(protowire.AppendTag(nil, 1, protowire.BytesType), 0); bytes.HasSuffix(raw.answer, empty) {
+			w.Errorf("Get = %x; want no empty proto_spec at its end", raw.answer)
+		}
 	}},
 	{Name: "A request without a resource or with an unknown phase is INVALID_ARGUMENT", Extended: true, check: func(w *wire) {
 		_, err := w.api.Create(w.ctx, &resourcepb.CreateRequest{})

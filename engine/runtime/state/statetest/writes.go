@@ -206,6 +206,18 @@ var destroying = []Rule{
 		f.fails("Destroy", f.Destroy(f.ctx, pointer("a"), state.WriteOptions{Owner: "mount"}), state.ErrFinalizers)
 		f.get("a")
 	}},
+	{Name: "Destroy and Teardown want the owner exactly", check: func(f *fixture) {
+		f.create(edited(thing("owned"), func(m *resourcepb.Metadata) { m.Owner = "mount" }))
+		f.create(thing("free"))
+		for id, owner := range map[string]string{"owned": "network", "free": "mount"} {
+			o := state.WriteOptions{Owner: owner}
+			f.fails("Destroy of "+id+" by "+owner, f.Destroy(f.ctx, pointer(id), o), state.ErrOwner)
+			_, err := f.Teardown(f.ctx, pointer(id), o)
+			f.fails("Teardown of "+id+" by "+owner, err, state.ErrOwner)
+			f.equal("version", f.get(id).GetMetadata().GetVersion(), "1")
+		}
+		f.fails("Destroy by the owner", f.Destroy(f.ctx, pointer("owned"), state.WriteOptions{Owner: "mount"}), nil)
+	}},
 	{Name: "Destroy in a dry run checks and destroys nothing", Extended: true, check: func(f *fixture) {
 		r := f.create(withFinalizers(thing("a"), "one"))
 		f.fails("Destroy", f.Destroy(f.ctx, pointer("a"), state.WriteOptions{DryRun: true}), state.ErrFinalizers)
