@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"net"
@@ -10,14 +13,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/server"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/log"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
+	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/pki"
 )
 
 const history = 64
@@ -30,23 +38,63 @@ func serve(t *testing.T, s state.State) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := grpc.NewServer(server.Options()...)
+	start(t, listener, s)
+	return "unix://" + path
+}
+
+// serveTLS serves a state to who has a certificate, and returns the flags for one that has.
+func serveTLS(t *testing.T, s state.State) []string {
+	t.Helper()
+	m := pki.Maker{Now: time.Now(), Rand: rand.Reader}
+	made := func(p *pki.Pair, err error) *pki.Pair {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	ca := made(m.CA("lab"))
+	node, me := made(m.Node(ca, "node1")), made(m.Client(ca, "me", pki.RoleAdmin))
+	serving, err := tls.X509KeyPair(node.CertPEM, node.KeyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.Certificate)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, listener, s, grpc.Creds(credentials.NewTLS(&tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{serving}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+	})))
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	known := client.Config{Contexts: map[string]*client.Context{"lab": {
+		Node: "node1", CA: string(ca.CertPEM), Certificate: string(me.CertPEM), Key: string(me.KeyPEM),
+	}}}
+	if err := known.Save(config); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"--endpoint", listener.Addr().String(), "--config", config, "--context", "lab"}
+}
+
+func start(t *testing.T, listener net.Listener, s state.State, options ...grpc.ServerOption) {
+	t.Helper()
+	g := grpc.NewServer(append(server.Options(), options...)...)
 	server.New(func(context.Context) (state.State, error) { return s, nil }).Register(g)
 	done := make(chan error, 1)
 	go func() { done <- g.Serve(listener) }()
 	t.Cleanup(func() { g.Stop(); <-done })
-	return "unix://" + path
 }
 
-func store() *memory.Store {
-	return memory.New(memory.Options{Limits: func(state.Kind) memory.Limits { return memory.Limits{Events: history} }})
-}
+func limits(state.Kind) memory.Limits { return memory.Limits{Events: history} }
+
+func store() *memory.Store { return memory.New(memory.Options{Limits: limits}) }
 
 // findings checks a server, and returns the rules that it breaks.
-func findings(t *testing.T, s state.State, args ...string) (broken []string, code int) {
+func findings(t *testing.T, args ...string) (broken []string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = run(t.Context(), append([]string{"--endpoint", serve(t, s), "-o", "json", "--timeout", "5s"}, args...), &out, &errs)
+	code = run(t.Context(), append([]string{"-o", "json", "--timeout", "5s"}, args...), &out, &errs)
 	if errs.Len() > 0 {
 		t.Errorf("said %s", errs.String())
 	}
@@ -68,16 +116,31 @@ func findings(t *testing.T, s state.State, args ...string) (broken []string, cod
 }
 
 func TestOurServerKeepsEveryRule(t *testing.T) {
-	s := store()
-	for range 2 { // it need not be empty
-		if broken, code := findings(t, s, "--extended", "--history", "64"); code != exitKept || broken != nil {
-			t.Errorf("exit code %d, broken %q", code, broken)
-		}
+	durable, err := log.Open(t.TempDir(), log.Options{Limits: limits})
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, name := range []string{"Things", "OtherThings"} {
-		if all, _ := s.List(t.Context(), state.Kind{Namespace: "default", Type: name + ".test.cosi.dev"}, state.Query{}); len(all) > 0 {
-			t.Errorf("%d resources of a fixed name", len(all))
-		}
+	t.Cleanup(func() { durable.Close() })
+	inMemory := store()
+	for name, c := range map[string]struct {
+		state state.State
+		at    []string
+	}{
+		"in memory, on a socket": {inMemory, []string{"--endpoint", serve(t, inMemory)}},
+		"durable, over TLS":      {durable, serveTLS(t, durable)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 2 { // it need not be empty
+				if broken, code := findings(t, append(c.at, "--extended", "--history", "64")...); code != exitKept || broken != nil {
+					t.Errorf("exit code %d, broken %q", code, broken)
+				}
+			}
+			for _, name := range []string{"Things", "OtherThings"} {
+				if all, _ := c.state.List(t.Context(), state.Kind{Namespace: "default", Type: name + ".test.cosi.dev"}, state.Query{}); len(all) > 0 {
+					t.Errorf("%d resources of a fixed name", len(all))
+				}
+			}
+		})
 	}
 }
 
@@ -143,7 +206,7 @@ func TestAMistakeIsNamed(t *testing.T) {
 		"Every live event has a bookmark, and old is set on updates only": unmarked{store()},
 		"Update checks existence, owner, version and phase in this order": careless{store()},
 	} {
-		broken, code := findings(t, s)
+		broken, code := findings(t, "--endpoint", serve(t, s))
 		if code != exitBroken || !slices.Contains(broken, want) || len(broken) > 12 {
 			t.Errorf("exit code %d, broken %q; want %q", code, broken, want)
 		}
