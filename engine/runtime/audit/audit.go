@@ -2,8 +2,9 @@
 //
 // The runtime's main opens one Log on its stores and puts a State of it around the state that each identity sees, outside access: it sees
 // the refusals too. The record of a write to the store that the records live in is committed with the write, all or nothing; that
-// of a write to another store (requests live in memory) follows it before the answer. Refused calls are recorded by Run, the first at once and
-// equal ones counted for a minute, so that whoever knocks all day fills no disk.
+// of a write to another store (requests live in memory) follows it before the answer. So does that of a refused call; equal ones are then counted
+// for a minute, and Run records how many they were, so that whoever knocks all day fills no disk and keeps it from nobody: an identity causes
+// at most 17 such writes in a minute, and waits for them itself.
 package audit
 
 import (
@@ -96,7 +97,7 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 // identity is what records are counted by: a certificate that is renewed changes its fingerprint.
 func identity(w *machinepb.AuditRecord_Who) string { return w.GetRole() + "/" + w.GetName() }
 
-// Run writes the records of refused calls until ctx is done.
+// Run records how many more refused calls there were, until ctx is done.
 func (l *Log) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -117,11 +118,16 @@ func (l *Log) Run(ctx context.Context) error {
 func (l *Log) flush(ctx context.Context) time.Duration {
 	due, next := l.refusals.due(l.Now())
 	for _, spec := range due {
-		if err := l.write(ctx, spec); err != nil && ctx.Err() == nil {
-			l.Warn(fmt.Errorf("audit: %s of %s refused to %s: %w", spec.GetVerb(), spec.GetType(), spec.GetWho().GetName(), err))
-		}
+		l.refuse(ctx, spec)
 	}
 	return next
+}
+
+// refuse writes the record of a refused call. The call stays refused when that fails.
+func (l *Log) refuse(ctx context.Context, spec *machinepb.AuditRecord) {
+	if err := l.write(ctx, spec); err != nil && ctx.Err() == nil {
+		l.Warn(fmt.Errorf("audit: %s of %s refused to %s: %w", spec.GetVerb(), spec.GetType(), spec.GetWho().GetName(), err))
+	}
 }
 
 // write writes a record in a commit of its own.

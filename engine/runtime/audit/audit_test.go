@@ -304,6 +304,43 @@ func (denied) Create(context.Context, *resourcepb.Resource, state.WriteOptions) 
 	return nil, fmt.Errorf("%w: not for you", state.ErrDenied)
 }
 
+// TestARefusedCallIsRecordedBeforeItIsAnswered: nothing runs that would write it later.
+func TestARefusedCallIsRecordedBeforeItIsAnswered(t *testing.T) {
+	dir := t.TempDir()
+	s, done := node(t, dir)
+	l := open(t, s, nil)
+	for range 3 {
+		if _, err := l.People(denied{s}, bob).Get(t.Context(), state.Pointer{Kind: things, ID: "a"}); !errors.Is(err, state.ErrDenied) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.Plugin(denied{s}, "mount").Create(t.Context(), thing("x"), state.WriteOptions{}); !errors.Is(err, state.ErrDenied) {
+		t.Fatal(err)
+	}
+	done()
+	s, done = node(t, dir)
+	defer done()
+	const want = "bob Refused get Things.example.org/a@+0\nplugin/mount Refused create Things.example.org/x@+0\n"
+	if got := lines(records(t, s)); got != want {
+		t.Errorf("records:\n%swant:\n%s", got, want)
+	}
+}
+
+func TestACallIsRefusedAlsoWhenThatCannotBeRecorded(t *testing.T) {
+	s, done := node(t, t.TempDir())
+	var warned []string
+	l := open(t, s, func(c *audit.Config) { c.Warn = func(err error) { warned = append(warned, err.Error()) } })
+	done()
+	for range 3 {
+		if _, err := l.People(denied{s}, bob).Get(t.Context(), state.Pointer{Kind: things, ID: "a"}); !errors.Is(err, state.ErrDenied) {
+			t.Fatal(err)
+		}
+	}
+	if len(warned) != 1 || !strings.HasPrefix(warned[0], "audit: get of Things.example.org refused to bob: ") {
+		t.Errorf("warned %q; want once", warned)
+	}
+}
+
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(time.Millisecond) {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
-	"google.golang.org/protobuf/proto"
 )
 
 // mostDifferent is how many different refused calls of one identity are told apart within a window.
@@ -34,9 +33,11 @@ func newRefusals(window time.Duration) *refusals {
 	return &refusals{window: window, wake: make(chan struct{}, 1), calls: map[call]*counted{}, of: map[string]int{}}
 }
 
-// add counts a refused call. It does not wait for anything.
-func (r *refusals) add(spec *machinepb.AuditRecord) {
+// add takes up a refused call. It returns whether spec is to be written now: the first of equal calls is, those within a window after that are
+// counted. It does not wait for anything.
+func (r *refusals) add(spec *machinepb.AuditRecord, now time.Time) (first bool) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	key := call{identity(spec.GetWho()), spec.GetVerb(), spec.GetNamespace(), spec.GetType()}
 	c := r.calls[key]
 	if c == nil && r.of[key.identity] >= mostDifferent {
@@ -48,39 +49,43 @@ func (r *refusals) add(spec *machinepb.AuditRecord) {
 		r.calls[key] = c
 		r.of[key.identity]++
 	}
-	first := c.count == 0
-	c.waiting = spec
-	c.count++
-	r.mu.Unlock()
-	if first {
-		select {
-		case r.wake <- struct{}{}:
-		default: // A wake-up is pending.
-		}
+	if c.count > 0 || !r.over(c, now) {
+		c.waiting = spec
+		c.count++
+		return false
 	}
+	c.written = now
+	select {
+	case r.wake <- struct{}{}: // to wait for the end of the window
+	default: // A wake-up is pending.
+	}
+	return true
 }
 
-// due returns what is to be written now, and how long until there is more, 0 for never.
+// over says that the window after the last record of c has ended. The clock may have been set back.
+func (r *refusals) over(c *counted, now time.Time) bool {
+	left := c.written.Add(r.window).Sub(now)
+	return left <= 0 || left > r.window
+}
+
+// due returns what was counted in windows that have ended, and how long until the next ends, 0 for never.
 func (r *refusals) due(now time.Time) (due []*machinepb.AuditRecord, next time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for key, c := range r.calls {
-		left := c.written.Add(r.window).Sub(now)
-		switch {
-		case c.count == 0 && left <= 0:
+		switch over := r.over(c, now); {
+		case over && c.count == 0:
 			delete(r.calls, key)
 			if r.of[key.identity]--; r.of[key.identity] == 0 {
 				delete(r.of, key.identity)
 			}
 			continue
-		case c.count > 0 && (left <= 0 || left > r.window): // The clock may have been set back.
-			spec := proto.CloneOf(c.waiting)
-			spec.Repeated = c.count - 1
-			due = append(due, spec)
+		case over:
+			c.waiting.Repeated = c.count - 1
+			due = append(due, c.waiting)
 			c.waiting, c.count, c.written = nil, 0, now
-			left = r.window
 		}
-		if next == 0 || left < next {
+		if left := c.written.Add(r.window).Sub(now); next == 0 || left < next {
 			next = left
 		}
 	}

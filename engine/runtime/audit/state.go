@@ -33,12 +33,12 @@ type recorder struct {
 
 func (r *recorder) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource, error) {
 	got, err := r.next.Get(ctx, p)
-	return got, r.judge(access.Get, p, err)
+	return got, r.judge(ctx, access.Get, p, err)
 }
 
 func (r *recorder) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
 	all, err := r.next.List(ctx, k, q)
-	return all, r.judge(access.List, state.Pointer{Kind: k}, err)
+	return all, r.judge(ctx, access.List, state.Pointer{Kind: k}, err)
 }
 
 func (r *recorder) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, error) {
@@ -47,7 +47,7 @@ func (r *recorder) Watch(ctx context.Context, w state.WatchRequest) (state.Watch
 	if w.ID != nil {
 		p.ID = *w.ID
 	}
-	return watch, r.judge(access.Watch, p, err)
+	return watch, r.judge(ctx, access.Watch, p, err)
 }
 
 func (r *recorder) Create(ctx context.Context, res *resourcepb.Resource, o state.WriteOptions) (written *resourcepb.Resource, err error) {
@@ -82,7 +82,7 @@ func (r *recorder) Teardown(ctx context.Context, p state.Pointer, o state.WriteO
 // written down when it is done.
 func (r *recorder) write(ctx context.Context, verb access.Verb, p state.Pointer, o state.WriteOptions, do func(state.WriteOptions) error) error {
 	if !r.writes {
-		return r.judge(verb, p, do(o))
+		return r.judge(ctx, verb, p, do(o))
 	}
 	var later *machinepb.AuditRecord
 	var added *addition
@@ -105,7 +105,7 @@ func (r *recorder) write(ctx context.Context, verb access.Verb, p state.Pointer,
 		if added != nil {
 			r.log.undo(added)
 		}
-		return r.judge(verb, p, err)
+		return r.judge(ctx, verb, p, err)
 	}
 	if later != nil {
 		if err := r.log.write(ctx, later); err != nil {
@@ -133,12 +133,14 @@ func describe(spec *machinepb.AuditRecord, before, after *resourcepb.Resource, o
 	}
 }
 
-// judge has a refused call recorded, and returns err.
-func (r *recorder) judge(verb access.Verb, p state.Pointer, err error) error {
+// judge has a refused call recorded before it is answered, unless it is one of many, and returns err.
+func (r *recorder) judge(ctx context.Context, verb access.Verb, p state.Pointer, err error) error {
 	if errors.Is(err, state.ErrDenied) || errors.Is(err, state.ErrOwner) {
 		spec := r.record(verb, p)
 		spec.Outcome, spec.Message = refused, clip(err.Error())
-		r.log.refusals.add(spec)
+		if r.log.refusals.add(spec, r.log.Now()) {
+			r.log.refuse(ctx, spec)
+		}
 	}
 	return err
 }
