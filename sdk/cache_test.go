@@ -12,7 +12,7 @@ import (
 
 func testCache(t *testing.T) *cache {
 	t.Helper()
-	k, ok := linkedKinds()["MountPoints.storage.cosi.dev"]
+	k, ok := linkedKinds(map[string]bool{"MountPoints.storage.cosi.dev": true})["MountPoints.storage.cosi.dev"]
 	if !ok {
 		t.Fatal("MountPoints is not linked")
 	}

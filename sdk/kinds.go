@@ -18,21 +18,32 @@ type kind struct {
 	message   protoreflect.MessageType
 }
 
-// linkedKinds returns the kinds of all messages that are linked into the program, by type.
-func linkedKinds() map[string]kind {
+// linkedKinds returns those of wanted types whose messages are linked into the program, by type. Which type a message is of, its options
+// say, and reading them parses its whole file, which stays in memory: so the messages with the right names are asked first.
+func linkedKinds(wanted map[string]bool) map[string]kind {
 	kinds := map[string]kind{}
-	protoregistry.GlobalTypes.RangeMessages(func(m protoreflect.MessageType) bool {
-		name := string(m.Descriptor().FullName())
-		// Reading the options of a message parses its whole file; these two hold no kinds and are large.
-		if strings.HasPrefix(name, "google.") || strings.HasPrefix(name, "buf.") {
+	for _, likely := range []bool{true, false} {
+		protoregistry.GlobalTypes.RangeMessages(func(m protoreflect.MessageType) bool {
+			if isLikely(m.Descriptor(), wanted) == likely {
+				if k := definition(m); wanted[k.GetResourceType()] {
+					kinds[k.GetResourceType()] = kind{k.GetResourceType(), k.GetDefaultNamespace(), m}
+				}
+			}
+			return len(kinds) < len(wanted)
+		})
+	}
+	return kinds
+}
+
+// isLikely says whether a message may be of one of the types, by its name: MountPoints are of MountPoint, PowerSupplies of PowerSupply.
+func isLikely(m protoreflect.MessageDescriptor, types map[string]bool) bool {
+	name := string(m.Name())
+	for typ := range types {
+		if strings.HasPrefix(typ, name[:len(name)-1]) {
 			return true
 		}
-		if k := definition(m); k != nil {
-			kinds[k.GetResourceType()] = kind{k.GetResourceType(), k.GetDefaultNamespace(), m}
-		}
-		return true
-	})
-	return kinds
+	}
+	return false
 }
 
 func definition(m protoreflect.MessageType) *metapb.ResourceDefinitionSpec {

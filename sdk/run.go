@@ -95,7 +95,13 @@ func newRunner(p Plugin) (*runner, error) {
 		return nil, fmt.Errorf("plugin.json: %w", err)
 	}
 	r := &runner{name: d.Name, version: p.Version, declaration: d, caches: map[string]*cache{}}
-	kinds := linkedKinds()
+	wanted := map[string]bool{}
+	for _, c := range p.Controllers {
+		for _, typ := range slices.Concat(c.Inputs, c.Outputs) {
+			wanted[typ] = true
+		}
+	}
+	kinds := linkedKinds(wanted)
 	for _, c := range p.Controllers {
 		l, err := r.newLoop(c, kinds)
 		if err != nil {
