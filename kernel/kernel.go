@@ -1,4 +1,4 @@
-// Package kernel picks a kernel and its modules out of an unpacked Debian package.
+// Package kernel picks a kernel and its modules out of unpacked Debian packages.
 //
 // The image builder names the modules it wants; it gets them, with all that they need, in an order in which they load, uncompressed:
 // the boot spends no time on xz, and the signature behind each module stays in place.
@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,14 +21,14 @@ import (
 // ErrUnknownModule says that a kernel has no module of a name, built in or not.
 var ErrUnknownModule = errors.New("no such module")
 
-// Tree is an unpacked linux-image package.
+// Tree is an unpacked linux-image package, or the three that Debian has made of it since Linux 6.19.
 type Tree struct {
 	// Release is what uname -r prints: "6.12.107+deb13-cloud-amd64".
 	Release string
 	// Image is the path of the bzImage (or Image) on the build machine.
 	Image string
 
-	dir     string            // …/usr/lib/modules/RELEASE
+	dir     string            // …/usr/lib/modules/RELEASE, of the package with the modules
 	files   map[string]string // module name → path below dir: kernel/…
 	builtin map[string]bool
 }
@@ -43,18 +44,27 @@ type Module struct {
 	Info Info
 }
 
-// Open reads the tree at dir. It fails if there is not exactly one kernel in it.
-func Open(dir string) (*Tree, error) {
-	images, err := filepath.Glob(filepath.Join(dir, "boot", "vmlinu[xz]-*"))
-	if err != nil {
-		return nil, err
+// Open reads what is in the directories together. It fails if there is not exactly one kernel, with its modules.
+func Open(dirs ...string) (*Tree, error) {
+	t := &Tree{files: map[string]string{}, builtin: map[string]bool{}}
+	images := find(dirs, "boot/vmlinu[xz]-*")
+	split := find(dirs, "usr/lib/modules/*/vmlinu[xz]")
+	switch {
+	case len(images) == 1 && len(split) == 0:
+		t.Image = images[0]
+		_, t.Release, _ = strings.Cut(filepath.Base(t.Image), "-")
+	case len(images) == 0 && len(split) == 1:
+		t.Image, t.Release = split[0], filepath.Base(filepath.Dir(split[0]))
+	default:
+		return nil, fmt.Errorf("%q: %d kernels; want 1", dirs, len(images)+len(split))
 	}
-	if len(images) != 1 {
-		return nil, fmt.Errorf("%s: %d kernels in boot; want 1", dir, len(images))
+	modules := "usr/lib/modules/" + t.Release
+	lists, trees := find(dirs, modules+"/modules.builtin"), find(dirs, modules+"/kernel")
+	if len(lists) != 1 || len(trees) != 1 {
+		return nil, fmt.Errorf("%q: %d lists of what is built into %s, %d trees of its modules; want 1", dirs, len(lists), t.Release, len(trees))
 	}
-	_, release, _ := strings.Cut(filepath.Base(images[0]), "-")
-	t := &Tree{Release: release, Image: images[0], dir: filepath.Join(dir, "usr/lib/modules", release), files: map[string]string{}, builtin: map[string]bool{}}
-	builtin, err := os.ReadFile(filepath.Join(t.dir, "modules.builtin"))
+	t.dir = filepath.Dir(trees[0])
+	builtin, err := os.ReadFile(lists[0])
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +72,18 @@ func Open(dir string) (*Tree, error) {
 		t.builtin[nameOf(strings.TrimSpace(line))] = true
 	}
 	return t, t.scan()
+}
+
+// find returns what matches a pattern in the directories.
+func find(dirs []string, pattern string) []string {
+	var all []string
+	for _, dir := range dirs {
+		matches, _ := fs.Glob(os.DirFS(dir), pattern) // the pattern is well-formed
+		for _, match := range matches {
+			all = append(all, filepath.Join(dir, match))
+		}
+	}
+	return all
 }
 
 func (t *Tree) scan() error {

@@ -142,6 +142,36 @@ func TestOpenWantsOneKernel(t *testing.T) {
 	}
 }
 
+// Since Linux 6.19 Debian has the kernel, its modules and their lists in a package each.
+func TestAKernelMayBeInSeveralPackages(t *testing.T) {
+	const modules = "usr/lib/modules/6.12.1-test"
+	whole := example(t)
+	binary, lists := t.TempDir(), t.TempDir()
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(whole, from), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move("boot/vmlinuz-6.12.1-test", filepath.Join(binary, modules, "vmlinuz"))
+	move(modules+"/modules.builtin", filepath.Join(lists, modules, "modules.builtin"))
+	k, err := Open(binary, whole, lists)
+	if err != nil || k.Release != "6.12.1-test" || k.Image != filepath.Join(binary, modules, "vmlinuz") {
+		t.Fatalf("Open = %+v, %v", k, err)
+	}
+	if got, err := k.Resolve("erofs", "ext4"); err != nil || !slices.Equal(names(got), []string{"libcrc32c", "erofs"}) {
+		t.Errorf("Resolve = %q, %v; want erofs with what it needs, and that ext4 is built in", names(got), err)
+	}
+	for missing, dirs := range map[string][]string{"kernel": {whole, lists}, "modules": {binary, lists}, "lists": {binary, whole}} {
+		if _, err := Open(dirs...); err == nil {
+			t.Errorf("Open without the %s succeeded", missing)
+		}
+	}
+}
+
 func TestIndexFilesReadLikeDepmods(t *testing.T) {
 	k, err := Open(example(t))
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,7 +19,6 @@ import (
 
 	image "github.com/cosi-os/cosi/images/build"
 	"github.com/cosi-os/cosi/kernel/fetch"
-	"github.com/cosi-os/cosi/kernel/lock"
 )
 
 // everything is an environment variable: COSI_REPRODUCE=full has both builds download the packages, and the second one the Go modules too
@@ -118,9 +118,9 @@ func mirrorPackages(t *testing.T, builds ...*build) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fetcher := &fetch.Fetcher{Cache: cache, Mirror: os.Getenv("COSI_MIRROR"), Suite: plan.Suite, Etc: "/etc", Log: t.Logf}
+	fetcher := &fetch.Fetcher{Cache: cache, Mirror: os.Getenv("COSI_MIRROR"), Etc: "/etc", Log: t.Logf}
 	served := http.NewServeMux()
-	for _, p := range []lock.Package{plan.Kernel, plan.Stub} {
+	for _, p := range slices.Concat(plan.Kernel, plan.Stub) {
 		file, err := fetcher.Download(t.Context(), p, t.TempDir())
 		if errors.Is(err, fetch.ErrGone) {
 			t.Logf("each build downloads its packages: %v", err)

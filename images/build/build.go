@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -125,32 +126,35 @@ func assemble(ctx context.Context, o Options, p *plan.Plan, in *Inputs, stamp st
 // parts are what an image is put together from.
 type parts struct {
 	kernel   *kernel.Tree
-	packages [2]fetch.Result // kernel, stub
+	packages []fetch.Result // the kernel's, then the stub's
 	stub     []byte
 	programs map[string]string // path in the root → file on the build machine
 	contents contents
 }
 
 func (p *parts) unpinned() bool {
-	return p.packages[0].Unpinned || p.packages[1].Unpinned
+	return slices.ContainsFunc(p.packages, func(r fetch.Result) bool { return r.Unpinned })
 }
 
 // gather fetches packages and compiles programs, at the same time.
 func gather(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (*parts, error) {
 	parts := &parts{}
-	fetcher := &fetch.Fetcher{Cache: o.Cache, Mirror: o.Mirror, Suite: p.Suite, Etc: cmp.Or(o.etc, "/etc"), Log: o.Log}
+	fetcher := &fetch.Fetcher{Cache: o.Cache, Mirror: o.Mirror, Etc: cmp.Or(o.etc, "/etc"), Log: o.Log}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
 		done := o.Phase("kernel")
-		for i, wanted := range []lock.Package{p.Kernel, p.Stub} {
-			if parts.packages[i], err = fetcher.Fetch(ctx, wanted); err != nil {
+		var dirs []string
+		for _, wanted := range slices.Concat(p.Kernel, p.Stub) {
+			fetched, err := fetcher.Fetch(ctx, wanted)
+			if err != nil {
 				return err
 			}
+			parts.packages, dirs = append(parts.packages, fetched), append(dirs, fetched.Dir)
 		}
-		if parts.kernel, err = kernel.Open(parts.packages[0].Dir); err != nil {
+		if parts.kernel, err = kernel.Open(dirs[:len(p.Kernel)]...); err != nil {
 			return err
 		}
-		parts.stub, err = readStub(parts.packages[1].Dir, p.Definition.Arch)
+		parts.stub, err = readStub(dirs[len(p.Kernel)], p.Definition.Arch)
 		done(parts.kernel.Release)
 		return err
 	})

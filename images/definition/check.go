@@ -124,6 +124,7 @@ func (c *checker) structure(node *yaml.Node, field string, v reflect.Value) {
 var (
 	namePattern   = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
 	modulePattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+	seriesPattern = regexp.MustCompile(`^([0-9]+\.[0-9]+|backports)$`)
 )
 
 // leastState is the size of the file system that a node makes, in MiB, before it grows.
@@ -140,6 +141,9 @@ func (c *checker) meaning(d *Definition) {
 	}
 	if d.Kernel.Flavour != "" && !slices.Contains(Flavours, d.Kernel.Flavour) {
 		at("kernel.flavour", "%s", among(d.Kernel.Flavour, "a flavour", Flavours))
+	}
+	if d.Kernel.Series != "" && !seriesPattern.MatchString(d.Kernel.Series) {
+		at("kernel.series", "%q is not a series of kernels (try 6.1 or backports)", d.Kernel.Series)
 	}
 	if d.Initramfs.Compression != "" && !slices.Contains(initramfs.Compressions, d.Initramfs.Compression) {
 		at("initramfs.compression", "%s", among(string(d.Initramfs.Compression), "a compression", initramfs.Compressions))

@@ -47,7 +47,9 @@ type Definition struct {
 // Kernel is which kernel and what of it.
 type Kernel struct {
 	// Flavour is "cloud" (virtual machines: no USB, no AHCI) or "metal".
-	Flavour string  `yaml:"flavour"`
+	Flavour string `yaml:"flavour"`
+	// Series is another than the one that nodes run, "6.1" or "backports" (the newest), and one that kernel/lock.yaml pins.
+	Series  string  `yaml:"series"`
 	Modules Modules `yaml:"modules"`
 	// Arguments is the kernel command line.
 	Arguments []string `yaml:"arguments"`

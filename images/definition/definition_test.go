@@ -72,7 +72,7 @@ outputs: [raw, iso]
 `)
 	file := write("over.yaml", `name: over
 extends: base.yaml
-kernel: {flavour: metal, modules: {boot: [b, a]}, arguments: [z]}
+kernel: {flavour: metal, series: "6.1", modules: {boot: [b, a]}, arguments: [z]}
 plugins: [probe, mount]
 outputs: [qcow2]
 user_data: {esp_under_secure_boot: true}
@@ -82,8 +82,8 @@ state: {size: 2GiB}
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := strings.Join(append(slices.Concat(d.Plugins, d.Kernel.Modules.Boot, d.Kernel.Arguments), d.Name, d.Arch, d.Kernel.Flavour, string(d.Outputs[0])), " ")
-	if want := "mount probe a b x y z over amd64 metal qcow2"; got != want || len(d.Outputs) != 1 || !d.UserData.ESPUnderSecureBoot || d.State.Size != "2GiB" || d.Epoch.Year() != 2026 {
+	got := strings.Join(append(slices.Concat(d.Plugins, d.Kernel.Modules.Boot, d.Kernel.Arguments), d.Name, d.Arch, d.Kernel.Flavour, d.Kernel.Series, string(d.Outputs[0])), " ")
+	if want := "mount probe a b x y z over amd64 metal 6.1 qcow2"; got != want || len(d.Outputs) != 1 || !d.UserData.ESPUnderSecureBoot || d.State.Size != "2GiB" || d.Epoch.Year() != 2026 {
 		t.Errorf("Load = %s (%+v); want %s", got, d, want)
 	}
 }

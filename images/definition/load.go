@@ -91,6 +91,7 @@ func merge(base, over *Definition) *Definition {
 	set(&d.Name, over.Name)
 	set(&d.Arch, over.Arch)
 	set(&d.Kernel.Flavour, over.Kernel.Flavour)
+	set(&d.Kernel.Series, over.Kernel.Series)
 	set(&d.State.Size, over.State.Size)
 	set(&d.Initramfs.Compression, over.Initramfs.Compression)
 	set(&d.UserData.ESPUnderSecureBoot, over.UserData.ESPUnderSecureBoot)

@@ -18,9 +18,8 @@ type Plan struct {
 	Definition *definition.Definition
 	// Name is the stem of all outputs: cosi-base-amd64.
 	Name string
-	// Kernel and Stub are the packages to fetch, from Suite.
-	Suite        string
-	Kernel, Stub lock.Package
+	// Kernel and Stub are the packages to fetch.
+	Kernel, Stub []lock.Package
 	// Programs are compiled for the image.
 	Programs []Program
 	// Plugins have a declaration each, in the order of their names.
@@ -108,16 +107,20 @@ func commandLine(d *definition.Definition) string {
 
 // New plans the build of d. It fails if the lock has no package for d's architecture.
 func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
-	kernel, err := l.Package("kernel-"+d.Kernel.Flavour, d.Arch)
+	role := "kernel-" + d.Kernel.Flavour
+	if d.Kernel.Series != "" {
+		role += "-" + d.Kernel.Series
+	}
+	kernel, err := l.Parts(role, d.Arch)
 	if err != nil {
 		return nil, err
 	}
-	stub, err := l.Package(lock.EFIStub, d.Arch)
+	stub, err := l.Parts(lock.EFIStub, d.Arch)
 	if err != nil {
 		return nil, err
 	}
 	p := &Plan{
-		Definition: d, Name: "cosi-" + d.Name + "-" + d.Arch, Suite: l.Suite, Kernel: kernel, Stub: stub,
+		Definition: d, Name: "cosi-" + d.Name + "-" + d.Arch, Kernel: kernel, Stub: stub,
 		Programs:    []Program{{"./engine", "usr/bin/engine"}, {"./engine/runtime", "usr/bin/runtime"}, {"./plugins", Multi}},
 		CommandLine: commandLine(d),
 		Root:        []string{Image, Modules, Resources, OSRelease},
@@ -167,7 +170,11 @@ func (p *Plan) String() string {
 		}
 	}
 	fmt.Fprintf(out, "%s, from %s\n", p.Name, p.Definition.File)
-	section("fetch, from Debian "+p.Suite, describe(p.Kernel), describe(p.Stub))
+	var packages []string
+	for _, pinned := range slices.Concat(p.Kernel, p.Stub) {
+		packages = append(packages, describe(pinned))
+	}
+	section("fetch, from Debian", packages...)
 	var programs []string
 	for _, program := range p.Programs {
 		programs = append(programs, fmt.Sprintf("%-18s → /%s", program.Package, program.Path))
@@ -199,5 +206,5 @@ func (p *Plan) modules() []string {
 }
 
 func describe(p lock.Package) string {
-	return fmt.Sprintf("%s %s (%s), SHA-256 %s…", p.Name, p.Version, p.Architecture, p.SHA256[:12])
+	return fmt.Sprintf("%s: %s %s (%s), SHA-256 %s…", p.Suite, p.Name, p.Version, p.Architecture, p.SHA256[:12])
 }

@@ -23,18 +23,18 @@ type apt struct {
 	suite string
 }
 
-// apt prepares the private state. It fails with ErrNoSource if there is no apt or no Debian entry, and says what to do instead.
-func (f *Fetcher) apt() (source, error) {
+// apt prepares the private state for a suite. It fails with ErrNoSource if there is no apt or no Debian entry, and says what to do instead.
+func (f *Fetcher) apt(suite string) (source, error) {
 	const advice = "name a mirror, as in COSI_MIRROR=https://mirror.example/debian (its files are checked by their pinned SHA-256)"
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return nil, fmt.Errorf("apt-get is not here: %w; %s", ErrNoSource, advice)
 	}
 	configuration := filepath.Join(f.Etc, "apt")
-	sources, uri, err := derive(entries(configuration), codename(filepath.Join(f.Etc, "os-release")), f.Suite)
+	sources, uri, err := derive(entries(configuration), codename(filepath.Join(f.Etc, "os-release")), suite)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w; %s", configuration, err, advice)
 	}
-	a := &apt{dir: filepath.Join(f.Cache, "apt"), uri: uri, suite: f.Suite}
+	a := &apt{dir: filepath.Join(f.Cache, "apt", suite), uri: uri, suite: suite}
 	for _, dir := range []string{"state", "lists/partial", "cache/archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(a.dir, dir), 0o755); err != nil {
 			return nil, err
@@ -90,7 +90,7 @@ func (a *apt) newest(ctx context.Context, p lock.Package, dir string) (lock.Pack
 		return lock.Package{}, "", fmt.Errorf("no version of %s: %w", p.Series, ErrGone)
 	}
 	next := slices.MaxFunc(candidates, func(x, y lock.Package) int { return compareVersions(x.Version, y.Version) })
-	next.Role, next.Architecture, next.Series = p.Role, p.Architecture, p.Series
+	next.Role, next.Architecture, next.Suite, next.Series = p.Role, p.Architecture, p.Suite, p.Series
 	file, err := a.download(ctx, next, dir)
 	return next, file, err
 }

@@ -35,7 +35,6 @@ type Fetcher struct {
 	Cache string
 	// Mirror is the URL of a Debian archive that the user named. When empty, apt is asked, with the archive that this machine uses.
 	Mirror string
-	Suite  string
 	// Etc is where the machine is configured: /etc. apt is in apt, and os-release names the machine's own suite.
 	Etc string
 	// Log is told, in lines for people, what is fetched and what is wrong with it.
@@ -77,7 +76,7 @@ func (f *Fetcher) Fetch(ctx context.Context, p lock.Package) (Result, error) {
 // happen: the pinned package, ErrHash if what the archive hands out is something else, or ErrGone.
 func (f *Fetcher) Download(ctx context.Context, p lock.Package, dir string) (file string, err error) {
 	err = f.alone(func() error {
-		source, err := f.source()
+		source, err := f.source(p.Suite)
 		if err != nil {
 			return err
 		}
@@ -109,7 +108,7 @@ func (f *Fetcher) alone(do func() error) error {
 }
 
 func (f *Fetcher) fetch(ctx context.Context, p lock.Package) (Result, error) {
-	source, err := f.source()
+	source, err := f.source(p.Suite)
 	if err != nil {
 		return Result{}, err
 	}
@@ -151,11 +150,11 @@ type source interface {
 	String() string
 }
 
-func (f *Fetcher) source() (source, error) {
+func (f *Fetcher) source(suite string) (source, error) {
 	if f.Mirror != "" {
 		return &mirror{url: f.Mirror}, nil
 	}
-	return f.apt()
+	return f.apt(suite)
 }
 
 func (f *Fetcher) unpacked(p lock.Package) string {

@@ -23,12 +23,12 @@ func small(name, version string) archivetest.Package {
 
 func pin(name, series, version string) lock.Package {
 	p := small(name, version)
-	return lock.Package{Role: "kernel", Architecture: "amd64", Name: name, Series: series, Version: version, Path: p.Path(), SHA256: p.SHA256()}
+	return lock.Package{Role: "kernel", Architecture: "amd64", Suite: "trixie", Name: name, Series: series, Version: version, Path: p.Path(), SHA256: p.SHA256()}
 }
 
 func fetcher(t *testing.T, mirror string) (*Fetcher, *[]string) {
 	log := &[]string{}
-	return &Fetcher{Cache: t.TempDir(), Mirror: mirror, Suite: "trixie", Log: func(format string, args ...any) {
+	return &Fetcher{Cache: t.TempDir(), Mirror: mirror, Log: func(format string, args ...any) {
 		*log = append(*log, fmt.Sprintf(format, args...))
 	}}, log
 }

@@ -100,14 +100,19 @@ func parseLines(data []byte) []entry {
 	return all
 }
 
-// derive writes the sources of suite with the archives and keys that the machine uses for its own suite. It fails with ErrNoSource if
+// derive writes the sources of suite with the archives and keys that the machine uses for its own suite; backports are in one archive, which
+// is neither updated nor secured by others. It fails with ErrNoSource if
 // the machine has no entry for own, or is no Debian.
 func derive(all []entry, own, suite string) (sources []byte, uri string, err error) {
 	if own == "" {
 		return nil, "", ErrNoSource
 	}
 	out := &bytes.Buffer{}
-	for _, pair := range [][2]string{{own, suite}, {own + "-updates", suite + "-updates"}, {own + "-security", suite + "-security"}} {
+	pairs := [][2]string{{own, suite}}
+	if !strings.HasSuffix(suite, "-backports") {
+		pairs = append(pairs, [2]string{own + "-updates", suite + "-updates"}, [2]string{own + "-security", suite + "-security"})
+	}
+	for _, pair := range pairs {
 		i := slices.IndexFunc(all, func(e entry) bool { return slices.Contains(e.suites, pair[0]) })
 		if i < 0 {
 			continue

@@ -33,8 +33,8 @@ Components: main
 `
 
 func TestSourcesOfTheSuiteAreDerivedFromTheMachinesOwn(t *testing.T) {
-	for name, test := range map[string]struct{ file, content, want, uri string }{
-		"deb822": {"sources.list.d/debian.sources", stanzas, `Types: deb
+	for name, test := range map[string]struct{ suite, file, content, want, uri string }{
+		"deb822": {"trixie", "sources.list.d/debian.sources", stanzas, `Types: deb
 URIs: http://mirror.example/debian
 Suites: trixie
 Components: main
@@ -56,14 +56,21 @@ Signed-By:
  -----END PGP PUBLIC KEY BLOCK-----
 
 `, "http://mirror.example/debian"},
-		"one line": {"sources.list", "deb cdrom:[disc]/ bookworm contrib\ndeb-src http://a bookworm main\ndeb [arch=amd64 signed-by=/k.gpg] http://b/debian bookworm main # mine\n", `Types: deb
+		"backports": {"trixie-backports", "sources.list.d/debian.sources", stanzas, `Types: deb
+URIs: http://mirror.example/debian
+Suites: trixie-backports
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+`, "http://mirror.example/debian"},
+		"one line": {"trixie", "sources.list", "deb cdrom:[disc]/ bookworm contrib\ndeb-src http://a bookworm main\ndeb [arch=amd64 signed-by=/k.gpg] http://b/debian bookworm main # mine\n", `Types: deb
 URIs: http://b/debian
 Suites: trixie
 Components: main
 Signed-By: /k.gpg
 
 `, "http://b/debian"},
-		"a trusted mirror": {"sources.list.d/own.list", "deb [ trusted=yes ] file:/srv bookworm main\n", `Types: deb
+		"a trusted mirror": {"trixie", "sources.list.d/own.list", "deb [ trusted=yes ] file:/srv bookworm main\n", `Types: deb
 URIs: file:/srv
 Suites: trixie
 Components: main
@@ -74,7 +81,7 @@ Trusted: yes
 		t.Run(name, func(t *testing.T) {
 			etc := t.TempDir()
 			writeFile(t, filepath.Join(etc, test.file), test.content)
-			got, uri, err := derive(entries(etc), "bookworm", "trixie")
+			got, uri, err := derive(entries(etc), "bookworm", test.suite)
 			if err != nil || uri != test.uri || string(got) != test.want {
 				t.Errorf("derive = %s, %q, %v; want %s, %q", got, uri, err, test.want, test.uri)
 			}

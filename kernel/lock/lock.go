@@ -4,6 +4,7 @@
 package lock
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -14,7 +15,7 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// Roles of packages.
+// Roles of packages. A kernel of another series has its role's name with that: "kernel-cloud-6.1".
 const (
 	KernelCloud = "kernel-cloud" // for virtual machines: no USB, no AHCI
 	KernelMetal = "kernel-metal" // everything Debian builds
@@ -26,14 +27,16 @@ var ErrNotPinned = errors.New("not pinned")
 
 // Lock is the whole file.
 type Lock struct {
+	// Suite is that of the packages which name none.
 	Suite    string    `yaml:"suite"`
 	Packages []Package `yaml:"packages"`
 }
 
-// Package is one Debian package.
+// Package is one Debian package. Several have the same role where Debian splits what is one thing: a kernel since Linux 6.19.
 type Package struct {
 	Role         string `yaml:"role" json:"role"`
 	Architecture string `yaml:"architecture" json:"architecture"`
+	Suite        string `yaml:"suite" json:"-"`
 	Name         string `yaml:"name" json:"name"`
 	// Series is a pattern (see path.Match) for the names of the package's successors.
 	Series  string `yaml:"series" json:"-"`
@@ -72,11 +75,13 @@ func parse(data []byte) (*Lock, error) {
 		return nil, fmt.Errorf("suite: %q is not a suite's name", l.Suite)
 	}
 	seen := map[string]bool{}
-	for i, p := range l.Packages {
+	for i := range l.Packages {
+		l.Packages[i].Suite = cmp.Or(l.Packages[i].Suite, l.Suite)
+		p := l.Packages[i]
 		if err := p.check(); err != nil {
 			return nil, fmt.Errorf("packages[%d]: %w", i, err)
 		}
-		key := p.Role + " " + p.Architecture
+		key := p.Role + " " + p.Architecture + " " + p.Series
 		if seen[key] {
 			return nil, fmt.Errorf("packages[%d]: a second package for %s", i, key)
 		}
@@ -91,6 +96,8 @@ func (p Package) check() error {
 		return errors.New("role: missing")
 	case p.Architecture == "":
 		return errors.New("architecture: missing")
+	case !namePattern.MatchString(p.Suite):
+		return fmt.Errorf("suite: %q is not a suite's name", p.Suite)
 	case !namePattern.MatchString(p.Name):
 		return fmt.Errorf("name: %q is not a package name", p.Name)
 	case !versionPattern.MatchString(p.Version):
@@ -106,12 +113,16 @@ func (p Package) check() error {
 	return nil
 }
 
-// Package finds the package with a role for an architecture. It fails with ErrNotPinned if there is none.
-func (l *Lock) Package(role, architecture string) (Package, error) {
+// Parts finds the packages with a role for an architecture, in their order in the file. It fails with ErrNotPinned if there is none.
+func (l *Lock) Parts(role, architecture string) ([]Package, error) {
+	var parts []Package
 	for _, p := range l.Packages {
 		if p.Role == role && p.Architecture == architecture {
-			return p, nil
+			parts = append(parts, p)
 		}
 	}
-	return Package{}, fmt.Errorf("%s for %s: %w", role, architecture, ErrNotPinned)
+	if len(parts) == 0 {
+		return nil, fmt.Errorf("%s for %s: %w", role, architecture, ErrNotPinned)
+	}
+	return parts, nil
 }

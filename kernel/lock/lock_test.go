@@ -11,17 +11,28 @@ func TestTheCommittedLockIsWholeForAmd64(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, role := range []string{KernelCloud, KernelMetal, EFIStub} {
-		p, err := l.Package(role, "amd64")
-		if err != nil {
-			t.Errorf("Package(%q, amd64) = %v", role, err)
+	for role, want := range map[string]struct {
+		suite string
+		parts int
+	}{
+		KernelCloud: {"trixie", 1}, KernelMetal: {"trixie", 1}, EFIStub: {"trixie", 1},
+		KernelCloud + "-6.1": {"bookworm", 1}, KernelCloud + "-backports": {"trixie-backports", 3},
+	} {
+		parts, err := l.Parts(role, "amd64")
+		if err != nil || len(parts) != want.parts {
+			t.Errorf("Parts(%q, amd64) = %d packages, %v; want %d", role, len(parts), err, want.parts)
 		}
-		if !strings.HasSuffix(p.Path, "/"+p.Name+"_"+p.Version+"_amd64.deb") {
-			t.Errorf("%s: path %q is not that of %s %s", role, p.Path, p.Name, p.Version)
+		for _, p := range parts {
+			if !strings.HasSuffix(p.Path, "/"+p.Name+"_"+p.Version+"_amd64.deb") {
+				t.Errorf("%s: path %q is not that of %s %s", role, p.Path, p.Name, p.Version)
+			}
+			if p.Suite != want.suite {
+				t.Errorf("%s: suite %q; want %q", role, p.Suite, want.suite)
+			}
 		}
 	}
-	if _, err := l.Package(KernelCloud, "vax"); !errors.Is(err, ErrNotPinned) {
-		t.Errorf("Package for vax: %v; want ErrNotPinned", err)
+	if _, err := l.Parts(KernelCloud, "vax"); !errors.Is(err, ErrNotPinned) {
+		t.Errorf("Parts for vax: %v; want ErrNotPinned", err)
 	}
 }
 
@@ -48,6 +59,7 @@ func TestParseRefuses(t *testing.T) {
 		"a path that climbs":     {strings.Replace(good, "pool/", "../", 1), "path"},
 		"a name with an option":  {strings.Replace(good, "name: systemd-boot-efi", "name: -oDir=/", 1), "name"},
 		"a path to no package":   {strings.Replace(good, "_amd64.deb", "_amd64.txt", 1), "path"},
+		"a suite with an option": {strings.Replace(good, "    name:", "    suite: -oDir=/\n    name:", 1), "suite"},
 		"two for the same thing": {good + second, "second package"},
 	} {
 		t.Run(name, func(t *testing.T) {
