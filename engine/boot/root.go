@@ -30,7 +30,7 @@ func switchRoot() (bool, error) {
 	if err := os.Mkdir(newRoot, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return false, err
 	}
-	if err := unix.Mount(rootImage, newRoot, "erofs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+	if err := mountImage(rootImage, newRoot); err != nil {
 		return false, fmt.Errorf("mount %s: %w", rootImage, err)
 	}
 	for _, m := range kernelMounts {

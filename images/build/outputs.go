@@ -154,8 +154,15 @@ func (w *writer) root() error {
 	return w.phase("initramfs", w.initramfs)
 }
 
-// rootModules is what mounting the root takes.
-const rootModules = "erofs"
+// rootModules are what mounting the root takes. Before Linux 6.12 a file is no file system's device, and what erofs needs asks for a cipher by
+// a name that only its module's aliases tell.
+func rootModules(release string) []string {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err == nil && (major < 6 || major == 6 && minor < 12) {
+		return []string{"crc32c_generic", "erofs", "loop"}
+	}
+	return []string{"erofs"}
+}
 
 func (w *writer) initramfs(f *os.File) error {
 	root, err := content.Open(w.path(".root.erofs"))
@@ -168,7 +175,7 @@ func (w *writer) initramfs(f *os.File) error {
 		return err
 	}
 	defer engine.Close()
-	needed, err := w.parts.kernel.Resolve(rootModules)
+	needed, err := w.parts.kernel.Resolve(rootModules(w.parts.kernel.Release)...)
 	if err != nil {
 		return err
 	}
