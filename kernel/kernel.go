@@ -28,7 +28,7 @@ type Tree struct {
 	// Image is the path of the bzImage (or Image) on the build machine.
 	Image string
 
-	dir     string            // …/usr/lib/modules/RELEASE, of the package with the modules
+	dir     string            // …/lib/modules/RELEASE, of the package with the modules
 	files   map[string]string // module name → path below dir: kernel/…
 	builtin map[string]bool
 }
@@ -58,8 +58,11 @@ func Open(dirs ...string) (*Tree, error) {
 	default:
 		return nil, fmt.Errorf("%q: %d kernels; want 1", dirs, len(images)+len(split))
 	}
-	modules := "usr/lib/modules/" + t.Release
-	lists, trees := find(dirs, modules+"/modules.builtin"), find(dirs, modules+"/kernel")
+	modules := "/modules/" + t.Release
+	lists, trees := find(dirs, "usr/lib"+modules+"/modules.builtin"), find(dirs, "usr/lib"+modules+"/kernel")
+	if len(trees) == 0 { // Debian 12 has not merged /lib into /usr in its packages
+		lists, trees = find(dirs, "lib"+modules+"/modules.builtin"), find(dirs, "lib"+modules+"/kernel")
+	}
 	if len(lists) != 1 || len(trees) != 1 {
 		return nil, fmt.Errorf("%q: %d lists of what is built into %s, %d trees of its modules; want 1", dirs, len(lists), t.Release, len(trees))
 	}

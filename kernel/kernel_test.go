@@ -172,6 +172,21 @@ func TestAKernelMayBeInSeveralPackages(t *testing.T) {
 	}
 }
 
+// Debian 12 has not merged /lib into /usr in its packages.
+func TestModulesMayLieInLib(t *testing.T) {
+	root := example(t)
+	if err := os.Rename(filepath.Join(root, "usr/lib"), filepath.Join(root, "lib")); err != nil {
+		t.Fatal(err)
+	}
+	k, err := Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := k.Resolve("erofs"); err != nil || !slices.Equal(names(got), []string{"libcrc32c", "erofs"}) || got[1].Path != "kernel/fs/erofs/erofs.ko" {
+		t.Errorf("Resolve = %q, %v", names(got), err)
+	}
+}
+
 func TestIndexFilesReadLikeDepmods(t *testing.T) {
 	k, err := Open(example(t))
 	if err != nil {

@@ -16,7 +16,7 @@ func TestTheCommittedLockIsWholeForAmd64(t *testing.T) {
 		parts int
 	}{
 		KernelCloud: {"trixie", 1}, KernelMetal: {"trixie", 1}, EFIStub: {"trixie", 1},
-		KernelCloud + "-6.1": {"bookworm", 1}, KernelCloud + "-backports": {"trixie-backports", 3},
+		KernelMetal + "-6.1": {"bookworm", 1}, KernelCloud + "-backports": {"trixie-backports", 3},
 	} {
 		parts, err := l.Parts(role, "amd64")
 		if err != nil || len(parts) != want.parts {
