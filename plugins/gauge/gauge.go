@@ -1,10 +1,11 @@
 // Package gauge is a plugin for tests and the benchmark: asked by a GaugeRequest, it tells how much memory is left, what each process of
-// the node holds alone, and how often it has woken up. It also breaks what nothing else on a node can: it kills a process, has it
+// the node holds alone, and how often it has woken up. It also breaks what nothing else on a node can: it kills or stops a process, has it
 // hang or takes its memory, makes a function of PID 1 panic, speaks as the kernel, has threads compete for the processor, and opens what the
 // modes of files would keep from it.
 package gauge
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -35,7 +36,7 @@ var declared []byte
 
 // Plugin returns the plugin.
 func Plugin() sdk.Plugin {
-	g := gauge{proc: "/proc"}
+	g := gauge{proc: "/proc", groups: "/sys/fs/cgroup"}
 	return sdk.Plugin{
 		Declaration: declared,
 		Version:     Version,
@@ -45,7 +46,7 @@ func Plugin() sdk.Plugin {
 	}
 }
 
-type gauge struct{ proc string }
+type gauge struct{ proc, groups string }
 
 // reconcile acts once on each version of a request.
 func (g gauge) reconcile(ctx context.Context, s *sdk.State) error {
@@ -78,11 +79,15 @@ func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.Gauge
 	}
 	switch {
 	case r.GetKill() != "":
+		signal := unix.SignalNum(cmp.Or(r.GetSignal(), "SIGKILL"))
+		if signal == 0 {
+			return fmt.Errorf("%q is no signal", r.GetSignal())
+		}
 		pid, err := find(all, r.GetKill())
 		if err != nil {
 			return err
 		}
-		return unix.Kill(pid, unix.SIGKILL)
+		return unix.Kill(pid, signal)
 	case r.GetFreeze() != "":
 		pid, err := find(all, r.GetFreeze())
 		if err != nil {

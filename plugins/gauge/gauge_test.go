@@ -31,7 +31,7 @@ func proc(t *testing.T, groups map[int]string) string {
 		if err := os.WriteFile(filepath.Join(own, "cgroup"), []byte("0::"+group+"\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"smaps_rollup", "task"} {
+		for _, name := range []string{"fd", "smaps_rollup", "task"} {
 			if err := os.Symlink(fmt.Sprintf("/proc/%d/%s", pid, name), filepath.Join(own, name)); err != nil {
 				t.Fatal(err)
 			}
@@ -55,7 +55,15 @@ func start(t *testing.T, g gauge) *plugintest.Runtime {
 }
 
 func TestEachVersionOfARequestIsMeasured(t *testing.T) {
-	r := start(t, gauge{proc(t, map[int]string{os.Getpid(): "/cosi/plugins/this", os.Getppid(): "/user.slice"})})
+	groups := t.TempDir()
+	own := filepath.Join(groups, "cosi/plugins/this")
+	if err := os.MkdirAll(own, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(own, "cpu.stat"), []byte("usage_usec 1234\nuser_usec 1000\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, gauge{proc(t, map[int]string{os.Getpid(): "/cosi/plugins/this", os.Getppid(): "/user.slice"}), groups})
 	measure := func() *testpb.GaugeRequestStatus {
 		version := r.Apply("a", &testpb.GaugeRequest{Seconds: 1}).GetMetadata().GetVersion()
 		st := &testpb.GaugeRequestStatus{}
@@ -69,6 +77,9 @@ func TestEachVersionOfARequestIsMeasured(t *testing.T) {
 	p := first.GetProcesses()[0]
 	if p.GetName() != "this" || int(p.GetPid()) != os.Getpid() || p.GetPrivateDirty() < 1<<20 || p.GetContextSwitches() == 0 {
 		t.Errorf("process = %v; want this one, with its memory and wake-ups", p)
+	}
+	if p.GetCpuMicroseconds() != 1234 || p.GetDescriptors() < 3 {
+		t.Errorf("process = %v; want what its group has used, and its descriptors", p)
 	}
 	if first.GetWatched() < 1 {
 		t.Errorf("watched for %v s; want a second or more", first.GetWatched())
@@ -90,7 +101,7 @@ func TestSecondsAwakeAreCounted(t *testing.T) {
 	}
 	defer asleep.Wait()
 	defer asleep.Process.Kill()
-	g := gauge{proc(t, map[int]string{os.Getpid(): "/cosi/runtime", asleep.Process.Pid: "/cosi/plugins/asleep"})}
+	g := gauge{proc(t, map[int]string{os.Getpid(): "/cosi/runtime", asleep.Process.Pid: "/cosi/plugins/asleep"}), t.TempDir()}
 	all, err := g.watch(t.Context(), 2)
 	if err != nil || len(all) != 2 {
 		t.Fatalf("watch = %v, %v; want two processes", all, err)
@@ -110,7 +121,7 @@ func TestEachWakeUpIsCounted(t *testing.T) {
 	}
 	defer restless.Wait()
 	defer restless.Process.Kill()
-	g := gauge{proc(t, map[int]string{restless.Process.Pid: "/cosi/plugins/restless", os.Getpid(): "/cosi/runtime"})}
+	g := gauge{proc(t, map[int]string{restless.Process.Pid: "/cosi/plugins/restless", os.Getpid(): "/cosi/runtime"}), t.TempDir()}
 	look := func(all []*testpb.GaugeRequestStatus_Process, err error) map[uint32]*testpb.GaugeRequestStatus_Process {
 		t.Helper()
 		if err != nil || len(all) != 2 {
@@ -136,13 +147,21 @@ func TestTheNamedProcessIsKilled(t *testing.T) {
 	if err := victim.Start(); err != nil {
 		t.Fatal(err)
 	}
-	r := start(t, gauge{proc(t, map[int]string{victim.Process.Pid: "/cosi/runtime"})})
+	r := start(t, gauge{proc(t, map[int]string{victim.Process.Pid: "/cosi/runtime"}), t.TempDir()})
 	r.Apply("a", &testpb.GaugeRequest{Kill: "nobody"})
 	st := &testpb.GaugeRequestStatus{}
 	r.Wait("there is an answer", func() bool { return r.Get("a", st) != nil })
 	if st.GetReady() || !strings.Contains(st.GetMessage(), `"nobody"`) {
 		t.Errorf("status = %v; want that there is no such process", st)
 	}
+	r.Apply("none", &testpb.GaugeRequest{Kill: "runtime", Signal: "SIGNAL"})
+	r.Wait("there is an answer", func() bool { return r.Get("none", st) != nil })
+	if st.GetReady() || !strings.Contains(st.GetMessage(), `"SIGNAL" is no signal`) {
+		t.Errorf("status = %v; want that there is no such signal", st)
+	}
+	stat := fmt.Sprintf("/proc/%d/stat", victim.Process.Pid)
+	r.Apply("stop", &testpb.GaugeRequest{Kill: "runtime", Signal: "SIGSTOP"})
+	r.Wait("it has stopped", func() bool { text, _ := os.ReadFile(stat); return strings.Contains(string(text), ") T ") })
 	r.Apply("b", &testpb.GaugeRequest{Kill: "runtime"})
 	if err := victim.Wait(); err == nil || err.Error() != "signal: killed" {
 		t.Errorf("the process ended with %v; want that it was killed", err)

@@ -73,7 +73,7 @@ func (g gauge) process(pid uint32) (*testpb.GaugeRequestStatus_Process, error) {
 	return p, nil
 }
 
-// weigh tells what each process holds alone. It walks all pages of each, so it is no part of what is done every second.
+// weigh tells what each process holds alone and has used. It walks all pages of each, so it is no part of what is done every second.
 func (g gauge) weigh(all []*testpb.GaugeRequestStatus_Process) error {
 	for _, p := range all {
 		dir := filepath.Join(g.proc, strconv.Itoa(int(p.GetPid())))
@@ -87,21 +87,60 @@ func (g gauge) weigh(all []*testpb.GaugeRequestStatus_Process) error {
 		if p.PrivateDirty, err = rollup.kilobytes("Private_Dirty"); err != nil {
 			return fmt.Errorf("%s: %w", dir, err)
 		}
+		descriptors, err := os.ReadDir(filepath.Join(dir, "fd"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		p.Descriptors = uint32(len(descriptors))
+		if p.CpuMicroseconds, err = g.used(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
+}
+
+// used is what the control group of a process has used of the processors, in microseconds.
+func (g gauge) used(dir string) (uint64, error) {
+	group, err := controlGroup(dir)
+	if err != nil {
+		return 0, err
+	}
+	path := filepath.Join(g.groups, group, "cpu.stat")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if text, ok := strings.CutPrefix(line, "usage_usec "); ok {
+			return strconv.ParseUint(strings.TrimSpace(text), 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s: no usage_usec", path)
 }
 
 func processName(dir string, pid uint32) (string, error) {
 	if pid == 1 {
 		return "engine", nil
 	}
+	group, err := controlGroup(dir)
+	if err != nil {
+		return "", err
+	}
+	if group, ok := strings.CutPrefix(group, "/cosi/"); ok {
+		return strings.TrimPrefix(group, "plugins/"), nil
+	}
+	return "", nil
+}
+
+// controlGroup of a process, empty if it has none of the unified hierarchy.
+func controlGroup(dir string) (string, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "cgroup"))
 	if err != nil {
 		return "", err
 	}
 	for line := range strings.Lines(string(data)) {
-		if group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::/cosi/"); ok {
-			return strings.TrimPrefix(group, "plugins/"), nil
+		if group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			return group, nil
 		}
 	}
 	return "", nil

@@ -279,7 +279,7 @@ func (x *ProbeRequestStatus) GetPid() uint32 {
 // GaugeRequest has the plugin "gauge" measure the machine once for each version, or do one thing that nothing else on a node can.
 type GaugeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name of a plugin, or "runtime": it gets SIGKILL.
+	// The name of a plugin, or "runtime": it gets SIGKILL, or another signal.
 	Kill string `protobuf:"bytes,1,opt,name=kill,proto3" json:"kill,omitempty"`
 	// How long to watch the processes for wake-ups before the measurement, in seconds.
 	Seconds uint32 `protobuf:"varint,2,opt,name=seconds,proto3" json:"seconds,omitempty"`
@@ -294,7 +294,9 @@ type GaugeRequest struct {
 	// The name of a plugin: for a moment its control group may have no memory, and the kernel kills it.
 	Starve string `protobuf:"bytes,7,opt,name=starve,proto3" json:"starve,omitempty"`
 	// For so many seconds twice as many of its threads want to run as there are processors.
-	Burn          uint32 `protobuf:"varint,8,opt,name=burn,proto3" json:"burn,omitempty"`
+	Burn uint32 `protobuf:"varint,8,opt,name=burn,proto3" json:"burn,omitempty"`
+	// What kill sends: "SIGSTOP", "SIGCONT"; empty is SIGKILL.
+	Signal        string `protobuf:"bytes,9,opt,name=signal,proto3" json:"signal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -383,6 +385,13 @@ func (x *GaugeRequest) GetBurn() uint32 {
 		return x.Burn
 	}
 	return 0
+}
+
+func (x *GaugeRequest) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
 }
 
 // GaugeRequestStatus is what the plugin "gauge" has measured.
@@ -489,6 +498,166 @@ func (x *GaugeRequestStatus) GetWatched() float64 {
 	return 0
 }
 
+// StormRequest has the plugin "storm" act once for each version.
+type StormRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// So often a loop device becomes another size.
+	Events uint64 `protobuf:"varint,1,opt,name=events,proto3" json:"events,omitempty"`
+	// How often in a second; 0 is as fast as it goes.
+	PerSecond uint64 `protobuf:"varint,2,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
+	// A function of the kernel that no other eBPF program can be attached to by fentry or fexit, until the request is gone.
+	Occupy        string `protobuf:"bytes,3,opt,name=occupy,proto3" json:"occupy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StormRequest) Reset() {
+	*x = StormRequest{}
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StormRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StormRequest) ProtoMessage() {}
+
+func (x *StormRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StormRequest.ProtoReflect.Descriptor instead.
+func (*StormRequest) Descriptor() ([]byte, []int) {
+	return file_cosi_test_v1alpha1_probe_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StormRequest) GetEvents() uint64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *StormRequest) GetPerSecond() uint64 {
+	if x != nil {
+		return x.PerSecond
+	}
+	return 0
+}
+
+func (x *StormRequest) GetOccupy() string {
+	if x != nil {
+		return x.Occupy
+	}
+	return ""
+}
+
+// StormRequestStatus says what became of a StormRequest.
+type StormRequestStatus struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ObservedVersion string                 `protobuf:"bytes,1,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
+	Ready           bool                   `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Done, Failed.
+	Reason  string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// The loop device, "loop0", and its size in bytes after the last event.
+	Device string `protobuf:"bytes,5,opt,name=device,proto3" json:"device,omitempty"`
+	Size   uint64 `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	// How long the events took.
+	Seconds       float64 `protobuf:"fixed64,7,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StormRequestStatus) Reset() {
+	*x = StormRequestStatus{}
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StormRequestStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StormRequestStatus) ProtoMessage() {}
+
+func (x *StormRequestStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StormRequestStatus.ProtoReflect.Descriptor instead.
+func (*StormRequestStatus) Descriptor() ([]byte, []int) {
+	return file_cosi_test_v1alpha1_probe_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *StormRequestStatus) GetObservedVersion() string {
+	if x != nil {
+		return x.ObservedVersion
+	}
+	return ""
+}
+
+func (x *StormRequestStatus) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *StormRequestStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StormRequestStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *StormRequestStatus) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *StormRequestStatus) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *StormRequestStatus) GetSeconds() float64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
 // Process is one of the engine, the runtime and the plugins.
 type GaugeRequestStatus_Process struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -501,14 +670,18 @@ type GaugeRequestStatus_Process struct {
 	// When any thread was seen to have run, in seconds after the watch began: at most once for each second that the request asked for.
 	Awake []float64 `protobuf:"fixed64,5,rep,packed,name=awake,proto3" json:"awake,omitempty"`
 	// How often one of its threads went to sleep in those seconds (voluntary context switches): as often as one was woken up.
-	Wakeups       uint64 `protobuf:"varint,6,opt,name=wakeups,proto3" json:"wakeups,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Wakeups uint64 `protobuf:"varint,6,opt,name=wakeups,proto3" json:"wakeups,omitempty"`
+	// How many files it has open.
+	Descriptors uint32 `protobuf:"varint,7,opt,name=descriptors,proto3" json:"descriptors,omitempty"`
+	// What its control group has used of the processors since the node started, in microseconds: earlier processes of the name are counted.
+	CpuMicroseconds uint64 `protobuf:"varint,8,opt,name=cpu_microseconds,json=cpuMicroseconds,proto3" json:"cpu_microseconds,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *GaugeRequestStatus_Process) Reset() {
 	*x = GaugeRequestStatus_Process{}
-	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[5]
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +693,7 @@ func (x *GaugeRequestStatus_Process) String() string {
 func (*GaugeRequestStatus_Process) ProtoMessage() {}
 
 func (x *GaugeRequestStatus_Process) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[5]
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -578,6 +751,20 @@ func (x *GaugeRequestStatus_Process) GetWakeups() uint64 {
 	return 0
 }
 
+func (x *GaugeRequestStatus_Process) GetDescriptors() uint32 {
+	if x != nil {
+		return x.Descriptors
+	}
+	return 0
+}
+
+func (x *GaugeRequestStatus_Process) GetCpuMicroseconds() uint64 {
+	if x != nil {
+		return x.CpuMicroseconds
+	}
+	return 0
+}
+
 var File_cosi_test_v1alpha1_probe_proto protoreflect.FileDescriptor
 
 const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
@@ -610,7 +797,7 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x03pid\x18\x05 \x01(\rR\x03pid:\x99\x01\x82\xfb\x18\x94\x01\n" +
 	"\"ProbeRequestStatuses.test.cosi.dev\x12\x12ProbeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x18\n" +
-	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xec\x03\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\x84\x04\n" +
 	"\fGaugeRequest\x12\x12\n" +
 	"\x04kill\x18\x01 \x01(\tR\x04kill\x12\"\n" +
 	"\aseconds\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\aseconds\x12\x16\n" +
@@ -619,12 +806,13 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x0ekernel_message\x18\x05 \x01(\tR\rkernelMessage\x12\x12\n" +
 	"\x04open\x18\x06 \x01(\tR\x04open\x12\x16\n" +
 	"\x06starve\x18\a \x01(\tR\x06starve\x12\x1c\n" +
-	"\x04burn\x18\b \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\x04burn:\x84\x02\x82\xfb\x18\xff\x01\n" +
+	"\x04burn\x18\b \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\x04burn\x12\x16\n" +
+	"\x06signal\x18\t \x01(\tR\x06signal:\x84\x02\x82\xfb\x18\xff\x01\n" +
 	"\x1bGaugeRequests.test.cosi.dev\x12\fGaugeRequest\x1a\brequests2\x14\n" +
 	"\x04KILL\x12\f{.spec.kill}2\x18\n" +
 	"\x06FREEZE\x12\x0e{.spec.freeze}2\x16\n" +
 	"\x05FAULT\x12\r{.spec.fault}2(\n" +
-	"\x0eKERNEL MESSAGE\x12\x16{.spec.kernel_message}\xb2\x06\"GaugeRequestStatuses.test.cosi.dev\xba\x060Has the plugin gauge measure, or break something\"\xa3\x05\n" +
+	"\x0eKERNEL MESSAGE\x12\x16{.spec.kernel_message}\xb2\x06\"GaugeRequestStatuses.test.cosi.dev\xba\x060Has the plugin gauge measure, or break something\"\xf0\x05\n" +
 	"\x12GaugeRequestStatus\x12)\n" +
 	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
@@ -633,18 +821,40 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\tmem_total\x18\x05 \x01(\x04R\bmemTotal\x12#\n" +
 	"\rmem_available\x18\x06 \x01(\x04R\fmemAvailable\x12L\n" +
 	"\tprocesses\x18\a \x03(\v2..cosi.test.v1alpha1.GaugeRequestStatus.ProcessR\tprocesses\x12\x18\n" +
-	"\awatched\x18\b \x01(\x01R\awatched\x1a\xaf\x01\n" +
+	"\awatched\x18\b \x01(\x01R\awatched\x1a\xfc\x01\n" +
 	"\aProcess\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\rR\x03pid\x12#\n" +
 	"\rprivate_dirty\x18\x03 \x01(\x04R\fprivateDirty\x12)\n" +
 	"\x10context_switches\x18\x04 \x01(\x04R\x0fcontextSwitches\x12\x14\n" +
 	"\x05awake\x18\x05 \x03(\x01R\x05awake\x12\x18\n" +
-	"\awakeups\x18\x06 \x01(\x04R\awakeups:\xbd\x01\x82\xfb\x18\xb8\x01\n" +
+	"\awakeups\x18\x06 \x01(\x04R\awakeups\x12 \n" +
+	"\vdescriptors\x18\a \x01(\rR\vdescriptors\x12)\n" +
+	"\x10cpu_microseconds\x18\b \x01(\x04R\x0fcpuMicroseconds:\xbd\x01\x82\xfb\x18\xb8\x01\n" +
 	"\"GaugeRequestStatuses.test.cosi.dev\x12\x12GaugeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x1a\n" +
 	"\x05TOTAL\x12\x11{.spec.mem_total}2\"\n" +
-	"\tAVAILABLE\x12\x15{.spec.mem_available}\xba\x06\x1dWhat memory and wake-ups costB7Z5github.com/cosi-os/cosi/api/cosi/test/v1alpha1;testpbb\x06proto3"
+	"\tAVAILABLE\x12\x15{.spec.mem_available}\xba\x06\x1dWhat memory and wake-ups cost\"\xc0\x02\n" +
+	"\fStormRequest\x12\x16\n" +
+	"\x06events\x18\x01 \x01(\x04R\x06events\x12\x1d\n" +
+	"\n" +
+	"per_second\x18\x02 \x01(\x04R\tperSecond\x12\x16\n" +
+	"\x06occupy\x18\x03 \x01(\tR\x06occupy:\xe0\x01\x82\xfb\x18\xdb\x01\n" +
+	"\x1bStormRequests.test.cosi.dev\x12\fStormRequest\x1a\brequests2\x18\n" +
+	"\x06EVENTS\x12\x0e{.spec.events}2\x18\n" +
+	"\x06OCCUPY\x12\x0e{.spec.occupy}\xb2\x06\"StormRequestStatuses.test.cosi.dev\xba\x06JHas the plugin storm make block events, or occupy a function of the kernel\"\x83\x03\n" +
+	"\x12StormRequestStatus\x12)\n" +
+	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
+	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x16\n" +
+	"\x06device\x18\x05 \x01(\tR\x06device\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\x04R\x04size\x12\x18\n" +
+	"\aseconds\x18\a \x01(\x01R\aseconds:\xb3\x01\x82\xfb\x18\xae\x01\n" +
+	"\"StormRequestStatuses.test.cosi.dev\x12\x12StormRequestStatus\x1a\x06status2\x16\n" +
+	"\x05READY\x12\r{.spec.ready}2\x18\n" +
+	"\x06REASON\x12\x0e{.spec.reason}2\x1a\n" +
+	"\aSECONDS\x12\x0f{.spec.seconds}\xba\x06\x1dWhat became of a StormRequestB7Z5github.com/cosi-os/cosi/api/cosi/test/v1alpha1;testpbb\x06proto3"
 
 var (
 	file_cosi_test_v1alpha1_probe_proto_rawDescOnce sync.Once
@@ -659,7 +869,7 @@ func file_cosi_test_v1alpha1_probe_proto_rawDescGZIP() []byte {
 }
 
 var file_cosi_test_v1alpha1_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cosi_test_v1alpha1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_cosi_test_v1alpha1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_cosi_test_v1alpha1_probe_proto_goTypes = []any{
 	(ProbeRequest_Action)(0),           // 0: cosi.test.v1alpha1.ProbeRequest.Action
 	(*ProbeResult)(nil),                // 1: cosi.test.v1alpha1.ProbeResult
@@ -667,11 +877,13 @@ var file_cosi_test_v1alpha1_probe_proto_goTypes = []any{
 	(*ProbeRequestStatus)(nil),         // 3: cosi.test.v1alpha1.ProbeRequestStatus
 	(*GaugeRequest)(nil),               // 4: cosi.test.v1alpha1.GaugeRequest
 	(*GaugeRequestStatus)(nil),         // 5: cosi.test.v1alpha1.GaugeRequestStatus
-	(*GaugeRequestStatus_Process)(nil), // 6: cosi.test.v1alpha1.GaugeRequestStatus.Process
+	(*StormRequest)(nil),               // 6: cosi.test.v1alpha1.StormRequest
+	(*StormRequestStatus)(nil),         // 7: cosi.test.v1alpha1.StormRequestStatus
+	(*GaugeRequestStatus_Process)(nil), // 8: cosi.test.v1alpha1.GaugeRequestStatus.Process
 }
 var file_cosi_test_v1alpha1_probe_proto_depIdxs = []int32{
 	0, // 0: cosi.test.v1alpha1.ProbeRequest.action:type_name -> cosi.test.v1alpha1.ProbeRequest.Action
-	6, // 1: cosi.test.v1alpha1.GaugeRequestStatus.processes:type_name -> cosi.test.v1alpha1.GaugeRequestStatus.Process
+	8, // 1: cosi.test.v1alpha1.GaugeRequestStatus.processes:type_name -> cosi.test.v1alpha1.GaugeRequestStatus.Process
 	2, // [2:2] is the sub-list for method output_type
 	2, // [2:2] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
@@ -690,7 +902,7 @@ func file_cosi_test_v1alpha1_probe_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cosi_test_v1alpha1_probe_proto_rawDesc), len(file_cosi_test_v1alpha1_probe_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
