@@ -45,6 +45,14 @@ test: ## Run all tests, those in a VM included
 reproduce: ## Build the image twice, as two users if root calls it, the second time with nothing compiled or downloaded before, and compare
 	@COSI_REPRODUCE=full $(GO) test -count=1 -v -timeout 30m -run '^TestTwoBuildsGiveTheSameBytes$$' ./hack/vmtest
 
+test-kernels: ## Run the tests of the generators on the oldest kernel they are for, on the one that nodes run, and on the newest
+	@hack/setup test
+	@$(MAKE) --no-print-directory build
+	@for definition in test-6-1 test test-backports; do \
+		$(MAKE) --no-print-directory image DEFINITION=$$definition && \
+		COSI_TEST_DEFINITION=$$definition $(GO) test -count=1 -v -timeout 30m -run '^(TestGenerators|TestStorm)$$' ./hack/vmtest || exit 1; \
+	done
+
 bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean idle api
 	@hack/setup test
 	@$(MAKE) --no-print-directory build image
@@ -75,5 +83,5 @@ generate: ## Generate Go code from api/**/*.proto, and eBPF objects from plugins
 clean: ## Remove what the other targets made
 	rm -rf $(BUILD)
 
-.PHONY: help build image run dev test reproduce bench soak fuzz lint generate clean FORCE
+.PHONY: help build image run dev test test-kernels reproduce bench soak fuzz lint generate clean FORCE
 FORCE:

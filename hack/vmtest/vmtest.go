@@ -7,6 +7,7 @@
 package vmtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ import (
 // Options say which node is started. Definition and Format name a file of make image; the rest is as
 // in node.Options.
 type Options struct {
-	Definition   string // "" is "base"
+	Definition   string // "" is "base"; "test" is what the variable COSI_TEST_DEFINITION names, if that is set: the same on another kernel
 	Format       string // "raw", "qcow2", "iso"; "" is "raw"
 	File         string // an image by its path, instead of Definition and Format
 	Keep         bool   // what the guest writes to the image stays
@@ -102,6 +103,9 @@ func Start(t testing.TB, o Options) *Node {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("boots a VM")
+	}
+	if o.Definition == "test" {
+		o.Definition = cmp.Or(os.Getenv("COSI_TEST_DEFINITION"), o.Definition)
 	}
 	if o.Definition == "" {
 		o.Definition = "base"
