@@ -53,10 +53,11 @@ test-kernels: ## Run the tests of the generators on the oldest kernel they are f
 		COSI_TEST_DEFINITION=$$definition $(GO) test -count=1 -v -timeout 30m -run '^(TestGenerators|TestStorm)$$' ./hack/vmtest || exit 1; \
 	done
 
-bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean idle api
+bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean events idle api
 	@hack/setup test
 	@$(MAKE) --no-print-directory build image
 	@$(MAKE) --no-print-directory image DEFINITION=bench
+	@$(MAKE) --no-print-directory image DEFINITION=test
 	@$(GO) run ./hack/bench $(WHAT)
 
 soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most TIME (20m); goes on where it stopped. WHAT=plug, first-boot, cut, hotplug-scsi or hotplug-virtio: a node in a VM

@@ -31,11 +31,11 @@ const balloon = "/machine/peripheral/balloon"
 // alone, and how often it wakes up. The plugin gauge, which looks at the processes, has a node of its own.
 func idle(ctx context.Context) ([]figure, error) {
 	none := func(context.Context, *node.Node, *client.Client) error { return nil }
-	if err := with(ctx, image, small, none); err != nil {
+	if err := with(ctx, image, quiet(small), none); err != nil {
 		return nil, fmt.Errorf("%d MiB: %w", small, err)
 	}
 	var used float64
-	err := with(ctx, image, 512, func(ctx context.Context, n *node.Node, _ *client.Client) (err error) {
+	err := with(ctx, image, quiet(512), func(ctx context.Context, n *node.Node, _ *client.Client) (err error) {
 		if err = sleep(ctx, settled); err != nil {
 			return err
 		}
@@ -46,7 +46,7 @@ func idle(ctx context.Context) ([]figure, error) {
 		return nil, fmt.Errorf("512 MiB: %w", err)
 	}
 	var gauged *testpb.GaugeRequestStatus
-	err = with(ctx, gaugeImage, 512, func(ctx context.Context, _ *node.Node, c *client.Client) (err error) {
+	err = with(ctx, gaugeImage, quiet(512), func(ctx context.Context, _ *node.Node, c *client.Client) (err error) {
 		if err = sleep(ctx, settled); err != nil {
 			return err
 		}
@@ -124,8 +124,17 @@ func rate(at []float64, minutes float64) float64 {
 
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
-// with boots an image with so many MiB of memory, waits until the node is ready, and calls f.
-func with(ctx context.Context, image string, memory int, f func(context.Context, *node.Node, *client.Client) error) error {
+// quiet has a node have so many MiB of memory, and nothing that disturbs it.
+func quiet(memory int) func(*qemu.Host, *node.Options) {
+	return func(_ *qemu.Host, o *node.Options) {
+		o.Memory = memory
+		o.Extra = []string{"-device", "virtio-balloon-pci,id=balloon",
+			"-set", "netdev.net0.ipv6=off"} // its router's advertisements, every few minutes, are no idleness
+	}
+}
+
+// with boots an image on a machine that change has made so, waits until the node is ready, and calls f.
+func with(ctx context.Context, image string, change func(*qemu.Host, *node.Options), f func(context.Context, *node.Node, *client.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	host, err := qemu.Find(ctx)
@@ -137,14 +146,20 @@ func with(ctx context.Context, image string, memory int, f func(context.Context,
 		return err
 	}
 	defer remove()
-	o.Memory = memory
-	o.Extra = []string{"-device", "virtio-balloon-pci,id=balloon",
-		"-set", "netdev.net0.ipv6=off"} // its router's advertisements, every few minutes, are no idleness
+	change(host, &o)
 	n, err := node.Start(ctx, host, o)
 	if err != nil {
 		return err
 	}
 	defer n.Kill()
+	if err := use(ctx, n, f); err != nil {
+		return fmt.Errorf("%w\nthe console's last lines:\n%s", err, n.Console.Tail(20))
+	}
+	return nil
+}
+
+// use waits until a node is ready, and calls f.
+func use(ctx context.Context, n *node.Node, f func(context.Context, *node.Node, *client.Client) error) error {
 	if err := n.WaitTLS(ctx); err != nil {
 		return err
 	}
@@ -161,29 +176,34 @@ func with(ctx context.Context, image string, memory int, f func(context.Context,
 
 // measure asks the plugin gauge.
 func measure(ctx context.Context, c *client.Client, id string, watch time.Duration) (*testpb.GaugeRequestStatus, error) {
-	request, err := c.Kind(ctx, "GaugeRequests.test.cosi.dev")
+	st := &testpb.GaugeRequestStatus{}
+	return st, ask(ctx, c, "Gauge", id, fmt.Sprintf("seconds: %d", int(watch.Seconds())), st)
+}
+
+// ask makes a request of one of the plugins for tests, by the name of their kinds, and waits for the answer.
+func ask(ctx context.Context, c *client.Client, plugin, id, spec string, status proto.Message) error {
+	request, err := c.Kind(ctx, plugin+"Requests.test.cosi.dev")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	answer, err := c.Kind(ctx, "GaugeRequestStatuses.test.cosi.dev")
+	answer, err := c.Kind(ctx, plugin+"RequestStatuses.test.cosi.dev")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	_, r, err := c.Apply(ctx, request, &resourcepb.Resource{
 		Metadata: &resourcepb.Metadata{Namespace: request.Namespace(), Type: request.Type(), Id: id, Version: "1", Phase: "running"},
-		Spec:     &resourcepb.Spec{YamlSpec: fmt.Sprintf("seconds: %d", int(watch.Seconds()))},
+		Spec:     &resourcepb.Spec{YamlSpec: spec},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.Wait(ctx, request, id, r.GetMetadata().GetVersion()); err != nil {
-		return nil, err
+		return err
 	}
 	if r, err = c.Get(ctx, answer, id); err != nil {
-		return nil, err
+		return err
 	}
-	status := &testpb.GaugeRequestStatus{}
-	return status, proto.Unmarshal(r.GetSpec().GetProtoSpec(), status)
+	return proto.Unmarshal(r.GetSpec().GetProtoSpec(), status)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -90,3 +90,18 @@ test -e "$COSI_CACHE/packages/0123/boot/vmlinuz"; test ! -e "$COSI_CACHE/program
 		t.Errorf("after remove: %v", err)
 	}
 }
+
+func TestSharesAreOfASecond(t *testing.T) {
+	measured := func(generator, runtime, others uint64) *testpb.GaugeRequestStatus {
+		return &testpb.GaugeRequestStatus{Processes: []*testpb.GaugeRequestStatus_Process{
+			{Name: "runtime", CpuMicroseconds: runtime}, {Name: "block-events", CpuMicroseconds: generator}, {Name: "mount", CpuMicroseconds: others},
+		}}
+	}
+	got := shares(measured(100, 2000, 5), measured(500100, 3002000, 9000005), 50000)
+	want := []figure{
+		{"runtime, for 10,000 block events a second", 60, "% of 1 GHz", 0}, {"block-events, for 10,000 block events a second", 10, "% of 1 GHz", 20},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("shares = %v; want %v", got, want)
+	}
+}
