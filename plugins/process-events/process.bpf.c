@@ -133,11 +133,12 @@ int BPF_PROG(ended, struct task_struct *task)
 	if (!n)
 		return 0;
 	n->exit_code = code;
-	__s32 *reason = bpf_map_lookup_elem(&reasons, &n->pid);
+	__u32 process = n->pid; /* Linux 6.1 takes no key from a ring buffer. */
+	__s32 *reason = bpf_map_lookup_elem(&reasons, &process);
 	if (reason) {
 		n->reason = *reason;
 		n->has_reason = 1;
-		bpf_map_delete_elem(&reasons, &n->pid);
+		bpf_map_delete_elem(&reasons, &process);
 	}
 	bpf_ringbuf_submit(n, 0);
 	return 0;
