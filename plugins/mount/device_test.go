@@ -47,7 +47,7 @@ func TestDeviceThatComesLateIsMounted(t *testing.T) {
 	}
 	r.Apply("data", &storagepb.MountPoint{Source: "/run/other", Target: "/run/mnt/data", Fstype: "ext4"})
 	waitFor(t, r, "data", reasonMounted)
-	if found := mountsAt(t, "/run/mnt/data"); len(found) != 1 || found[0].source != "/run/late" {
+	if found := mountsAt(t, "/run/mnt/data"); len(found) != 1 || found[0].Source != "/run/late" {
 		t.Errorf("mounted = %+v, want the first mount still", found)
 	}
 	r.Delete("data", want)

@@ -17,6 +17,7 @@ import (
 
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/plugintest"
+	"github.com/cosi-os/cosi/plugins/internal/mountinfo"
 	"github.com/cosi-os/cosi/sdk"
 )
 
@@ -102,14 +103,14 @@ func waitFor(t *testing.T, r *plugintest.Runtime, id, reason string) *storagepb.
 	return st
 }
 
-func mountsAt(t *testing.T, target string) (found []mounted) {
+func mountsAt(t *testing.T, target string) (found []mountinfo.Mount) {
 	t.Helper()
-	all, err := readTable()
+	all, err := mountinfo.Read()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range all {
-		if m.target == target {
+		if m.Target == target {
 			found = append(found, m)
 		}
 	}
@@ -123,7 +124,7 @@ func TestMountAndDeleteTwice(t *testing.T) {
 		r.Apply("data", tmpfs("/run/mnt/data", "nosuid", "nodev"))
 		st := waitFor(t, r, "data", reasonMounted)
 		found := mountsAt(t, "/run/mnt/data")
-		if len(found) != 1 || !slices.Contains(found[0].flags, "nosuid") || !slices.Contains(found[0].flags, "nodev") {
+		if len(found) != 1 || !slices.Contains(found[0].Flags, "nosuid") || !slices.Contains(found[0].Flags, "nodev") {
 			t.Fatalf("mounted = %+v, want one with nosuid and nodev", found)
 		}
 		if st.GetSource() != "tmpfs" || st.GetTarget() != "/run/mnt/data" || st.GetFstype() != "tmpfs" || !strings.Contains(st.GetData(), "size=1024k") {
@@ -234,7 +235,7 @@ func TestChangedSpecIsRemountedOrMountedAnew(t *testing.T) {
 	}
 	r.Apply("data", &storagepb.MountPoint{Source: "other", Target: "/run/mnt/b", Fstype: "tmpfs"})
 	waitFor(t, r, "data", reasonMounted)
-	if found := mountsAt(t, "/run/mnt/b"); len(found) != 1 || found[0].source != "other" {
+	if found := mountsAt(t, "/run/mnt/b"); len(found) != 1 || found[0].Source != "other" {
 		t.Errorf("mounted = %+v, want the source other alone", found)
 	}
 }
@@ -275,7 +276,7 @@ func TestForeignMountIsLeftAlone(t *testing.T) {
 		t.Errorf("message = %q, want %q", st.GetMessage(), want)
 	}
 	r.Delete("data", &storagepb.MountPoint{})
-	if found := mountsAt(t, "/run/mnt/data"); len(found) != 1 || found[0].source != "foreign" {
+	if found := mountsAt(t, "/run/mnt/data"); len(found) != 1 || found[0].Source != "foreign" {
 		t.Errorf("mounted = %+v, want the foreign one", found)
 	}
 	r.Apply("data", tmpfs("/run/mnt/data"))
@@ -347,7 +348,7 @@ func TestKilledPluginGoesOn(t *testing.T) {
 	if _, err := os.Stat("/run/mnt/kept/file"); err != nil || len(mountsAt(t, "/run/mnt/kept")) != 1 {
 		t.Errorf("kept was not taken over: %v, %+v", err, mountsAt(t, "/run/mnt/kept"))
 	}
-	if found := mountsAt(t, "/run/mnt/changed"); len(found) != 1 || !slices.Contains(found[0].flags, "ro") {
+	if found := mountsAt(t, "/run/mnt/changed"); len(found) != 1 || !slices.Contains(found[0].Flags, "ro") {
 		t.Errorf("changed = %+v, want one that is ro", found)
 	}
 	if len(mountsAt(t, "/run/mnt/deleted")) != 0 {

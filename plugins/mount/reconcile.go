@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
+	"github.com/cosi-os/cosi/plugins/internal/mountinfo"
 	"github.com/cosi-os/cosi/sdk"
 )
 
@@ -93,8 +94,8 @@ func (m *mounter) release(ctx context.Context, s *sdk.State, p point, claims map
 
 // unrecorded is the record of a mount whose status was never written, because plugin or runtime ended in between.
 func unrecorded(p *storagepb.MountPoint) *storagepb.MountPointStatus {
-	t, err := readTable()
-	if now, ok := t.at(p.GetTarget()); err == nil && ok && wanted(p, now) {
+	t, err := mountinfo.Read()
+	if now, ok := t.At(p.GetTarget()); err == nil && ok && wanted(p, now) {
 		return statusOf(now)
 	}
 	return nil
@@ -114,19 +115,19 @@ func unmountRecorded(st *storagepb.MountPointStatus) error {
 	if st.GetTarget() == "" {
 		return nil
 	}
-	t, err := readTable()
+	t, err := mountinfo.Read()
 	if err != nil {
 		return err
 	}
-	if now, ok := t.at(st.GetTarget()); ok && recorded(st, now) {
+	if now, ok := t.At(st.GetTarget()); ok && recorded(st, now) {
 		return unmountAt(st.GetTarget())
 	}
 	return nil
 }
 
 // recorded reports whether the status speaks of now.
-func recorded(st *storagepb.MountPointStatus, now mounted) bool {
-	return st.GetTarget() == now.target && st.GetSource() == now.source && st.GetFstype() == now.fstype
+func recorded(st *storagepb.MountPointStatus, now mountinfo.Mount) bool {
+	return st.GetTarget() == now.Target && st.GetSource() == now.Source && st.GetFstype() == now.Fstype
 }
 
 // claim gives each target to one MountPoint: to the one that is mounted there, else to the first by id.
@@ -175,18 +176,18 @@ func (m *mounter) converge(p point, record *storagepb.MountPointStatus, claims m
 	if other := claims[p.Spec.GetTarget()]; other != p.GetId() {
 		return failed(reasonTargetBusy, fmt.Errorf("MountPoint %q has the same target", other)), nil
 	}
-	t, err := readTable()
+	t, err := mountinfo.Read()
 	if err != nil {
 		return failed(reasonMountFailed, err), nil
 	}
-	now, ok := t.at(p.Spec.GetTarget())
+	now, ok := t.At(p.Spec.GetTarget())
 	switch {
 	case !ok:
 		return m.mount(p, t, claims), nil
 	case wanted(p.Spec, now):
 		return m.refresh(p, record, now), nil
 	case recorded(record, now):
-		if err := unmountAt(now.target); err != nil {
+		if err := unmountAt(now.Target); err != nil {
 			return unmountFailed(p, record, err), fmt.Errorf("unmount %q: %w", p.GetId(), err)
 		}
 		return m.mount(p, t, claims), nil
@@ -195,24 +196,24 @@ func (m *mounter) converge(p point, record *storagepb.MountPointStatus, claims m
 	case m.waits <- struct{}{}:
 	default:
 	}
-	return failed(reasonTargetBusy, fmt.Errorf("%s (%s) is mounted there by somebody else", now.source, now.fstype)), nil
+	return failed(reasonTargetBusy, fmt.Errorf("%s (%s) is mounted there by somebody else", now.Source, now.Fstype)), nil
 }
 
 // wanted reports whether now is of p's source and file system.
-func wanted(p *storagepb.MountPoint, now mounted) bool {
-	if p.GetFstype() != now.fstype {
+func wanted(p *storagepb.MountPoint, now mountinfo.Mount) bool {
+	if p.GetFstype() != now.Fstype {
 		return false
 	}
 	device, err := deviceOf(p.GetSource())
 	if device != 0 {
-		return device == now.device
+		return device == now.Device
 	}
 	// A device that was pulled out leaves its mount behind: that stays until the device or the MountPoint changes.
-	return p.GetSource() == now.source && (err == nil || errors.Is(err, errSourceMissing))
+	return p.GetSource() == now.Source && (err == nil || errors.Is(err, errSourceMissing))
 }
 
 // mount mounts p where nothing is mounted.
-func (m *mounter) mount(p point, t table, claims map[string]string) *storagepb.MountPointStatus {
+func (m *mounter) mount(p point, t mountinfo.Table, claims map[string]string) *storagepb.MountPointStatus {
 	if outer, id := missingOuter(p.Spec.GetTarget(), t, claims); id != "" {
 		return failed(reasonWaiting, fmt.Errorf("MountPoint %q comes first: %s is not mounted", id, outer))
 	}
@@ -228,10 +229,10 @@ func (m *mounter) mount(p point, t table, claims map[string]string) *storagepb.M
 }
 
 // missingOuter returns the nearest directory above target that a MountPoint claims and where nothing is mounted yet.
-func missingOuter(target string, t table, claims map[string]string) (outer, id string) {
+func missingOuter(target string, t mountinfo.Table, claims map[string]string) (outer, id string) {
 	for dir := filepath.Dir(target); dir != "/"; dir = filepath.Dir(dir) {
 		if id := claims[dir]; id != "" {
-			if _, ok := t.at(dir); !ok {
+			if _, ok := t.At(dir); !ok {
 				return dir, id
 			}
 		}
@@ -240,7 +241,7 @@ func missingOuter(target string, t table, claims map[string]string) (outer, id s
 }
 
 // refresh gives flags and data of p to what is mounted already, if they are new to the kernel.
-func (m *mounter) refresh(p point, record *storagepb.MountPointStatus, now mounted) *storagepb.MountPointStatus {
+func (m *mounter) refresh(p point, record *storagepb.MountPointStatus, now mountinfo.Mount) *storagepb.MountPointStatus {
 	last, known := m.applied[p.GetId()]
 	if !known && record.GetReady() && record.GetObservedVersion() == p.GetVersion() {
 		last, known = applied{spec: p.Spec}, true // by the plugin that ran before
@@ -249,7 +250,7 @@ func (m *mounter) refresh(p point, record *storagepb.MountPointStatus, now mount
 		last = applied{proto.CloneOf(p.Spec), remountAt(p.Spec)}
 	}
 	m.applied[p.GetId()] = last
-	result := observed(now.target)
+	result := observed(now.Target)
 	if last.err != nil {
 		result.Ready, result.Reason, result.Message = false, reasonMountFailed, "remount: "+last.err.Error()
 	}
@@ -261,31 +262,31 @@ func (m *mounter) refresh(p point, record *storagepb.MountPointStatus, now mount
 
 // observed is the status of what is mounted at target.
 func observed(target string) *storagepb.MountPointStatus {
-	t, err := readTable()
+	t, err := mountinfo.Read()
 	if err != nil {
 		return failed(reasonMountFailed, err)
 	}
-	now, ok := t.at(target)
+	now, ok := t.At(target)
 	if !ok {
 		return failed(reasonMountFailed, errors.New("it was mounted and is gone again"))
 	}
 	return statusOf(now)
 }
 
-func statusOf(now mounted) *storagepb.MountPointStatus {
+func statusOf(now mountinfo.Mount) *storagepb.MountPointStatus {
 	return &storagepb.MountPointStatus{
-		Ready: true, Reason: reasonMounted, Message: fmt.Sprintf("%s (%s) on %s", now.source, now.fstype, now.target),
-		Source: now.source, Target: now.target, Fstype: now.fstype, Flags: now.flags, Data: dataOf(now),
+		Ready: true, Reason: reasonMounted, Message: fmt.Sprintf("%s (%s) on %s", now.Source, now.Fstype, now.Target),
+		Source: now.Source, Target: now.Target, Fstype: now.Fstype, Flags: now.Flags, Data: dataOf(now),
 	}
 }
 
 // dataOf returns the file system's options without the word that is in flags already.
-func dataOf(now mounted) string {
-	first, rest, _ := strings.Cut(now.options, ",")
+func dataOf(now mountinfo.Mount) string {
+	first, rest, _ := strings.Cut(now.Options, ",")
 	if first == "rw" || first == "ro" {
 		return rest
 	}
-	return now.options
+	return now.Options
 }
 
 // failed is the status of something that is not mounted.
