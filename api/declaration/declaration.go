@@ -84,6 +84,8 @@ type Device struct {
 type Path struct {
 	Path  string `json:"path"`
 	Write bool   `json:"write,omitempty"`
+	// List opens the directories alone, and none of the files.
+	List bool `json:"list,omitempty"`
 }
 
 // Class is a class of system calls that the launcher's filter denies with EPERM unless the declaration names it.
@@ -134,6 +136,9 @@ func (d *Declaration) validate() error {
 	for i, p := range d.Paths {
 		if !filepath.IsAbs(p.Path) || filepath.Clean(p.Path) != p.Path {
 			return fmt.Errorf("paths[%d]: %q is not an absolute, clean path", i, p.Path)
+		}
+		if p.Write && p.List {
+			return fmt.Errorf("paths[%d]: %q is to be written to, and to be listed only", i, p.Path)
 		}
 	}
 	for i, dev := range d.Devices {

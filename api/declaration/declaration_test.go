@@ -15,6 +15,7 @@ func TestParseRefuses(t *testing.T) {
 		{"seccomp class", `{"name": "a", "seccomp": ["mount", "all"]}`, "seccomp[1]"},
 		{"relative path", `{"name": "a", "paths": [{"path": "etc"}]}`, "paths[0]"},
 		{"path with dots", `{"name": "a", "paths": [{"path": "/etc/../proc"}]}`, "paths[0]"},
+		{"path to write and to list", `{"name": "a", "paths": [{"path": "/a"}, {"path": "/b", "write": true, "list": true}]}`, "paths[1]"},
 		{"device elsewhere", `{"name": "a", "devices": [{"path": "/etc/passwd"}]}`, "devices[0]"},
 		{"device by dots", `{"name": "a", "devices": [{"path": "/dev/../etc/passwd"}]}`, "devices[0]"},
 	} {

@@ -48,8 +48,11 @@ func allowances(d *declaration.Declaration) []allowance {
 	}
 	for _, p := range d.Paths {
 		access := uint64(toRead)
-		if p.Write {
+		switch {
+		case p.Write:
 			access = toWrite
+		case p.List:
+			access = unix.LANDLOCK_ACCESS_FS_READ_DIR
 		}
 		all = append(all, allowance{p.Path, access})
 	}

@@ -55,6 +55,8 @@ func show(files []string) {
 	for _, file := range files {
 		_, err := os.ReadFile(file)
 		fmt.Println("read", file, err == nil)
+		_, err = os.ReadDir(file)
+		fmt.Println("list", file, err == nil)
 	}
 }
 
@@ -180,10 +182,10 @@ func TestLandlockLeavesWhatWasDeclared(t *testing.T) {
 		}
 	}
 	out, told := launched(t, Program{Root: "/", Declaration: &declaration.Declaration{
-		Name: "x", Argv: []string{path, "show", declared, other, "/etc/hostname", "/proc/self/stat", "/proc/1/stat"},
-		Paths: []declaration.Path{{Path: declared}, {Path: "/no/such/path", Write: true}},
+		Name: "x", Argv: []string{path, "show", declared, other, filepath.Dir(other), "/proc/1", "/etc/hostname", "/proc/self/stat", "/proc/1/stat"},
+		Paths: []declaration.Path{{Path: declared}, {Path: filepath.Dir(other), List: true}, {Path: "/no/such/path", Write: true}},
 	}})
-	contains(t, out, "read "+declared+" true", "read "+other+" false", "read /etc/hostname true", "read /proc/self/stat true", "read /proc/1/stat false")
+	contains(t, out, "read "+declared+" true", "read "+other+" false", "list "+filepath.Dir(other)+" true", "list /proc/1 false", "read /etc/hostname true", "read /proc/self/stat true", "read /proc/1/stat false")
 	if !strings.HasPrefix(told, "landlock ") {
 		t.Errorf("told %q; want the ABI", told)
 	}
