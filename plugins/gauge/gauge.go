@@ -1,7 +1,7 @@
 // Package gauge is a plugin for tests and the benchmark: asked by a GaugeRequest, it tells how much memory is left, what each process of
 // the node holds alone, and how often it has woken up. It also breaks what nothing else on a node can: it kills or stops a process, has it
-// hang or takes its memory, makes a function of PID 1 panic, speaks as the kernel, has threads compete for the processor, and opens what the
-// modes of files would keep from it.
+// hang or takes its memory, makes a function of PID 1 or the kernel panic, speaks as the kernel, has threads compete for the processor,
+// mounts what nobody asked for, and opens what the modes of files would keep from it.
 package gauge
 
 import (
@@ -107,6 +107,15 @@ func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.Gauge
 			return err
 		}
 		return f.Close()
+	case r.GetMount() != "":
+		if err := os.MkdirAll(r.GetMount(), 0o755); err != nil {
+			return err
+		}
+		return unix.Mount("stranger", r.GetMount(), "tmpfs", 0, "")
+	case r.GetUnmount() != "":
+		return unix.Unmount(r.GetUnmount(), 0)
+	case r.GetSysrq() != "":
+		return os.WriteFile("/proc/sysrq-trigger", []byte(r.GetSysrq()), 0)
 	case r.GetKernelMessage() != "":
 		// Without the newline the kernel takes the record for one that goes on, and shows it only when the next one begins.
 		return os.WriteFile("/dev/kmsg", []byte(r.GetKernelMessage()+"\n"), 0)

@@ -296,7 +296,13 @@ type GaugeRequest struct {
 	// For so many seconds twice as many of its threads want to run as there are processors.
 	Burn uint32 `protobuf:"varint,8,opt,name=burn,proto3" json:"burn,omitempty"`
 	// What kill sends: "SIGSTOP", "SIGCONT"; empty is SIGKILL.
-	Signal        string `protobuf:"bytes,9,opt,name=signal,proto3" json:"signal,omitempty"`
+	Signal string `protobuf:"bytes,9,opt,name=signal,proto3" json:"signal,omitempty"`
+	// A directory: it mounts a tmpfs there, which no MountPoint asks for. On /sys/kernel/btf it hides the kernel's types from eBPF.
+	Mount string `protobuf:"bytes,10,opt,name=mount,proto3" json:"mount,omitempty"`
+	// The same, to unmount it.
+	Unmount string `protobuf:"bytes,11,opt,name=unmount,proto3" json:"unmount,omitempty"`
+	// A key of the kernel's SysRq: "c" has it panic.
+	Sysrq         string `protobuf:"bytes,12,opt,name=sysrq,proto3" json:"sysrq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,6 +396,27 @@ func (x *GaugeRequest) GetBurn() uint32 {
 func (x *GaugeRequest) GetSignal() string {
 	if x != nil {
 		return x.Signal
+	}
+	return ""
+}
+
+func (x *GaugeRequest) GetMount() string {
+	if x != nil {
+		return x.Mount
+	}
+	return ""
+}
+
+func (x *GaugeRequest) GetUnmount() string {
+	if x != nil {
+		return x.Unmount
+	}
+	return ""
+}
+
+func (x *GaugeRequest) GetSysrq() string {
+	if x != nil {
+		return x.Sysrq
 	}
 	return ""
 }
@@ -797,7 +824,7 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x03pid\x18\x05 \x01(\rR\x03pid:\x99\x01\x82\xfb\x18\x94\x01\n" +
 	"\"ProbeRequestStatuses.test.cosi.dev\x12\x12ProbeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x18\n" +
-	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\x84\x04\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\x9d\x05\n" +
 	"\fGaugeRequest\x12\x12\n" +
 	"\x04kill\x18\x01 \x01(\tR\x04kill\x12\"\n" +
 	"\aseconds\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\aseconds\x12\x16\n" +
@@ -807,7 +834,11 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x04open\x18\x06 \x01(\tR\x04open\x12\x16\n" +
 	"\x06starve\x18\a \x01(\tR\x06starve\x12\x1c\n" +
 	"\x04burn\x18\b \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\x04burn\x12\x16\n" +
-	"\x06signal\x18\t \x01(\tR\x06signal:\x84\x02\x82\xfb\x18\xff\x01\n" +
+	"\x06signal\x18\t \x01(\tR\x06signal\x12A\n" +
+	"\x05mount\x18\n" +
+	" \x01(\tB+\xbaH(r&2$^(/run/mnt/[^/.]+|/sys/kernel/btf)?$R\x05mount\x125\n" +
+	"\aunmount\x18\v \x01(\tB\x1b\xbaH\x18r\x162\x14^(/run/mnt/[^/.]+)?$R\aunmount\x12\x1d\n" +
+	"\x05sysrq\x18\f \x01(\tB\a\xbaH\x04r\x02\x18\x01R\x05sysrq:\x84\x02\x82\xfb\x18\xff\x01\n" +
 	"\x1bGaugeRequests.test.cosi.dev\x12\fGaugeRequest\x1a\brequests2\x14\n" +
 	"\x04KILL\x12\f{.spec.kill}2\x18\n" +
 	"\x06FREEZE\x12\x0e{.spec.freeze}2\x16\n" +
