@@ -15,6 +15,7 @@ import (
 	kernelevents "github.com/cosi-os/cosi/plugins/kernel-events"
 	linkevents "github.com/cosi-os/cosi/plugins/link-events"
 	"github.com/cosi-os/cosi/plugins/mount"
+	mountevents "github.com/cosi-os/cosi/plugins/mount-events"
 	"github.com/cosi-os/cosi/plugins/network"
 	"github.com/cosi-os/cosi/plugins/power"
 	powerevents "github.com/cosi-os/cosi/plugins/power-events"
@@ -31,6 +32,7 @@ func plugins() map[string]func() sdk.Plugin {
 		"kernel-events":   kernelevents.Plugin,
 		"link-events":     linkevents.Plugin,
 		"mount":           mount.Plugin,
+		"mount-events":    mountevents.Plugin,
 		"network":         network.Plugin,
 		"power":           power.Plugin,
 		"power-events":    powerevents.Plugin,

@@ -25,6 +25,18 @@ func Ext4(t testing.TB, id string) qemu.Disk {
 	return qemu.Disk{ID: id, File: file, Format: "raw"}
 }
 
+// BrokenExt4 is Ext4 with a file that the file system finds an error in when it is opened: its inode is wiped.
+func BrokenExt4(t testing.TB, id, file string) qemu.Disk {
+	t.Helper()
+	d := Ext4(t, id)
+	for _, request := range []string{"write /dev/null " + file, "clri " + file} {
+		if out := run(t, "debugfs", "-w", "-R", request, d.File); strings.Contains(out, "not found") {
+			t.Fatalf("debugfs %s: %s", request, out)
+		}
+	}
+	return d
+}
+
 // SystemDisk returns a copy of a definition's raw image on a disk of size bytes, for a node that keeps its state on it.
 func SystemDisk(t testing.TB, definition string, size int64) string {
 	t.Helper()

@@ -12,6 +12,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/hack/vmtest"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/qemu"
 	"github.com/cosi-os/cosi/tools/qemu/node"
 )
 
@@ -21,12 +22,14 @@ func TestGenerators(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ name, commandLine string }{{"eBPF", ""}, {"WithoutEBPF", "lockdown=confidentiality"}} {
 		t.Run(tc.name, func(t *testing.T) {
-			n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: tc.commandLine})
+			broken := vmtest.BrokenExt4(t, "broken", "victim")
+			n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: tc.commandLine, Disks: []qemu.Disk{broken}})
 			n.Ready(t)
 			t.Run("Processes", func(t *testing.T) { checkProcessEvents(t, n, tc.commandLine == "") })
 			t.Run("Kernel", func(t *testing.T) { checkKernelEvents(t, n) })
 			t.Run("Pressure", func(t *testing.T) { checkPressureEvents(t, n) })
 			t.Run("Links", func(t *testing.T) { checkLinkEvents(t, n, tc.commandLine == "") })
+			t.Run("Mounts", func(t *testing.T) { checkMountEvents(t, n, tc.commandLine != "") })
 		})
 	}
 }
@@ -92,6 +95,98 @@ func checkKernelEvents(t *testing.T, n *vmtest.Node) {
 		}
 	}
 	generator(t, n, "kernel-events", "kmsg")
+}
+
+// checkMountEvents: a file system finds an error in itself and becomes read-only, and somebody mounts and unmounts what nobody asked for.
+// What a MountPoint asks for is no event. The kernel's types are hidden then, which fentry needs: the plugin, which is killed, hears by the
+// next mode. The probes read nothing of the kernel, so that lockdown forbids kprobes only.
+func checkMountEvents(t *testing.T, n *vmtest.Node, lockdown bool) {
+	c := mountEvents{n: n, provoked: map[string]bool{}}
+	c.mode(t, "fentry")
+	c.fault(t)
+	c.stranger(t, "first")
+	c.mount(t, "/sys/kernel/btf")
+	n.Converged(t, n.Apply(t, gaugeRequest("kill", "kill: mount-events"))...)
+	if lockdown {
+		c.mode(t, "poll", "fentry", "kprobe")
+	} else {
+		c.mode(t, "kprobe", "fentry")
+	}
+	c.provoked["Resynchronised "] = true
+	c.stranger(t, "second")
+	n.Delete(t, "mountpoints", "broken")
+	c.mount(t, "/run/mnt/last") // later than all that is no event
+	e := &eventspb.MountEvent{}
+	for _, event := range list(t, n, "mountevents") {
+		if decode(t, event, e); !c.provoked[e.GetAction()+" "+e.GetTarget()] {
+			t.Errorf("an event that nobody provoked: %v", e)
+		}
+	}
+}
+
+// mountEvents are those of a node.
+type mountEvents struct {
+	n        *vmtest.Node
+	provoked map[string]bool // action and target
+}
+
+// mode waits until the generator hears in a mode, and checks that it says why not in those before.
+func (c mountEvents) mode(t *testing.T, mode string, unavailable ...string) {
+	t.Helper()
+	status := generator(t, c.n, "mount-events", mode)
+	var modes []string
+	for _, u := range status.GetUnavailable() {
+		if modes = append(modes, u.GetMode()); u.GetWhy() == "" {
+			t.Errorf("it does not say why %s is unavailable", u.GetMode())
+		}
+	}
+	if !slices.Equal(modes, unavailable) || status.GetMessage() != "" || status.GetLost() > 0 {
+		t.Errorf("generator %v; want %q unavailable, all noticed, and nothing lost", status, unavailable)
+	}
+}
+
+// event waits for one.
+func (c mountEvents) event(t *testing.T, action, target string) *eventspb.MountEvent {
+	t.Helper()
+	e := &eventspb.MountEvent{}
+	await(t, c.n, "mountevents", e, func() bool { return e.GetAction() == action && e.GetTarget() == target })
+	if e.GetBoottimeNs() == 0 || e.GetTime() == nil {
+		t.Errorf("no time in %v", e)
+	}
+	c.provoked[action+" "+target] = true
+	return e
+}
+
+// fault opens a file whose inode is broken.
+func (c mountEvents) fault(t *testing.T) {
+	t.Helper()
+	const target = "/run/mnt/broken"
+	c.n.Converged(t, c.n.Apply(t, "metadata: {type: MountPoints.storage.cosi.dev, id: broken}\nspec: {source: /dev/vdb, target: "+target+", fstype: ext4, data: errors=remount-ro}\n")...)
+	c.n.Apply(t, gaugeRequest("victim", "open: "+target+"/victim"))
+	e := c.event(t, "FileSystemError", target)
+	if e.GetSource() != "/dev/vdb" || e.GetDevice() != "vdb" || e.GetFstype() != "ext4" || e.GetInode() == 0 || e.GetMessage() != "structure needs cleaning" {
+		t.Errorf("error: %v", e)
+	}
+	if e := c.event(t, "ReadOnly", target); e.GetSource() != "/dev/vdb" || e.GetDevice() != "vdb" || e.GetFstype() != "ext4" {
+		t.Errorf("read-only: %v", e)
+	}
+}
+
+// stranger mounts something, and unmounts it.
+func (c mountEvents) stranger(t *testing.T, name string) {
+	t.Helper()
+	target := "/run/mnt/" + name
+	c.mount(t, target)
+	c.n.Converged(t, c.n.Apply(t, gaugeRequest("unmount", "unmount: "+target))...)
+	c.event(t, "Unmounted", target)
+}
+
+func (c mountEvents) mount(t *testing.T, target string) {
+	t.Helper()
+	c.n.Converged(t, c.n.Apply(t, gaugeRequest("mount", "mount: "+target))...)
+	if e := c.event(t, "Mounted", target); e.GetSource() != "stranger" || e.GetFstype() != "tmpfs" {
+		t.Errorf("mounted: %v", e)
+	}
 }
 
 // await watches a kind of event until one is as wanted; it is in spec then.

@@ -36,6 +36,7 @@ func load() (*kinds.Set, error) {
 		eventspb.File_cosi_events_v1alpha1_generator_proto,
 		eventspb.File_cosi_events_v1alpha1_kernel_proto,
 		eventspb.File_cosi_events_v1alpha1_link_proto,
+		eventspb.File_cosi_events_v1alpha1_mount_proto,
 		eventspb.File_cosi_events_v1alpha1_pressure_proto,
 		eventspb.File_cosi_events_v1alpha1_process_proto,
 		machinepb.File_cosi_machine_v1alpha1_access_proto,
