@@ -36,6 +36,7 @@ var systemMounts = []mount{
 	{source: "cgroup2", target: "/sys/fs/cgroup", fstype: "cgroup2", flags: quiet, data: "nsdelegate,memory_recursiveprot"},
 	{source: "bpf", target: "/sys/fs/bpf", fstype: "bpf", flags: quiet, data: "mode=0700", optional: true},
 	{source: "securityfs", target: "/sys/kernel/security", fstype: "securityfs", flags: quiet, optional: true},
+	{source: "pstore", target: "/sys/fs/pstore", fstype: "pstore", flags: quiet, optional: true},
 	{source: "tracefs", target: "/sys/kernel/tracing", fstype: "tracefs", flags: quiet, data: "mode=0700", optional: true},
 }
 

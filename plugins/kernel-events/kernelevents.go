@@ -1,5 +1,5 @@
 // Package kernelevents is the generator for the kernel's log: it writes an event for each record that is a warning or worse, from the
-// start of the kernel on.
+// start of the kernel on. It also reports what the kernel said last when it crashed in an earlier boot.
 package kernelevents
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/cosi-os/cosi/sdk"
 )
 
-// eventType is the plugin's output beside its GeneratorStatus.
+// eventType is the output of the log, beside its GeneratorStatus.
 const eventType = "KernelEvents.events.cosi.dev"
 
 // name is the plugin's, and the id of its GeneratorStatus.
@@ -30,14 +30,14 @@ var declared []byte
 func Plugin() sdk.Plugin {
 	return plugin(&doorbell.Bell[record]{Sources: []doorbell.Source[record]{{
 		Mode: doorbell.Kmsg, Open: func() (doorbell.Listener[record], error) { return openLog("/dev/kmsg") },
-	}}})
+	}}}, crashes{"/sys/fs/pstore"})
 }
 
-func plugin(bell *doorbell.Bell[record]) sdk.Plugin {
+func plugin(bell *doorbell.Bell[record], ends crashes) sdk.Plugin {
 	g := newGenerator(bell)
 	c := g.Controller("log")
 	c.Reconcile = g.reconcile
-	return sdk.Plugin{Declaration: declared, Version: Version, Controllers: []sdk.Controller{c}}
+	return sdk.Plugin{Declaration: declared, Version: Version, Controllers: []sdk.Controller{c, ends.controller()}}
 }
 
 // generator is the plugin at work. The fields are used by reconcile only.

@@ -24,7 +24,7 @@ func start(t *testing.T, r *plugintest.Runtime, line doorbelltest.Line[record]) 
 	t.Setenv(sdk.EnvEndpoint, r.Endpoint)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = sdk.Run(ctx, plugin(line.Bell(doorbell.Kmsg))) }()
+	go func() { defer close(done); _ = sdk.Run(ctx, plugin(line.Bell(doorbell.Kmsg), crashes{t.TempDir()})) }()
 	end = func() { cancel(); <-done }
 	t.Cleanup(end)
 	r.WaitReady()

@@ -33,6 +33,7 @@ func load() (*kinds.Set, error) {
 		metapb.File_cosi_resource_meta_meta_proto,
 		etcdpb.File_cosi_etcd_v1alpha1_guard_proto,
 		eventspb.File_cosi_events_v1alpha1_block_proto,
+		eventspb.File_cosi_events_v1alpha1_crash_proto,
 		eventspb.File_cosi_events_v1alpha1_generator_proto,
 		eventspb.File_cosi_events_v1alpha1_kernel_proto,
 		eventspb.File_cosi_events_v1alpha1_link_proto,

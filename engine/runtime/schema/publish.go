@@ -20,7 +20,7 @@ func NamespaceDescriptions() map[string]string {
 	return map[string]string{
 		"config":   "What people want the node to be",
 		"requests": "What people ask the node to do, once",
-		"audit":    "Who wrote what",
+		"audit":    "Who wrote what, and how earlier boots ended",
 		"status":   "What plugins and the runtime observe",
 		"events":   "What happened",
 		"logs":     "What processes print",
