@@ -40,25 +40,19 @@ func singular(word string) string {
 	return word
 }
 
-// Nearest returns those candidates that name was probably meant to be, the nearest first, at most three.
-func Nearest(name string, candidates []string) []string {
-	type near struct {
-		name     string
-		distance int
-	}
-	var found []near
-	limit := max(1, min(3, len(name)/3))
+// Nearest returns those candidates that name was probably meant to be: of those that are about the same the nearest, at most three.
+func Nearest(name string, candidates []string) (hints []string) {
+	nearest := max(1, min(3, len(name)/3))
 	for _, candidate := range candidates {
-		if d := distance(strings.ToLower(name), strings.ToLower(candidate)); d <= limit {
-			found = append(found, near{candidate, d})
+		d := distance(strings.ToLower(name), strings.ToLower(candidate))
+		if d < nearest {
+			nearest, hints = d, nil
+		}
+		if d == nearest {
+			hints = append(hints, candidate)
 		}
 	}
-	slices.SortStableFunc(found, func(a, b near) int { return a.distance - b.distance })
-	var hints []string
-	for _, n := range found[:min(3, len(found))] {
-		hints = append(hints, n.name)
-	}
-	return hints
+	return hints[:min(3, len(hints))]
 }
 
 // maxCompared bounds the work that a hint is worth: longer names get none.
