@@ -45,8 +45,22 @@ func (e *TimeoutError) Error() string {
 // Timeout makes it a timeout to whoever asks errors in the way of package net.
 func (e *TimeoutError) Timeout() bool { return true }
 
+// RefusedError says that a resource will not converge, whatever time passes: somebody has to change it.
+type RefusedError struct {
+	Kind *kinds.Kind
+	ID   string
+	Last Convergence
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("%s/%s: %s", e.Kind.Singular(), e.ID, e.Last)
+}
+
+// refused is the reason of what will not be done: a ShutdownRequest that an inhibitor blocks, for example.
+const refused = "Refused"
+
 // Wait waits until the observed kind of k shows that version of the resource id as ready. A kind without an observed kind is ready at
-// once. When ctx's deadline ends first the error is a *TimeoutError with the last status.
+// once. Where it is refused the error is a *RefusedError. When ctx's deadline ends first it is a *TimeoutError with the last status.
 func (c *Client) Wait(ctx context.Context, k *kinds.Kind, id, version string) error {
 	observedType := k.Definition.GetObservedType()
 	if observedType == "" {
@@ -66,8 +80,13 @@ func (c *Client) Wait(ctx context.Context, k *kinds.Kind, id, version string) er
 		if err != nil {
 			return err
 		}
-		if last.Ready && !older(last.ObservedVersion, version) {
+		switch {
+		case older(last.ObservedVersion, version):
+			return nil
+		case last.Ready:
 			return ErrStop
+		case last.Reason == refused:
+			return &RefusedError{Kind: k, ID: id, Last: last}
 		}
 		return nil
 	})

@@ -189,6 +189,10 @@ func TestWaitForConditions(t *testing.T) {
 	if code := <-done; code != exitOK || waiter.out.String() != "mountpoint/data ready\nmountpoint/more ready\n" {
 		t.Errorf("exit code %d, %s%s", code, waiter.out, waiter.err)
 	}
+	p.want(exitOK, "apply", "-f", p.file("refused.yaml", "metadata: {type: mountstatus, id: more}\nspec: {observed_version: '9', ready: false, reason: Refused, message: not today}\n"))
+	if text := p.want(exitError, "wait", "mount/more", "--timeout", "30s"); !strings.Contains(text, "mountpoint/more: Refused: not today") {
+		t.Errorf("said %q", text)
+	}
 	p.want(exitOK, "wait", "mountstatus/data", "--for", ".spec.reason=Mounted")
 	p.want(exitTimeout, "wait", "mountstatus/data", "--for", ".spec.reason=Else", "--timeout", "100ms")
 	p.want(exitUsage, "wait", "mountstatus/data", "--for", ".spec.raison=Mounted")
