@@ -139,7 +139,7 @@ func (r *recorder) judge(ctx context.Context, verb access.Verb, p state.Pointer,
 		spec := r.record(verb, p)
 		spec.Outcome, spec.Message = refused, clip(err.Error())
 		if r.log.refusals.add(spec, r.log.Now()) {
-			r.log.refuse(ctx, spec)
+			r.log.refuse(context.WithoutCancel(ctx), spec) // a caller who hangs up is on record, too
 		}
 	}
 	return err
