@@ -46,18 +46,11 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 			Action: "Resynchronised", Time: timestamppb.New(clock), BoottimeNs: uint64(now), Message: "events may be missing; what is in Disks and Partitions was looked up",
 		})
 	}
-	g.bell.Coalesced(g.ring.Merge())
 	if err := g.writeDevices(ctx, s); err != nil {
 		g.bell.PutBack(nil, behind)
 		return err
 	}
-	if err := g.ring.Write(ctx, s); err != nil {
-		return err
-	}
-	if status := g.bell.Status(); status != nil {
-		return s.Write(ctx, doorbell.StatusType, name, status, nil)
-	}
-	return nil
+	return doorbell.Tell(ctx, s, name, g.bell, &g.ring)
 }
 
 // writeDevices makes Disks and Partitions what /sys says.

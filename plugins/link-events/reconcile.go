@@ -81,14 +81,7 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 			Action: "Resynchronised", BoottimeNs: uint64(now), Time: timestamppb.New(clock), Message: "events may be missing; the network was looked up",
 		})
 	}
-	g.bell.Coalesced(g.ring.Merge())
-	if err := g.ring.Write(ctx, s); err != nil {
-		return err
-	}
-	if status := g.bell.Status(); status != nil {
-		return s.Write(ctx, doorbell.StatusType, name, status, nil)
-	}
-	return nil
+	return doorbell.Tell(ctx, s, name, g.bell, &g.ring)
 }
 
 // rest waits until the next look may begin.

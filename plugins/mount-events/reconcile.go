@@ -58,14 +58,7 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 			Action: "Resynchronised", Time: timestamppb.New(m.clock), BoottimeNs: uint64(m.boottime), Message: "events may be missing; the mount table was read",
 		})
 	}
-	g.bell.Coalesced(g.ring.Merge())
-	if err := g.ring.Write(ctx, s); err != nil {
-		return err
-	}
-	if status := g.bell.Status(); status != nil {
-		return s.Write(ctx, doorbell.StatusType, name, status, nil)
-	}
-	return nil
+	return doorbell.Tell(ctx, s, name, g.bell, &g.ring)
 }
 
 // look adds the events since the last look. With again, every file system is marked once more: nobody heard of errors for a while.

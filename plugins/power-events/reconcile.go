@@ -54,14 +54,10 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	if g.ring.Incomplete(behind) {
 		g.ring.Add(now.event(now.boottime, "Resynchronised", "", "events may be missing; what is in PowerSupplies was looked up"))
 	}
-	g.bell.Coalesced(g.ring.Merge())
-	if err := g.write(ctx, s); err != nil {
+	if err := g.writeSupplies(ctx, s); err != nil {
 		return err
 	}
-	if status := g.bell.Status(); status != nil {
-		return s.Write(ctx, doorbell.StatusType, name, status, nil)
-	}
-	return nil
+	return doorbell.Tell(ctx, s, name, g.bell, &g.ring)
 }
 
 // stillHot reports whether n says no more than another one of the same trip did a moment ago.
@@ -90,13 +86,10 @@ func (g *generator) look(now moment, changed time.Duration) error {
 	return nil
 }
 
-func (g *generator) write(ctx context.Context, s *sdk.State) error {
+func (g *generator) writeSupplies(ctx context.Context, s *sdk.State) error {
 	all := map[string]proto.Message{}
 	for id, supply := range g.supplies {
 		all[id] = supply
 	}
-	if err := doorbell.WriteAll(ctx, s, supplyType, all); err != nil {
-		return err
-	}
-	return g.ring.Write(ctx, s)
+	return doorbell.WriteAll(ctx, s, supplyType, all)
 }

@@ -39,12 +39,5 @@ func (g *Generator[N, E]) Reconcile(ctx context.Context, s *sdk.State) error {
 	if g.Ring.Incomplete(behind) {
 		g.Ring.Add(g.Resynchronised(now, clock))
 	}
-	g.Bell.Coalesced(g.Ring.Merge())
-	if err := g.Ring.Write(ctx, s); err != nil {
-		return err
-	}
-	if status := g.Bell.Status(); status != nil {
-		return s.Write(ctx, StatusType, g.Name, status, nil)
-	}
-	return nil
+	return Tell(ctx, s, g.Name, g.Bell, &g.Ring)
 }
