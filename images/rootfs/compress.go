@@ -63,7 +63,7 @@ func compress(part *io.SectionReader) (extent, error) {
 		return e, err
 	}
 	packed := make([]byte, lz4.CompressBlockBound(e.size))
-	n, err := lz4.CompressBlockHC(plain[:e.size], packed, lz4.Level9, nil, nil)
+	n, err := lz4.CompressBlockHC(plain[:e.size], packed, lz4.Level1, nil, nil) // Level9 takes twice the time for a thousandth less
 	if err != nil {
 		return e, err
 	}
