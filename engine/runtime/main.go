@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
@@ -29,6 +30,9 @@ func main() {
 		return limit.Parse(values, text)
 	})
 	flag.Parse()
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(processors(runtime.GOMAXPROCS(0)))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, *listen, *data, values, os.Getenv(wire.EnvDescriptors)); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
@@ -36,6 +40,11 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// processors returns how many of n the runtime computes with at a time: half, the others are for those that the machine is there for. They
+// are not missed: a call goes through several goroutines, and with each processor more that waits for one of them it costs more
+// (docs/performance.md).
+func processors(n int) int { return (n + 1) / 2 }
 
 func run(ctx context.Context, listen, data string, values *machinepb.Limits, descriptors string) error {
 	switch {

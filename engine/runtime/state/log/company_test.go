@@ -37,14 +37,22 @@ func TestCompanyIsWaitedForWhileItComes(t *testing.T) {
 	}
 }
 
-// A disk that is quicker than its writers does not keep them from sharing it.
+// A quick disk has taken a batch before a timer could end, and on a slow one many writers need longer than three quarters of its time.
 func TestCompanyIsWaitedForAsLongAsItTakes(t *testing.T) {
 	start := time.Unix(0, 0)
-	for writers, want := range map[int]time.Duration{1: 75, 2: 100, 16: 800, 64: 3200} {
-		var c company
-		c.took(start, start.Add(100*time.Microsecond), writers)
-		if got := c.wait(start.Add(100 * time.Microsecond)); got != want*time.Microsecond {
-			t.Errorf("after a batch of %d writers that took 100 µs it waits %v; want %d µs", writers, got, want)
+	for _, c := range []struct {
+		sync    time.Duration
+		writers int
+		want    time.Duration
+	}{
+		{80 * time.Microsecond, 64, 0},
+		{400 * time.Microsecond, 1, 300 * time.Microsecond},
+		{400 * time.Microsecond, 64, 3200 * time.Microsecond},
+	} {
+		var company company
+		company.took(start, start.Add(c.sync), c.writers)
+		if got := company.wait(start.Add(c.sync)); got != c.want {
+			t.Errorf("after a batch of %d writers that took %v it waits %v; want %v", c.writers, c.sync, got, c.want)
 		}
 	}
 }

@@ -39,13 +39,15 @@ type imageWriter struct {
 	buffer   []byte
 	encoded  []byte // the last resource
 	sequence uint64
+	yield    func()
 }
 
 // writeImage writes what t holds into f and returns how long that is. All commits up to sequence are in it, and of each kind perhaps more.
-func writeImage(f file, t *memory.Table, sequence uint64, withHistory bool) (size int64, err error) {
+// It calls yield after each block.
+func writeImage(f file, t *memory.Table, sequence uint64, withHistory bool, yield func()) (size int64, err error) {
 	h := header{magic: imageMagic, epoch: memory.Epoch(t.Epoch()), sequence: sequence}
 	rand.Read(h.salt[:])
-	w := &imageWriter{file: f, seed: h.seed(), size: headerSize, buffer: make([]byte, frameHeaderSize, 2*blockSize)}
+	w := &imageWriter{file: f, seed: h.seed(), size: headerSize, buffer: make([]byte, frameHeaderSize, 2*blockSize), yield: yield}
 	if _, err := f.WriteAt(h.encode(), 0); err != nil {
 		return 0, err
 	}
@@ -126,6 +128,7 @@ func (w *imageWriter) end(sort uint32) error {
 	w.size += int64(len(w.buffer))
 	w.blocks++
 	w.buffer = w.buffer[:frameHeaderSize]
+	w.yield()
 	if w.size-w.synced < syncEvery {
 		return nil
 	}

@@ -38,6 +38,9 @@ func open(d disk, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.others, err = newYielder(); err != nil {
+		return nil, err
+	}
 	s.loose = s.sealed
 	if s.sealed >= max(s.options.SnapshotBytes, s.snapshot.size) || len(s.files) > maxSegments {
 		s.ask()

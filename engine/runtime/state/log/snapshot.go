@@ -89,10 +89,10 @@ func (s *Store) fill(taken *stored, withHistory bool) error {
 		return err
 	}
 	taken.history = withHistory
-	taken.size, err = writeImage(f, s.Table, taken.last, withHistory)
+	taken.size, err = writeImage(f, s.Table, taken.last, withHistory, s.others.yield)
 	if withHistory && isFull(err) {
 		taken.history = false
-		taken.size, err = writeImage(f, s.Table, taken.last, false)
+		taken.size, err = writeImage(f, s.Table, taken.last, false, s.others.yield)
 	}
 	if err != nil {
 		return err

@@ -91,6 +91,7 @@ type Store struct {
 	options Options
 	cut     *Cut
 	due     chan struct{} // holds one: a snapshot is to be made
+	others  *yielder
 
 	// These two belong to the leader of the batch that is being written. segment is what it appends to, nil: one is to be begun.
 	segment *segment
@@ -195,6 +196,7 @@ func (s *Store) Close() error {
 		s.segment = nil
 	}
 	s.spare.drop(s.disk)
+	s.others.close()
 	return s.disk.Close()
 }
 
