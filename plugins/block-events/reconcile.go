@@ -33,7 +33,7 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	if err := g.ring.Begin(ctx, s); err != nil {
 		return err
 	}
-	notes, behind := g.bell.Take()
+	notes, gap := g.bell.Take()
 	now, clock := doorbell.Now(), time.Now()
 	for _, n := range notes {
 		if n.what == ioError {
@@ -41,13 +41,13 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 		}
 		g.ring.Add(n.event(now, clock))
 	}
-	if g.ring.Incomplete(behind) {
+	if g.ring.Incomplete(gap) {
 		g.ring.Add(&eventspb.BlockEvent{
 			Action: "Resynchronised", Time: timestamppb.New(clock), BoottimeNs: uint64(now), Message: "events may be missing; what is in Disks and Partitions was looked up",
 		})
 	}
 	if err := g.writeDevices(ctx, s); err != nil {
-		g.bell.PutBack(nil, behind)
+		g.bell.PutBack(nil, gap)
 		return err
 	}
 	return doorbell.Tell(ctx, s, name, g.bell, &g.ring)

@@ -54,17 +54,17 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	if err := g.ring.Begin(ctx, s); err != nil {
 		return err
 	}
-	notes, behind := g.bell.Take()
+	notes, gap := g.bell.Take()
 	began := time.Now()
 	found, err := g.look()
 	g.rested = time.Now().Add(share * time.Since(began))
 	if err != nil {
-		g.bell.PutBack(notes, behind)
+		g.bell.PutBack(notes, gap)
 		return err
 	}
 	// What the kernel has said meanwhile has rung for another look. Of what this one has found it may tell the time.
 	more, missed := g.bell.Take()
-	behind = behind || missed
+	gap = max(gap, missed)
 	now, clock := doorbell.Now(), time.Now()
 	g.rung.hear(append(notes, more...), now)
 	if g.world != nil {
@@ -76,7 +76,7 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 		}
 	}
 	g.world = &found
-	if g.ring.Incomplete(behind) {
+	if g.ring.Incomplete(gap) {
 		g.ring.Add(&eventspb.LinkEvent{
 			Action: "Resynchronised", BoottimeNs: uint64(now), Time: timestamppb.New(clock), Message: "events may be missing; the network was looked up",
 		})

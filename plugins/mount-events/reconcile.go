@@ -47,13 +47,13 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	if err := g.ring.Begin(ctx, s); err != nil {
 		return err
 	}
-	notes, behind := g.bell.Take()
+	notes, gap := g.bell.Take()
 	m := moment{boottime: doorbell.Now(), clock: time.Now(), notes: notes}
-	if err := g.look(ctx, s, &m, behind); err != nil {
-		g.bell.PutBack(notes, behind)
+	if err := g.look(ctx, s, &m, gap != doorbell.NoGap); err != nil {
+		g.bell.PutBack(notes, gap)
 		return err
 	}
-	if g.ring.Incomplete(behind) {
+	if g.ring.Incomplete(gap) {
 		g.ring.Add(&eventspb.MountEvent{
 			Action: "Resynchronised", Time: timestamppb.New(m.clock), BoottimeNs: uint64(m.boottime), Message: "events may be missing; the mount table was read",
 		})

@@ -36,7 +36,7 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	if err := g.ring.Begin(ctx, s); err != nil {
 		return err
 	}
-	notes, behind := g.bell.Take()
+	notes, gap := g.bell.Take()
 	now := moment{doorbell.Now(), time.Now()}
 	changed := now.boottime
 	for _, n := range notes {
@@ -48,10 +48,10 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 		}
 	}
 	if err := g.look(now, changed); err != nil {
-		g.bell.PutBack(nil, behind)
+		g.bell.PutBack(nil, gap)
 		return err
 	}
-	if g.ring.Incomplete(behind) {
+	if g.ring.Incomplete(gap) {
 		g.ring.Add(now.event(now.boottime, "Resynchronised", "", "events may be missing; what is in PowerSupplies was looked up"))
 	}
 	if err := g.writeSupplies(ctx, s); err != nil {

@@ -55,6 +55,16 @@ type Source[N any] struct {
 	Without string
 }
 
+// Gap is what a generator may not have heard before a Take.
+type Gap int
+
+// The gaps that there are, the worse the greater.
+const (
+	NoGap  Gap = 0
+	Opened Gap = 1 // what was before a source was opened
+	Lost   Gap = 2 // notes of a source that is open
+)
+
 // most is how many notes wait for the generator at most. A generator that is further behind looks at everything.
 const most = 4096
 
@@ -67,7 +77,7 @@ type Bell[N any] struct {
 	begun  chan struct{} // closed by the first Take
 	status eventspb.GeneratorStatus
 	notes  []N
-	behind bool // look at everything: notes were lost, or a source was opened
+	gap    Gap // if there is one, look at everything
 }
 
 // Watch hears until ctx is done, and calls wake when there is something to Take. It fails when no source opens, or an open one fails.
@@ -117,7 +127,7 @@ func (b *Bell[N]) opened(mode Mode, unavailable []*eventspb.GeneratorStatus_Unav
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.status.Mode, b.status.Since, b.status.Unavailable, b.status.Message = string(mode), timestamppb.Now(), unavailable, message
-	b.behind = true
+	b.gap = max(b.gap, Opened)
 }
 
 func (b *Bell[N]) heard(n N) {
@@ -140,14 +150,14 @@ func (b *Bell[N]) lost(notes uint64) {
 // miss counts notes that are lost. Those before the next Take are made good by the same look at everything. b.mu is held.
 func (b *Bell[N]) miss(notes uint64) {
 	b.status.Lost += notes
-	if !b.behind {
+	if b.gap != Lost {
 		b.status.Resynchronisations++
 	}
-	b.behind = true
+	b.gap = Lost
 }
 
-// Take returns the notes since the last call, the oldest first. With behind, notes may be missing: look at everything.
-func (b *Bell[N]) Take() (notes []N, behind bool) {
+// Take returns the notes since the last call, the oldest first. With a gap notes may be missing: look at everything.
+func (b *Bell[N]) Take() (notes []N, gap Gap) {
 	begun := b.beginning()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -156,16 +166,16 @@ func (b *Bell[N]) Take() (notes []N, behind bool) {
 	default:
 		close(begun)
 	}
-	notes, behind = b.notes, b.behind
-	b.notes, b.behind = nil, false
-	return notes, behind
+	notes, gap = b.notes, b.gap
+	b.notes, b.gap = nil, NoGap
+	return notes, gap
 }
 
 // PutBack returns what was taken and could not be dealt with, for the next Take.
-func (b *Bell[N]) PutBack(notes []N, behind bool) {
+func (b *Bell[N]) PutBack(notes []N, gap Gap) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.notes, b.behind = slices.Concat(notes, b.notes), b.behind || behind
+	b.notes, b.gap = slices.Concat(notes, b.notes), max(b.gap, gap)
 }
 
 // Coalesced takes in that so many notes share an event with another one.

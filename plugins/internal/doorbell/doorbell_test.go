@@ -58,8 +58,8 @@ func TestTheFirstSourceThatOpensIsHeard(t *testing.T) {
 	}
 	b.Take()
 	<-woken
-	if notes, behind := b.Take(); len(notes) != 0 || !behind {
-		t.Errorf("Take() = %v, %v; want that everything is looked at in the beginning", notes, behind)
+	if notes, gap := b.Take(); len(notes) != 0 || gap != Opened {
+		t.Errorf("Take() = %v, %v; want that everything is looked at in the beginning", notes, gap)
 	}
 	for n := range 3 {
 		l.notes <- n
@@ -67,15 +67,15 @@ func TestTheFirstSourceThatOpensIsHeard(t *testing.T) {
 	}
 	l.lost <- 5
 	<-woken
-	notes, behind := b.Take()
-	if !slices.Equal(notes, []int{0, 1, 2}) || !behind {
-		t.Errorf("Take() = %v, %v; want 0, 1, 2 and that some were lost", notes, behind)
+	notes, gap := b.Take()
+	if !slices.Equal(notes, []int{0, 1, 2}) || gap != Lost {
+		t.Errorf("Take() = %v, %v; want 0, 1, 2 and that some were lost", notes, gap)
 	}
-	b.PutBack(notes, false)
+	b.PutBack(notes, NoGap)
 	l.notes <- 3
 	<-woken
-	if notes, behind := b.Take(); !slices.Equal(notes, []int{0, 1, 2, 3}) || behind {
-		t.Errorf("Take() after PutBack = %v, %v; want the old notes before the new", notes, behind)
+	if notes, gap := b.Take(); !slices.Equal(notes, []int{0, 1, 2, 3}) || gap != NoGap {
+		t.Errorf("Take() after PutBack = %v, %v; want the old notes before the new", notes, gap)
 	}
 	s := b.Status()
 	if s.GetMode() != "netlink" || s.GetRings() != 4 || s.GetLost() != 5 || s.GetResynchronisations() != 1 || s.GetSince() == nil || s.GetMessage() != "names" || len(s.GetUnavailable()) != 2 {
@@ -113,6 +113,25 @@ func TestASourceThatIsCutOffIsAnError(t *testing.T) {
 	}
 }
 
+func TestWhatIsLostInTheBeginningIsALoss(t *testing.T) {
+	l := &line{lost: make(chan uint64)}
+	b := &Bell[int]{Sources: []Source[int]{{Mode: Netlink, Open: func() (Listener[int], error) { return l, nil }}}}
+	woken, end := watch(t, b)
+	b.Take()
+	<-woken
+	l.lost <- 3
+	<-woken
+	if _, gap := b.Take(); gap != Lost {
+		t.Errorf("Take() = %v; want that some were lost", gap)
+	}
+	if s := b.Status(); s.GetLost() != 3 || s.GetResynchronisations() != 1 {
+		t.Errorf("Status() = %v; want 3 lost, and a resynchronisation", s)
+	}
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAGeneratorThatIsTooSlowLooksAtEverything(t *testing.T) {
 	l := &line{notes: make(chan int)}
 	b := &Bell[int]{Sources: []Source[int]{{Mode: Netlink, Open: func() (Listener[int], error) { return l, nil }}}}
@@ -124,8 +143,8 @@ func TestAGeneratorThatIsTooSlowLooksAtEverything(t *testing.T) {
 		l.notes <- n
 		<-woken
 	}
-	if notes, behind := b.Take(); len(notes) != most || !behind {
-		t.Errorf("Take() = %d notes, %v; want %d, and that more were lost", len(notes), behind, most)
+	if notes, gap := b.Take(); len(notes) != most || gap != Lost {
+		t.Errorf("Take() = %d notes, %v; want %d, and that more were lost", len(notes), gap, most)
 	}
 	if s := b.Status(); s.GetRings() != most+7 || s.GetLost() != 7 || s.GetResynchronisations() != 1 {
 		t.Errorf("Status() = %v; want 7 lost, in one go", s)

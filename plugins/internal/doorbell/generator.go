@@ -29,14 +29,14 @@ func (g *Generator[N, E]) Reconcile(ctx context.Context, s *sdk.State) error {
 	if err := g.Ring.Begin(ctx, s); err != nil {
 		return err
 	}
-	notes, behind := g.Bell.Take()
+	notes, gap := g.Bell.Take()
 	now, clock := Now(), time.Now()
 	for _, n := range notes {
 		if e, ok := g.Event(n, func(at time.Duration) time.Time { return Boottime(at, now, clock) }); ok {
 			g.Ring.Add(e)
 		}
 	}
-	if g.Ring.Incomplete(behind) {
+	if g.Ring.Incomplete(gap) {
 		g.Ring.Add(g.Resynchronised(now, clock))
 	}
 	return Tell(ctx, s, g.Name, g.Bell, &g.Ring)

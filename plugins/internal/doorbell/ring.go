@@ -63,15 +63,15 @@ func (r *Ring[E]) Begin(ctx context.Context, s *sdk.State) error {
 	return nil
 }
 
-// Incomplete reports whether the generator is to add an event that says that others may be missing. behind is what the bell says. In the
-// beginning, until something has been written, that is no loss, whatever has rung already: it is one only if an earlier process has been here.
-func (r *Ring[E]) Incomplete(behind bool) bool {
-	if !behind || r.settled {
-		return behind
+// Incomplete reports whether the generator is to add an event that says that others may be missing. In the beginning, until something has been
+// written, a source that opens leaves a gap only if an earlier process has been here.
+func (r *Ring[E]) Incomplete(gap Gap) bool {
+	if gap == NoGap || r.settled {
+		return gap != NoGap
 	}
 	said := r.settling
 	r.settling = true
-	return r.restarted && !said
+	return gap == Lost || r.restarted && !said
 }
 
 // Add has an event written with the next Write.

@@ -39,17 +39,20 @@ func TestTheBeginningIsNoLoss(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		r := &Ring[*eventspb.BlockEvent]{restarted: restarted}
 		r.Add(&eventspb.BlockEvent{Action: "Added"}) // rang before the first look
-		if r.Incomplete(false) {
+		if r.Incomplete(NoGap) {
 			t.Error("something is missing, though nothing was lost")
 		}
-		if got := r.Incomplete(true); got != restarted {
+		if got := r.Incomplete(Opened); got != restarted {
 			t.Errorf("restarted %v: in the beginning something is missing: %v", restarted, got)
 		}
-		if r.Incomplete(true) {
+		if r.Incomplete(Opened) {
 			t.Error("said twice, though nothing was written in between")
 		}
+		if !r.Incomplete(Lost) {
+			t.Error("what is lost in the beginning is no loss")
+		}
 		r.settled = r.settling // by Write
-		if !r.Incomplete(true) || r.Incomplete(false) {
+		if !r.Incomplete(Opened) || r.Incomplete(NoGap) {
 			t.Errorf("restarted %v: later on a loss is none, or what is no loss is one", restarted)
 		}
 	}
