@@ -31,7 +31,8 @@ var declared []byte
 
 // Plugin returns the plugin.
 func Plugin() sdk.Plugin {
-	return plugin(newGenerator(&doorbell.Bell[note]{Sources: sources()}, "/sys"))
+	const sys = "/sys"
+	return plugin(newGenerator(&doorbell.Bell[note]{Sources: sources(sys, doorbell.Often)}, sys))
 }
 
 func plugin(g *generator) sdk.Plugin {

@@ -74,13 +74,16 @@ func (*kernel) Close() error { return nil }
 
 // start runs the plugin on k, until the test or end ends it.
 func (k *kernel) start(r *plugintest.Runtime) (end func()) {
+	return k.startWith(r, []doorbell.Source[note]{{Mode: doorbell.Fentry, Open: func() (doorbell.Listener[note], error) { return k, nil }}})
+}
+
+func (k *kernel) startWith(r *plugintest.Runtime, sources []doorbell.Source[note]) (end func()) {
 	k.t.Setenv(sdk.EnvEndpoint, r.Endpoint)
 	ctx, cancel := context.WithCancel(k.t.Context())
 	done := make(chan struct{})
-	bell := &doorbell.Bell[note]{Sources: []doorbell.Source[note]{{Mode: doorbell.Fentry, Open: func() (doorbell.Listener[note], error) { return k, nil }}}}
 	go func() {
 		defer close(done)
-		_ = sdk.Run(ctx, plugin(newGenerator(bell, k.sys)))
+		_ = sdk.Run(ctx, plugin(newGenerator(&doorbell.Bell[note]{Sources: sources}, k.sys)))
 	}()
 	end = func() { cancel(); <-done }
 	k.t.Cleanup(end)

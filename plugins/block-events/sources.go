@@ -2,6 +2,7 @@ package blockevents
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 // failed is how requests that failed are seen in each mode that has eBPF.
 var failed = doorbell.Attachment{Program: "failed", Function: "block_rq_error", Optional: true}
 
-// sources are the ways to hear, the best first.
-func sources() []doorbell.Source[note] {
+// sources are the ways to hear, the best first. The last is for a process that may not open a netlink socket, as in a container.
+func sources(sys string, every time.Duration) []doorbell.Source[note] {
 	functions := []string{"device_add", "device_del", "disk_uevent", "set_capacity_and_notify", "set_disk_ro"}
 	fentry, kprobe := []doorbell.Attachment{failed}, []doorbell.Attachment{failed}
 	for _, f := range functions {
@@ -24,6 +25,10 @@ func sources() []doorbell.Source[note] {
 		{Mode: doorbell.Fentry, Open: doorbell.Probe[note]{Load: loadProbe, Attach: fentry, Decode: decode}.Open},
 		{Mode: doorbell.Kprobe, Open: doorbell.Probe[note]{Load: loadProbe, Attach: kprobe, Decode: decode}.Open},
 		{Mode: doorbell.Netlink, Open: openUevents},
+		{
+			Mode: doorbell.Poll, Without: fmt.Sprintf("what happens is noticed within %v, what has no effect then and errors are not", every),
+			Open: func() (doorbell.Listener[note], error) { return poll(sys, every) },
+		},
 	}
 }
 

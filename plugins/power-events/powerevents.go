@@ -31,7 +31,7 @@ var declared []byte
 
 // Plugin returns the plugin.
 func Plugin() sdk.Plugin {
-	return plugin(newGenerator(&doorbell.Bell[note]{Sources: sources()}, "/sys"))
+	return plugin(newGenerator(&doorbell.Bell[note]{Sources: sources(doorbell.Often)}, "/sys"))
 }
 
 func plugin(g *generator) sdk.Plugin {

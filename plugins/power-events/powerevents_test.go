@@ -11,6 +11,7 @@ import (
 	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/plugintest"
 	"github.com/cosi-os/cosi/plugins/internal/doorbell"
+	"github.com/cosi-os/cosi/plugins/internal/doorbell/doorbelltest"
 	"github.com/cosi-os/cosi/sdk"
 )
 
@@ -58,13 +59,16 @@ func (*kernel) Close() error { return nil }
 
 // start runs the plugin on k, until the test or end ends it.
 func (k *kernel) start(r *plugintest.Runtime) (end func()) {
+	return k.startWith(r, []doorbell.Source[note]{{Mode: doorbell.Fentry, Open: func() (doorbell.Listener[note], error) { return k, nil }}})
+}
+
+func (k *kernel) startWith(r *plugintest.Runtime, sources []doorbell.Source[note]) (end func()) {
 	k.t.Setenv(sdk.EnvEndpoint, r.Endpoint)
 	ctx, cancel := context.WithCancel(k.t.Context())
 	done := make(chan struct{})
-	bell := &doorbell.Bell[note]{Sources: []doorbell.Source[note]{{Mode: doorbell.Fentry, Open: func() (doorbell.Listener[note], error) { return k, nil }}}}
 	go func() {
 		defer close(done)
-		_ = sdk.Run(ctx, plugin(newGenerator(bell, k.sys)))
+		_ = sdk.Run(ctx, plugin(newGenerator(&doorbell.Bell[note]{Sources: sources}, k.sys)))
 	}()
 	end = func() { cancel(); <-done }
 	k.t.Cleanup(end)
@@ -149,6 +153,19 @@ func TestEvents(t *testing.T) {
 	}
 	k.notes <- note{at: at + 6, what: lidClosed, name: "Lid Switch"}
 	if e := wait(r, 8); e.GetAction() != "LidClosed" {
+		t.Errorf("event %v", e)
+	}
+}
+
+// TestWithoutNetlink: a supply that is another than it was is seen when it is looked at again.
+func TestWithoutNetlink(t *testing.T) {
+	k := newKernel(t)
+	k.supply("AC", map[string]string{"type": "Mains\n", "online": "1\n"})
+	r := plugintest.Start(t, declared)
+	k.startWith(r, doorbelltest.Refused(sources(10*time.Millisecond)))
+	doorbelltest.Fallen(t, r, name, doorbell.Poll, "fentry", "kprobe", "evdev")
+	k.supply("AC", map[string]string{"online": "0\n"})
+	if e := wait(r, 1); e.GetAction() != "SupplyChanged" || e.GetDevice() != "AC" || e.GetMessage() != "offline" || e.GetBoottimeNs() == 0 {
 		t.Errorf("event %v", e)
 	}
 }

@@ -3,14 +3,16 @@ package powerevents
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"time"
 
 	"github.com/cosi-os/cosi/plugins/internal/doorbell"
 	"github.com/cosi-os/cosi/plugins/internal/uevent"
 )
 
-// sources are the ways to hear, the best first.
-func sources() []doorbell.Source[note] {
+// sources are the ways to hear, the best first. The last is for a process that may not open a netlink socket, as in a container.
+func sources(every time.Duration) []doorbell.Source[note] {
 	// Of thermal zones, in each mode that has eBPF. A kernel may have been built without.
 	trip := doorbell.Attachment{Program: "trip", Function: "thermal_zone_trip", Optional: true}
 	fentry := []doorbell.Attachment{
@@ -27,37 +29,58 @@ func sources() []doorbell.Source[note] {
 			s, err := uevent.Open()
 			return &withoutBPF{devices: "/dev/input", identify: identify, supplies: s}, err
 		}},
+		{
+			Mode: doorbell.Poll, Without: fmt.Sprintf("what happens to a supply is noticed within %v, heat is not; keys and lids are heard by their devices", every),
+			Open: func() (doorbell.Listener[note], error) {
+				return &withoutBPF{devices: "/dev/input", identify: identify, every: every}, nil
+			},
+		},
 	}
 }
 
-// withoutBPF hears keys and lids by input devices, supplies by the kernel's device events, and heat by what ACPI says.
+// withoutBPF hears keys and lids by input devices, and by netlink supplies from the kernel's device events, and heat from what ACPI says. Without
+// netlink it looks at the supplies.
 type withoutBPF struct {
-	supplies *uevent.Socket
+	supplies *uevent.Socket                                 // nil: none
+	every    time.Duration                                  // how often to look, if there is none
 	devices  string                                         // /dev/input
 	identify func(fd int) (name string, ours bool, _ error) // a device of the kernel; tests have none
 }
 
-func (w *withoutBPF) Close() error { return w.supplies.Close() }
+func (w *withoutBPF) Close() error {
+	if w.supplies == nil {
+		return nil
+	}
+	return w.supplies.Close()
+}
 
-// Listen ends when one of the three ends.
+// Listen ends when one of those ends that it listens to.
 func (w *withoutBPF) Listen(ctx context.Context, hear func(note), lost func(uint64)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var keys, supplies, heat error
+	parts := []func(context.Context, func(note), func(uint64)) error{w.watch}
+	if w.supplies != nil {
+		parts = append(parts, watchACPI, w.hearSupplies)
+	} else {
+		look := func() ([]note, error) { return []note{{at: doorbell.Now(), what: supply}}, nil }
+		parts = append(parts, doorbell.Poller[note]{Every: w.every, Look: look}.Listen)
+	}
+	errs := make([]error, len(parts))
 	var all sync.WaitGroup
-	all.Go(func() { defer cancel(); keys = w.watch(ctx, hear, lost) })
-	all.Go(func() { defer cancel(); heat = watchACPI(ctx, hear, lost) })
-	all.Go(func() {
-		defer cancel()
-		supplies = w.supplies.Receive(ctx, func(e uevent.Event) {
-			switch {
-			case e.Action == uevent.Lost:
-				lost(1) // at least
-			case e.Variables["SUBSYSTEM"] == "power_supply":
-				hear(note{at: doorbell.Now(), what: supply})
-			}
-		})
-	})
+	for i, listen := range parts {
+		all.Go(func() { defer cancel(); errs[i] = listen(ctx, hear, lost) })
+	}
 	all.Wait()
-	return errors.Join(keys, supplies, heat)
+	return errors.Join(errs...)
+}
+
+func (w *withoutBPF) hearSupplies(ctx context.Context, hear func(note), lost func(uint64)) error {
+	return w.supplies.Receive(ctx, func(e uevent.Event) {
+		switch {
+		case e.Action == uevent.Lost:
+			lost(1) // at least
+		case e.Variables["SUBSYSTEM"] == "power_supply":
+			hear(note{at: doorbell.Now(), what: supply})
+		}
+	})
 }

@@ -111,13 +111,7 @@ func (c *connector) learn(pid uint32) {
 // kills is how often the kernel has killed in a group for want of memory.
 func (c *connector) kills(group string) uint64 {
 	data, _ := os.ReadFile(filepath.Join(c.groups, group, "memory.events.local"))
-	for line := range strings.Lines(string(data)) {
-		if count, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			n, _ := strconv.ParseUint(strings.TrimSpace(count), 10, 64)
-			return n
-		}
-	}
-	return 0
+	return countOf("oom_kill", string(data))
 }
 
 func (c *connector) Close() error { return unix.Close(c.fd) }

@@ -93,7 +93,7 @@ func find(t *testing.T, notes <-chan note, w what, pid int) note {
 
 // The kernel of this machine tells of a crash, and of a program that lives in memory only.
 func TestACrashAndAnUnexpectedExecAreHeard(t *testing.T) {
-	notes := listen(t, sources()[0].Open)
+	notes := listen(t, sources(doorbell.Often)[0].Open)
 	program, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func TestACrashAndAnUnexpectedExecAreHeard(t *testing.T) {
 }
 
 func TestTheConnectorHearsACrash(t *testing.T) {
-	notes := listen(t, sources()[1].Open)
+	notes := listen(t, sources(doorbell.Often)[1].Open)
 	pid := crash(t, "/proc/self/exe")
 	if n := find(t, notes, crashed, pid); n.code.signal() != unix.SIGABRT || n.comm != "exe" || n.cgroup == "" {
 		t.Errorf("note %+v; want that exe ended by SIGABRT", n)

@@ -30,7 +30,7 @@ const Version = "0.1.0"
 var declared []byte
 
 // Plugin returns the plugin.
-func Plugin() sdk.Plugin { return plugin(&doorbell.Bell[note]{Sources: sources()}) }
+func Plugin() sdk.Plugin { return plugin(&doorbell.Bell[note]{Sources: sources(doorbell.Often)}) }
 
 func plugin(bell *doorbell.Bell[note]) sdk.Plugin {
 	return sdk.Plugin{

@@ -11,15 +11,21 @@ import (
 	"github.com/cosi-os/cosi/sdk"
 )
 
-func TestEvents(t *testing.T) {
-	r := plugintest.Start(t, declared)
+// start runs the plugin until the test ends.
+func start(t *testing.T, r *plugintest.Runtime, bell *doorbell.Bell[note]) {
+	t.Helper()
 	t.Setenv(sdk.EnvEndpoint, r.Endpoint)
-	line := doorbelltest.NewLine[note]()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = sdk.Run(ctx, plugin(line.Bell(doorbell.Tracepoint))) }()
+	go func() { defer close(done); _ = sdk.Run(ctx, plugin(bell)) }()
 	t.Cleanup(func() { cancel(); <-done })
 	r.WaitReady()
+}
+
+func TestEvents(t *testing.T) {
+	r := plugintest.Start(t, declared)
+	line := doorbelltest.NewLine[note]()
+	start(t, r, line.Bell(doorbell.Tracepoint))
 
 	event, status := &eventspb.ProcessEvent{}, &eventspb.GeneratorStatus{}
 	line.Notes <- note{at: 7, what: crashed, pid: 71, code: 11, comm: "plugins", cgroup: "/cosi/plugins/mount"}

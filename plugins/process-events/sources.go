@@ -2,6 +2,7 @@ package processevents
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -9,13 +10,19 @@ import (
 	"github.com/cosi-os/cosi/plugins/internal/doorbell"
 )
 
-// sources are the ways to hear, the best first.
-func sources() []doorbell.Source[note] {
+// sources are the ways to hear, the best first. The last is for a process without CAP_NET_ADMIN before Linux 6.6, or that may not open a netlink
+// socket at all, as in a container.
+func sources(every time.Duration) []doorbell.Source[note] {
+	const proc, groups = "/proc", "/sys/fs/cgroup"
 	return []doorbell.Source[note]{
 		{Mode: doorbell.Tracepoint, Open: doorbell.Probe[note]{Load: load, Attach: attachments, Decode: decode}.Open},
 		{Mode: doorbell.Netlink, Without: "programs from outside the image are not noticed, nor why a signal was sent", Open: func() (doorbell.Listener[note], error) {
-			return openConnector("/proc", "/sys/fs/cgroup")
+			return openConnector(proc, groups)
 		}},
+		{
+			Mode: doorbell.Poll, Without: fmt.Sprintf("crashes and programs from outside the image are not noticed; kills for want of memory are within %v, of their control group or one above it", every),
+			Open: func() (doorbell.Listener[note], error) { return poll(groups, every) },
+		},
 	}
 }
 
