@@ -3,7 +3,8 @@
 //
 // It has no right but to open the files of the kernel that everybody may open. For such a process the kernel measures in windows of whole
 // multiples of 2 s, and from Linux 6.4 on; with CAP_SYS_RESOURCE they could be finer, at the price of a real-time thread of the kernel's for each
-// group that is watched, and of limits that would not hold for the plugin.
+// group that is watched, and of limits that would not hold for the plugin. Before Linux 6.4 the plugin reads once a second how long tasks have
+// waited, while there is a threshold.
 package pressureevents
 
 import (
@@ -81,9 +82,7 @@ type generator struct {
 
 func newGenerator(f files) *generator {
 	t := &triggers{open: map[string]*trigger{}}
-	bell := &doorbell.Bell[note]{Sources: []doorbell.Source[note]{{Mode: doorbell.PSI, Open: func() (doorbell.Listener[note], error) {
-		return t, t.begin(f.node)
-	}}}}
+	bell := &doorbell.Bell[note]{Sources: sources(t, f.node)}
 	return &generator{files: f, triggers: t, Generator: doorbell.Generator[note, *eventspb.PressureEvent]{
 		Name: name, Bell: bell, Event: note.event,
 		Resynchronised: func(at time.Duration, clock time.Time) *eventspb.PressureEvent {
@@ -95,6 +94,14 @@ func newGenerator(f files) *generator {
 			Same:     []func(*eventspb.PressureEvent) string{(*eventspb.PressureEvent).GetThreshold},
 		},
 	}}
+}
+
+// sources are the ways to hear, the best first.
+func sources(t *triggers, node string) []doorbell.Source[note] {
+	return []doorbell.Source[note]{
+		{Mode: doorbell.PSI, Open: func() (doorbell.Listener[note], error) { return t, t.begin(node) }},
+		{Mode: doorbell.Poll, Open: func() (doorbell.Listener[note], error) { return polled{t}, t.beginPolled(node) }},
+	}
 }
 
 // reconcile has the kernel watch what is asked for, says of each whether it does, and writes the events.

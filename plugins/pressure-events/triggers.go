@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
 	"github.com/cosi-os/cosi/plugins/internal/donefd"
@@ -21,8 +21,9 @@ import (
 // triggers are what the kernel watches, and the listener that hears them ring. Its methods may be called by several goroutines.
 type triggers struct {
 	mu      sync.Mutex // guards the fields below
-	poll    int        // an epoll; 0 before begin
-	numbers int32      // the last one that was given
+	begun   bool
+	poll    int   // an epoll; 0 if the files are read again and again
+	numbers int32 // the last one that was given
 	open    map[string]*trigger
 }
 
@@ -31,24 +32,32 @@ type trigger struct {
 	fd        int
 	number    int32 // in poll: descriptors are used again
 	threshold *eventspb.PressureThreshold
+	read      []reading // while it is polled
 }
 
 var errNotBegun = errors.New("nothing is watched yet")
 
-// begin opens what waits for triggers. It fails where the kernel has no files in dir: it was built without, or has the argument psi=0.
+// begin opens what waits for triggers. It fails where the kernel has no files in dir: it was built without, or has the argument psi=0; and where
+// it takes no triggers of this process.
 func (t *triggers) begin(dir string) error {
-	var stat unix.Stat_t
-	if file := filepath.Join(dir, "memory"); unix.Stat(file, &stat) != nil {
-		return fmt.Errorf("stat %s: %w", file, fs.ErrNotExist)
+	fd, err := openTrigger(least, filepath.Join(dir, "memory"))
+	if err != nil {
+		return err
 	}
+	unix.Close(fd)
 	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("epoll: %w", err)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.poll = poll
+	t.poll, t.begun = poll, true
 	return nil
+}
+
+// least is a threshold that any kernel takes that takes one of this process.
+var least = &eventspb.PressureThreshold{
+	Resource: eventspb.PressureThreshold_MEMORY, Tasks: eventspb.PressureThreshold_SOME, Stall: durationpb.New(2 * time.Second), Window: durationpb.New(2 * time.Second),
 }
 
 // Close takes all triggers away. They are set again once it has begun again.
@@ -57,7 +66,10 @@ func (t *triggers) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	poll := t.poll
-	t.poll = 0
+	t.poll, t.begun = 0, false
+	if poll == 0 {
+		return nil
+	}
 	return unix.Close(poll)
 }
 
@@ -85,13 +97,21 @@ func (t *triggers) set(id string, threshold *eventspb.PressureThreshold, file st
 	if t.open[id] != nil {
 		return nil
 	}
-	fd, err := openTrigger(threshold, file)
+	open := openTrigger
+	if t.begun && t.poll == 0 {
+		open = openPolled
+	}
+	fd, err := open(threshold, file)
 	if err != nil {
 		return err
 	}
-	if t.poll == 0 {
+	if !t.begun {
 		unix.Close(fd)
 		return errNotBegun
+	}
+	if t.poll == 0 {
+		t.open[id] = &trigger{fd: fd, threshold: proto.CloneOf(threshold)}
+		return nil
 	}
 	t.numbers++
 	// It rings once in a window at most, and polling takes the ring away.
@@ -100,7 +120,7 @@ func (t *triggers) set(id string, threshold *eventspb.PressureThreshold, file st
 		unix.Close(fd)
 		return fmt.Errorf("wait for %s: %w", file, err)
 	}
-	t.open[id] = &trigger{fd, t.numbers, proto.CloneOf(threshold)}
+	t.open[id] = &trigger{fd: fd, number: t.numbers, threshold: proto.CloneOf(threshold)}
 	return nil
 }
 
@@ -183,20 +203,25 @@ func (t *triggers) Listen(ctx context.Context, hear func(note), _ func(uint64)) 
 	}
 }
 
-// rang returns the note of an event. A trigger whose control group has gone is taken away; its note has the threshold looked at again.
+// rang returns the note of an event.
 func (t *triggers) rang(e unix.EpollEvent) (note, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for id, one := range t.open {
-		if one.number != e.Fd {
-			continue
+		if one.number == e.Fd {
+			total, err := one.total()
+			return t.note(id, total, err != nil || e.Events&unix.EPOLLERR != 0), true
 		}
-		total, err := one.total()
-		n := note{at: doorbell.Now(), id: id, threshold: one.threshold, total: total, gone: err != nil || e.Events&unix.EPOLLERR != 0}
-		if n.gone {
-			t.remove(id)
-		}
-		return n, true
 	}
 	return note{}, false // it was taken away meanwhile
+}
+
+// note is what there is to say of a trigger. One whose control group has gone is taken away; its note has the threshold looked at again. t.mu
+// is held.
+func (t *triggers) note(id string, total time.Duration, gone bool) note {
+	n := note{at: doorbell.Now(), id: id, threshold: t.open[id].threshold, total: total, gone: gone}
+	if gone {
+		t.remove(id)
+	}
+	return n
 }
