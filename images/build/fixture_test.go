@@ -64,7 +64,7 @@ func fixture(t *testing.T) Options {
 	const modules = "usr/lib/modules/6.12.1-test"
 	for path, content := range map[string][]byte{
 		kernelHash + "/boot/vmlinuz-6.12.1-test":                 program("kernel"),
-		kernelHash + "/" + modules + "/modules.builtin":          []byte("kernel/fs/erofs.ko\nkernel/fs/ext4.ko\nkernel/fs/fuse.ko\nkernel/virtio_net.ko\n"),
+		kernelHash + "/" + modules + "/modules.builtin":          []byte("kernel/crypto/crc32c_generic.ko\nkernel/fs/erofs.ko\nkernel/fs/ext4.ko\nkernel/fs/fuse.ko\nkernel/virtio_net.ko\n"),
 		kernelHash + "/" + modules + "/kernel/.keep":             nil,
 		stubHash + "/usr/lib/systemd/boot/efi/linuxx64.efi.stub": program("stub"),
 	} {

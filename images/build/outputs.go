@@ -154,14 +154,17 @@ func (w *writer) root() error {
 	return w.phase("initramfs", w.initramfs)
 }
 
-// rootModules are what mounting the root takes. Before Linux 6.12 a file is no file system's device, and what erofs needs asks for a cipher by
-// a name that only its module's aliases tell.
+// rootModules are what mounting the root takes. Before Linux 6.12 a file is no file system's device. What erofs needs asks for a cipher by a name
+// that only its module's aliases tell; the kernels that are ours or older may have it as a module, the newest have none.
 func rootModules(release string) []string {
 	var major, minor int
-	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err == nil && (major < 6 || major == 6 && minor < 12) {
-		return []string{"crc32c_generic", "erofs", "loop"}
+	switch _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); {
+	case err != nil || major > 6 || major == 6 && minor > 12:
+		return []string{"erofs"}
+	case major == 6 && minor == 12:
+		return []string{"crc32c_generic", "erofs"}
 	}
-	return []string{"erofs"}
+	return []string{"crc32c_generic", "erofs", "loop"}
 }
 
 func (w *writer) initramfs(f *os.File) error {
