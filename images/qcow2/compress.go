@@ -5,11 +5,11 @@ import (
 	"errors"
 	"io"
 	"os"
-	"runtime"
 
 	"github.com/klauspost/compress/flate"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/cosi-os/cosi/images/internal/inorder"
 )
 
 // window is the history that QEMU gives its decoder: inflateInit2 with 12 bits.
@@ -22,55 +22,20 @@ type packed struct {
 	compressed bool
 }
 
-// job is a cluster on its way; done receives it when it is packed.
-type job struct {
-	index int64
-	done  chan packed
-}
-
-// compressAll calls add with each cluster of raw that holds data, in order. It reads and
-// compresses on as many goroutines as there are processors, and all have ended when it returns.
+// compressAll calls add with each cluster of raw that holds data, in order. It compresses on as many goroutines as there are processors,
+// and all have ended when it returns.
 func compressAll(raw *os.File, size int64, add func(packed) error) error {
-	workers := runtime.GOMAXPROCS(0)
-	var g errgroup.Group
-	work := make(chan job, workers)
-	inOrder := make(chan job, 16*workers) // bounds how far the workers run ahead
-	stop := make(chan struct{})
-	g.Go(func() error {
-		defer close(work)
-		defer close(inOrder)
-		return eachDataCluster(raw, size, func(index int64) bool {
-			j := job{index, make(chan packed, 1)}
-			for _, c := range []chan job{inOrder, work} {
-				select {
-				case c <- j:
-				case <-stop:
-					return false
-				}
-			}
-			return true
-		})
-	})
-	for range workers {
-		g.Go(func() error { return compressJobs(raw, work) })
+	clusters := func(yield func(int64) bool) error { return eachDataCluster(raw, size, yield) }
+	worker := func() (func(int64) (packed, error), error) {
+		p, err := newPacker()
+		return func(index int64) (packed, error) { return p.pack(raw, index) }, err
 	}
-	g.Go(func() error {
-		defer close(stop)
-		for j := range inOrder {
-			c, ok := <-j.done
-			if !ok {
-				return nil // its worker returns the error
-			}
-			if len(c.data) == 0 {
-				continue
-			}
-			if err := add(c); err != nil {
-				return err
-			}
+	return inorder.Each(clusters, worker, func(c packed) error {
+		if len(c.data) == 0 {
+			return nil
 		}
-		return nil
+		return add(c)
 	})
-	return g.Wait()
 }
 
 // eachDataCluster calls do with the index of each cluster that is not all hole, until it returns
@@ -99,22 +64,6 @@ func eachDataCluster(raw *os.File, size int64, do func(int64) bool) error {
 		next = max(end, last*cluster)
 	}
 	return nil
-}
-
-// compressJobs packs clusters until work is closed. After an error it only drains.
-func compressJobs(raw io.ReaderAt, work <-chan job) error {
-	p, err := newPacker()
-	for j := range work {
-		var c packed
-		if err == nil {
-			c, err = p.pack(raw, j.index)
-		}
-		if err == nil {
-			j.done <- c
-		}
-		close(j.done)
-	}
-	return err
 }
 
 // packer is one worker's memory.
