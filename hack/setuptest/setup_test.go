@@ -18,6 +18,7 @@ var packages = map[string]string{
 	"qemu-system-x86": "bin/qemu-system-x86_64", "qemu-utils": "bin/qemu-img", "ovmf": "usr/share/OVMF/OVMF_CODE_4M.fd", "e2fsprogs": "sbin/mke2fs",
 	"gcc": "bin/cc", "dosfstools": "sbin/fsck.vfat", "gdisk": "sbin/sgdisk", "cpio": "bin/cpio", "xorriso": "bin/xorriso",
 	"sbsigntool": "bin/sbverify", "erofs-utils": "bin/fsck.erofs", "mtools": "bin/mcopy", "openssl": "bin/openssl", "etcd-server": "bin/etcd",
+	"zstd": "bin/zstd", "xz-utils": "bin/xz",
 }
 
 // Commands of the machine. What they do is written down in the file log.
@@ -204,7 +205,7 @@ func TestNothingIsMissing(t *testing.T) {
 		m.silent("test")
 		m.ofSomebody(refusingSudo)
 		m.silent("test")
-		m.lacks("gcc", "dosfstools", "gdisk", "cpio", "xorriso", "sbsigntool", "erofs-utils", "mtools", "openssl", "etcd-server")
+		m.lacks("gcc", "dosfstools", "gdisk", "cpio", "xorriso", "sbsigntool", "erofs-utils", "mtools", "openssl", "etcd-server", "zstd", "xz-utils")
 		m.silent("run") // which needs none of them
 	}
 }

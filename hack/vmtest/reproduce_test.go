@@ -54,7 +54,9 @@ func TestTwoBuildsGiveTheSameBytes(t *testing.T) {
 		t.Logf("both builds are user %d's: only root can start one as somebody else", os.Getuid())
 	}
 	one, other := first.run(t), second.run(t)
-	for _, format := range []string{"raw", "qcow2", "iso", "manifest.json"} {
+	for _, format := range []string{
+		"raw", "qcow2", "iso", "vmlinuz", "initramfs", "efi", "ipxe", "raw.zst", "raw.gz", "raw.xz", "manifest.json", "sha256",
+	} {
 		if one[format] == "" || one[format] != other[format] {
 			t.Errorf("%s: SHA-256 %s and %s", format, one[format], other[format])
 		}
@@ -110,7 +112,7 @@ func (b *build) set(name, value string) { b.environment = append(b.environment, 
 func mirrorPackages(t *testing.T, builds ...*build) {
 	t.Helper()
 	tree := filepath.Join("..", "..")
-	plan, err := image.Plan(image.Options{Tree: tree}, filepath.Join(tree, "images/base.yaml"))
+	plan, err := image.Plan(image.Options{Tree: tree}, filepath.Join(tree, "images/formats.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +166,7 @@ func (b *build) run(t *testing.T) map[string]string {
 	t.Helper()
 	for _, argv := range [][]string{
 		{filepath.Join(goEnv(t, "GOROOT"), "bin/go"), "build", "-trimpath", "-buildvcs=false", "-o", "build/bin/cosi-image", "./tools/cosi-image"},
-		{"build/bin/cosi-image", "build", "-o", "build", "images/base.yaml"},
+		{"build/bin/cosi-image", "build", "-o", "build", "images/formats.yaml"},
 	} {
 		cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 		cmd.Dir, cmd.Env, cmd.SysProcAttr = b.tree, append(os.Environ(), b.environment...), b.user
@@ -172,13 +174,13 @@ func (b *build) run(t *testing.T) map[string]string {
 			t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
 		}
 	}
-	files, err := filepath.Glob(filepath.Join(b.tree, "build", "cosi-base-amd64.*"))
+	files, err := filepath.Glob(filepath.Join(b.tree, "build", "cosi-formats-amd64.*"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	sums := map[string]string{}
 	for _, file := range files {
-		sums[strings.TrimPrefix(filepath.Base(file), "cosi-base-amd64.")] = sum(t, file)
+		sums[strings.TrimPrefix(filepath.Base(file), "cosi-formats-amd64.")] = sum(t, file)
 	}
 	return sums
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -34,6 +35,7 @@ func TestTwoBuildsInDifferentDirectoriesGiveTheSameBytes(t *testing.T) {
 	var manifests [2][]byte
 	for i := range manifests {
 		o := fixture(t)
+		o.change(t, "images/dev.yaml", "pxe]", "pxe, raw.zst, raw.gz, raw.xz]")
 		o.commit(t)
 		_, m := build(t, o)
 		if err := m.Verify(o.Output); err != nil {
@@ -52,9 +54,38 @@ func TestTwoBuildsInDifferentDirectoriesGiveTheSameBytes(t *testing.T) {
 	}
 }
 
+// What lies beside the outputs is for those who have no builder: sha256sum checks the files, and iPXE boots them.
+func TestChecksumsAndScriptNameTheFiles(t *testing.T) {
+	o := fixture(t)
+	o.change(t, "images/dev.yaml", "raw, qcow2, iso, pxe]", "pxe, uki]")
+	o.commit(t)
+	build(t, o)
+	check := exec.Command("sha256sum", "--check", "--strict", "cosi-dev-amd64.sha256")
+	check.Dir = o.Output
+	out, err := check.CombinedOutput()
+	const want = "cosi-dev-amd64.vmlinuz: OK\ncosi-dev-amd64.initramfs: OK\ncosi-dev-amd64.efi: OK\ncosi-dev-amd64.ipxe: OK\ncosi-dev-amd64.manifest.json: OK\n"
+	if err != nil || string(out) != want {
+		t.Errorf("sha256sum --check: %v\n%s", err, out)
+	}
+	script, err := os.ReadFile(filepath.Join(o.Output, "cosi-dev-amd64.ipxe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lines = `
+iseq ${platform} efi && goto efi ||
+initrd cosi-dev-amd64.initramfs
+chain cosi-dev-amd64.vmlinuz initrd=cosi-dev-amd64.initramfs rootfstype=ramfs console=ttyS0 ${arguments}
+:efi
+chain cosi-dev-amd64.efi rootfstype=ramfs console=ttyS0 ${arguments}
+`
+	if !strings.HasPrefix(string(script), "#!ipxe\n# Boots cosi-dev-amd64 1.2.3+") || !strings.HasSuffix(string(script), lines) {
+		t.Errorf("the script is\n%s", script)
+	}
+}
+
 func TestABuildIsDoneOnceForItsInputs(t *testing.T) {
 	o := fixture(t)
-	o.change(t, "images/dev.yaml", "iso, uki, direct]", "direct]")
+	o.change(t, "images/dev.yaml", "iso, pxe]", "direct]")
 	first, m := build(t, o)
 	if first.UpToDate || len(first.Outputs) != 4 {
 		t.Fatalf("first build: %+v", first)
@@ -86,7 +117,7 @@ func TestABuildIsDoneOnceForItsInputs(t *testing.T) {
 
 func TestEveryInputChangesTheImage(t *testing.T) {
 	o := fixture(t)
-	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, uki, direct]", "outputs: [direct]")
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [direct]")
 	ca, err := os.ReadFile("../definition/testdata/ca.pem")
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +154,7 @@ func TestBuildFailsInWords(t *testing.T) {
 		"a plugin that is not there":            {"images/dev.yaml", "\nplugins: [mount]", "\nplugins: [mount, nfs]", "plugins/nfs/plugin.json"},
 		"a program that does not compile":       {"engine/main.go", "println", "printline", "engine/main.go:5"},
 		"a module that the kernel lacks":        {"images/dev.yaml", "ext4", "ext5", "kernel.modules: ext5"},
+		"an argument that iPXE would change":    {"images/dev.yaml", "ttyS0]", "ttyS0, 'a=${b}']", "${"},
 		"an architecture without packages":      {"images/dev.yaml", "amd64", "arm64", "kernel/lock.yaml: kernel-cloud for arm64"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -217,7 +249,7 @@ func TestRootHoldsWhatTheEngineExpects(t *testing.T) {
 
 func TestVerifyFindsAChangedOutput(t *testing.T) {
 	o := fixture(t)
-	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, uki, direct]", "outputs: [uki]")
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [uki]")
 	_, m := build(t, o)
 	writeFile(t, filepath.Join(o.Output, m.Outputs[0].Name), []byte("another"))
 	if err := m.Verify(o.Output); err == nil || !strings.Contains(err.Error(), "cosi-dev-amd64.efi") {

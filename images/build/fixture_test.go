@@ -48,7 +48,7 @@ separate_plugins: [marker]
 resources:
   - metadata: {type: DHCPClients.network.cosi.dev, id: default}
     spec: {link: {all_physical: true}}
-outputs: [raw, qcow2, iso, uki, direct]
+outputs: [raw, qcow2, iso, pxe]
 `
 )
 

@@ -16,10 +16,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cosi-os/cosi/images/content"
-	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/disk"
 	"github.com/cosi-os/cosi/images/fat"
 	"github.com/cosi-os/cosi/images/iso"
+	"github.com/cosi-os/cosi/images/pack"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/images/qcow2"
 	"github.com/cosi-os/cosi/images/rootfs"
@@ -67,17 +67,20 @@ func write(o Options, p *plan.Plan, in *Inputs, parts *parts, work string) ([]Fi
 	defer closeAll()
 
 	group := errgroup.Group{}
-	if p.Makes(definition.Raw) || p.Makes(definition.QCOW2) {
+	if slices.ContainsFunc([]string{".raw", ".qcow2", ".raw.zst", ".raw.gz", ".raw.xz"}, p.Writes) {
 		group.Go(w.disk)
 	}
-	if p.Makes(definition.ISO) {
+	if p.Writes(".iso") {
 		group.Go(func() error { return errors.Join(w.phase("iso", w.iso), w.hash(".iso")) })
 	}
-	if p.Makes(definition.UKI) {
+	if p.Writes(".efi") {
 		group.Go(func() error { return w.copy(".efi", w.boot) })
 	}
-	if p.Makes(definition.Direct) {
+	if p.Writes(".vmlinuz") {
 		group.Go(w.direct)
+	}
+	if p.Writes(".ipxe") {
+		group.Go(w.script)
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
@@ -109,7 +112,7 @@ func (w *writer) create(suffix string, write func(*os.File) error) error {
 // hash notes what a file that was made is, if the plan asks for it.
 func (w *writer) hash(suffix string) error {
 	path := w.path(suffix)
-	if !slices.ContainsFunc(w.plan.Outputs, func(o plan.Output) bool { return o.File == filepath.Base(path) }) {
+	if !w.plan.Writes(suffix) {
 		return nil
 	}
 	info, err := os.Stat(path)
@@ -128,7 +131,7 @@ func (w *writer) copy(suffix string, c content.Content) error {
 	return errors.Join(err, w.hash(suffix))
 }
 
-// direct makes the pair for qemu -kernel; the initramfs is there already.
+// direct makes the kernel and the initramfs; that is there already.
 func (w *writer) direct() error {
 	linux, err := content.Open(w.parts.kernel.Image)
 	if err != nil {
@@ -136,6 +139,25 @@ func (w *writer) direct() error {
 	}
 	defer linux.Close()
 	return errors.Join(w.copy(".vmlinuz", linux), w.hash(".initramfs"))
+}
+
+// script makes the script by which iPXE boots this image. It names the files beside it, wherever they are served, and takes more arguments of
+// the kernel from whoever chains it. By UEFI the unified kernel image is started, which a signature covers; under Secure Boot it goes by
+// its own arguments. Its stub, like the kernel of a BIOS, is told the file's name first, which Linux leaves alone as it has a dot.
+func (w *writer) script() error {
+	if strings.Contains(w.plan.CommandLine, "${") {
+		return fmt.Errorf("kernel.arguments: %q: iPXE would replace what follows ${", w.plan.CommandLine)
+	}
+	text := fmt.Sprintf(`#!ipxe
+# Boots %[1]s %[2]s. Before it chains this file, a script may set the variable arguments: more arguments of the kernel, as in
+#   set arguments cosi.userdata=https://server.example/user-data.yaml
+iseq ${platform} efi && goto efi ||
+initrd %[1]s.initramfs
+chain %[1]s.vmlinuz initrd=%[1]s.initramfs %[3]s ${arguments}
+:efi
+chain %[1]s.efi %[3]s ${arguments}
+`, w.plan.Name, w.in.Version, w.plan.CommandLine)
+	return w.copy(".ipxe", content.String(text))
 }
 
 // root makes the root file system and the initramfs around it.
@@ -251,10 +273,33 @@ func (w *writer) disk() error {
 	}
 	group := errgroup.Group{}
 	group.Go(func() error { return w.hash(".raw") })
-	if w.plan.Makes(definition.QCOW2) {
+	if w.plan.Writes(".qcow2") {
 		group.Go(w.qcow2)
 	}
+	// One after the other: each takes all processors, and memory for each of them.
+	group.Go(func() error {
+		for _, format := range []pack.Format{pack.Zstandard, pack.Gzip, pack.XZ} {
+			if !w.plan.Writes(".raw." + string(format)) {
+				continue
+			}
+			if err := w.pack(".raw", format); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	return group.Wait()
+}
+
+// pack compresses a file that was made.
+func (w *writer) pack(suffix string, format pack.Format) error {
+	plain, err := content.Open(w.path(suffix))
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	packed := suffix + "." + string(format)
+	return errors.Join(w.phase(packed[1:], func(f *os.File) error { return format.Write(f, plain) }), w.hash(packed))
 }
 
 func (w *writer) qcow2() error {

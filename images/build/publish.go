@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/kernel/lock"
@@ -53,7 +54,7 @@ func (m *Manifest) Verify(dir string) error {
 	return errors.Join(problems...)
 }
 
-// publish writes the manifest and moves it and the outputs from work into the output directory.
+// publish writes the manifest, and the checksums of it and the outputs, and moves all of them from work into the output directory.
 func publish(dir, work string, p *plan.Plan, in *Inputs, parts *parts, outputs []File) error {
 	m := Manifest{Image: p.Name, Unpinned: parts.unpinned(), Inputs: in, Kernel: parts.kernel.Release, CommandLine: p.CommandLine, Outputs: outputs}
 	for _, fetched := range parts.packages {
@@ -63,16 +64,30 @@ func publish(dir, work string, p *plan.Plan, in *Inputs, parts *parts, outputs [
 	if err != nil {
 		return err
 	}
-	name := p.Name + ".manifest.json"
-	if err := os.WriteFile(filepath.Join(work, name), append(data, '\n'), 0o644); err != nil {
+	data = append(data, '\n')
+	manifest, sums := p.Name+".manifest.json", p.Name+".sha256"
+	if err := os.WriteFile(filepath.Join(work, manifest), data, 0o644); err != nil {
 		return err
 	}
-	for _, output := range outputs {
-		if err := os.Rename(filepath.Join(work, output.Name), filepath.Join(dir, output.Name)); err != nil {
+	all := append(slices.Clone(outputs), File{Name: manifest, SHA256: sum(data)})
+	if err := os.WriteFile(filepath.Join(work, sums), checksums(all), 0o644); err != nil {
+		return err
+	}
+	for _, file := range append(all, File{Name: sums}) {
+		if err := os.Rename(filepath.Join(work, file.Name), filepath.Join(dir, file.Name)); err != nil {
 			return err
 		}
 	}
-	return os.Rename(filepath.Join(work, name), filepath.Join(dir, name))
+	return nil
+}
+
+// checksums are for sha256sum -c: whoever has a file without the builder checks it with that.
+func checksums(files []File) []byte {
+	var out []byte
+	for _, f := range files {
+		out = fmt.Appendf(out, "%s  %s\n", f.SHA256, f.Name)
+	}
+	return out
 }
 
 // stamp says of what the outputs in a directory were made.

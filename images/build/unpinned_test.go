@@ -19,7 +19,7 @@ func withoutKernel(t *testing.T, archive ...archivetest.Package) (o Options, log
 	t.Helper()
 	o, log = fixture(t), &strings.Builder{}
 	o.change(t, "images/dev.yaml", "compression: lz4", "compression: none")
-	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, uki, direct]", "outputs: [direct]")
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [direct]")
 	if err := os.Rename(filepath.Join(o.Cache, "packages", kernelHash), pinned(o)); err != nil {
 		t.Fatal(err)
 	}

@@ -108,12 +108,18 @@ const (
 	Raw    Output = "raw"    // a GPT disk
 	QCOW2  Output = "qcow2"  // the same disk, compressed
 	ISO    Output = "iso"    // a UEFI CD
-	UKI    Output = "uki"    // one .efi file: for PXE, and for boot loaders
+	UKI    Output = "uki"    // one .efi file: for boot loaders
 	Direct Output = "direct" // .vmlinuz and .initramfs: for qemu -kernel
+	PXE    Output = "pxe"    // all of these, and .ipxe, a script of iPXE: for the network
+
+	// The disk, compressed for download.
+	RawZstandard Output = "raw.zst"
+	RawGzip      Output = "raw.gz"
+	RawXZ        Output = "raw.xz"
 )
 
 // Outputs are all there are.
-var Outputs = []Output{Raw, QCOW2, ISO, UKI, Direct}
+var Outputs = []Output{Raw, QCOW2, ISO, PXE, UKI, Direct, RawZstandard, RawGzip, RawXZ}
 
 // Architectures and Flavours are those that there are kernels for.
 var (

@@ -86,11 +86,21 @@ var MountPoints = []string{"dev", "etc", "proc", "run", "sys", "tmp", "var"}
 
 // suffixes of the files that an output consists of.
 var suffixes = map[definition.Output][]string{
-	definition.Raw:    {".raw"},
-	definition.QCOW2:  {".qcow2"},
-	definition.ISO:    {".iso"},
-	definition.UKI:    {".efi"},
-	definition.Direct: {".vmlinuz", ".initramfs"},
+	definition.Raw:          {".raw"},
+	definition.QCOW2:        {".qcow2"},
+	definition.ISO:          {".iso"},
+	definition.UKI:          {".efi"},
+	definition.Direct:       {".vmlinuz", ".initramfs"},
+	definition.PXE:          {".vmlinuz", ".initramfs", ".efi", ".ipxe"},
+	definition.RawZstandard: {".raw.zst"},
+	definition.RawGzip:      {".raw.gz"},
+	definition.RawXZ:        {".raw.xz"},
+}
+
+// order is that in which outputs are listed: what is made of another one comes after it.
+var order = []definition.Output{
+	definition.Direct, definition.PXE, definition.UKI, definition.Raw, definition.QCOW2, definition.ISO,
+	definition.RawZstandard, definition.RawGzip, definition.RawXZ,
 }
 
 // stateArgument is how many MiB the node's state partition has at most: see engine/disk.
@@ -129,10 +139,12 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 		p.Root = append(p.Root, URLCA)
 	}
 	p.plugins()
-	// A fixed order, so that what is made of another output comes after it.
-	for _, kind := range []definition.Output{definition.Direct, definition.UKI, definition.Raw, definition.QCOW2, definition.ISO} {
-		if slices.Contains(d.Outputs, kind) {
-			for _, suffix := range suffixes[kind] {
+	for _, kind := range order {
+		if !slices.Contains(d.Outputs, kind) {
+			continue
+		}
+		for _, suffix := range suffixes[kind] {
+			if !p.Writes(suffix) { // outputs share files
 				p.Outputs = append(p.Outputs, Output{kind, p.Name + suffix})
 			}
 		}
@@ -155,9 +167,9 @@ func (p *Plan) plugins() {
 	}
 }
 
-// Makes reports whether the build makes kind.
-func (p *Plan) Makes(kind definition.Output) bool {
-	return slices.Contains(p.Definition.Outputs, kind)
+// Writes reports whether the file with a suffix, as in ".raw", is one of the outputs.
+func (p *Plan) Writes(suffix string) bool {
+	return slices.ContainsFunc(p.Outputs, func(o Output) bool { return o.File == p.Name+suffix })
 }
 
 // String is the plan for people.
@@ -197,7 +209,7 @@ func (p *Plan) String() string {
 	for _, output := range p.Outputs {
 		outputs = append(outputs, output.File)
 	}
-	section("write", append(outputs, p.Name+".manifest.json")...)
+	section("write", append(outputs, p.Name+".manifest.json", p.Name+".sha256")...)
 	return out.String()
 }
 

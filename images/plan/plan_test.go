@@ -72,9 +72,35 @@ func TestOnlyWhatIsAskedForIsMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(p.Outputs) != 1 || !p.Writes(".qcow2") || p.Writes(".raw") {
+		t.Errorf("the outputs are %v; want one qcow2", p.Outputs)
+	}
+}
+
+// Every output is one of files, each of which is written once, whoever asks for it.
+func TestOutputsShareFiles(t *testing.T) {
+	d, l := load(t, "small.yaml")
+	d.Outputs = definition.Outputs
+	p, err := New(d, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, o := range p.Outputs {
+		files = append(files, o.File)
+	}
+	slices.Sort(files)
+	if got := slices.Compact(slices.Clone(files)); len(got) != len(files) {
+		t.Errorf("some of %q are written twice", files)
+	}
 	for _, kind := range definition.Outputs {
-		if want := kind == definition.QCOW2; p.Makes(kind) != want {
-			t.Errorf("Makes(%s) = %v", kind, !want)
+		if len(suffixes[kind]) == 0 || !slices.Contains(order, kind) {
+			t.Errorf("%s has no file, or no place in the order", kind)
+		}
+		for _, suffix := range suffixes[kind] {
+			if !p.Writes(suffix) {
+				t.Errorf("with all outputs, the %s of %s is not written", suffix, kind)
+			}
 		}
 	}
 }
