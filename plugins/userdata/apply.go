@@ -27,11 +27,15 @@ const (
 	groupNetwork = ".network.cosi.dev"
 )
 
+// addressing are the kinds, in lower case, that say how a link gets an address: whoever writes one describes the network. A name server or
+// a route alone needs an address from elsewhere.
+var addressing = []string{"addresses.network.cosi.dev", "dhcpclients.network.cosi.dev"}
+
 // applier writes documents as resources. It sends the content as YAML: the runtime has the schemas, checks, and says which field is wrong.
 type applier struct {
 	client resourcepb.StateClient
 	names  *names
-	// network says that a source read without a network describes it; the image's own network resources are then left out.
+	// network says that a source read without a network says how links get addresses; the image's own network resources are then left out.
 	network bool
 }
 
@@ -44,7 +48,7 @@ func newApplier(ctx context.Context, client resourcepb.StateClient, offline []*f
 			if err != nil {
 				return nil, err
 			}
-			a.network = a.network || strings.HasSuffix(typ, groupNetwork)
+			a.network = a.network || slices.Contains(addressing, typ)
 		}
 	}
 	return a, nil

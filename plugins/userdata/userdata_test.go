@@ -76,6 +76,28 @@ func TestNetworkReadOfflineReplacesTheDefault(t *testing.T) {
 	}
 }
 
+// TestAnAddressIsStillAskedForByWhoNamesOnlyAServer: what gives no address leaves the image's way to one.
+func TestAnAddressIsStillAskedForByWhoNamesOnlyAServer(t *testing.T) {
+	r, root := plugintest.Start(t, declaration), t.TempDir()
+	put(t, root, defaultsFile, defaults)
+	put(t, root, fwCfgFile, `metadata: {type: dns, id: lan}
+spec: {servers: [192.0.2.53]}
+---
+metadata: {type: link, id: lan}
+spec: {link: {name: eth0}, mtu: 1400}
+---
+metadata: {type: route, id: lan}
+spec: {destination: 198.51.100.0/24, gateway: 192.0.2.1}
+`)
+	run(t, r, root)
+	if s := source(r, sourceFwCfg); s.State != stateApplied || s.Applied != 3 {
+		t.Fatalf("fw_cfg is %v; want three documents applied", s)
+	}
+	if m := r.Get("default", &networkpb.DHCPClient{}); m == nil || m.Annotations[annotationProvenance] != provenanceImage {
+		t.Errorf("DHCPClient default = %v; want the image's", m)
+	}
+}
+
 func TestGoodDocumentsAreAppliedBesideBadOnes(t *testing.T) {
 	r, root := plugintest.Start(t, declaration), t.TempDir()
 	put(t, root, fwCfgFile, `metadata: {type: mount, id: good}
