@@ -1,8 +1,10 @@
 package definition
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,6 +64,9 @@ func parse(file string, data []byte) (*Definition, map[string]int, Problems) {
 	document := yaml.Node{}
 	if err := yaml.Load(data, &document); err != nil {
 		line, message := broken(err)
+		if errors.Is(yaml.NewDecoder(bytes.NewReader(data)).Decode(&document), io.EOF) {
+			message = "is empty: a definition says at least its name and what it extends"
+		}
 		return nil, nil, Problems{{file, line, "", message}}
 	}
 	root := &document
