@@ -35,6 +35,13 @@ func readContents(tree string, p *plan.Plan) (c contents, err error) {
 	return c, errors.Join(problems[:]...)
 }
 
+// Check finds what the build of a plan would fail on before it fetched or compiled anything: plugins that are not there, and declarations and
+// default resources that no node takes.
+func Check(o Options, p *plan.Plan) error {
+	_, err := readContents(o.Tree, p)
+	return err
+}
+
 // userland are the root's entries without the kernel's modules: what a node runs, whatever kernel is below it.
 func userland(p *plan.Plan, in *Inputs, c contents, programs map[string]string, unpinned bool) (entries []rootfs.Entry, err error) {
 	for _, dir := range plan.MountPoints {

@@ -150,8 +150,12 @@ func planCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p, err := build.Plan(build.Options{Tree: tree}, args[0])
+			o := build.Options{Tree: tree}
+			p, err := build.Plan(o, args[0])
 			if err != nil {
+				return err
+			}
+			if err := build.Check(o, p); err != nil {
 				return err
 			}
 			fmt.Fprint(cmd.OutOrStdout(), p)

@@ -31,28 +31,59 @@ func TestPlanOfTheBaseImageIsPrinted(t *testing.T) {
 	}
 }
 
+// heirs returns what writes a definition that says text beside what the base image's says, and returns its file. It lies in a module of its
+// own with this repository's plugins and packages.
+func heirs(t *testing.T) func(name, text string) string {
+	t.Helper()
+	repository, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := t.TempDir()
+	base, err := filepath.Rel(tree, filepath.Join(repository, "images/base.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"go.mod", "kernel", "plugins"} {
+		if err := os.Symlink(filepath.Join(repository, name), filepath.Join(tree, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func(name, text string) string {
+		t.Helper()
+		file := filepath.Join(tree, name)
+		if err := os.WriteFile(file, []byte("name: heir\nextends: "+base+"\n"+text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+}
+
 func TestExitCodesTellMistakesOfUsageFromFailures(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "image.yaml")
 	if err := os.WriteFile(outside, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	heir := heirs(t)
 	t.Setenv("COSI_CACHE", t.TempDir())
 	for name, test := range map[string]struct {
 		arguments []string
 		code      int
 		says      string
 	}{
-		"help":                      {nil, 0, ""},
-		"version":                   {[]string{"version"}, 0, ""},
-		"an unknown command":        {[]string{"bild"}, 2, "bild"},
-		"an unknown flag":           {[]string{"build", "--fast", "x.yaml"}, 2, "--fast"},
-		"no definition":             {[]string{"build"}, 2, "arg"},
-		"two definitions":           {[]string{"plan", "a", "b"}, 2, "arg"},
-		"no directory for the root": {[]string{"root", "x.yaml"}, 2, "output"},
-		"a definition of nowhere":   {[]string{"build", "gone.yaml"}, 1, "gone.yaml: no such file"},
-		"a definition in no module": {[]string{"plan", outside}, 1, "in no Go module"},
-		"a wrong definition":        {[]string{"plan", "../../images/definition/testdata/wrong.yaml"}, 1, "wrong.yaml:6: kernel.flavour"},
-		"no manifest":               {[]string{"inspect", "../../images/base.yaml"}, 1, "base.yaml"},
+		"help":                       {nil, 0, ""},
+		"version":                    {[]string{"version"}, 0, ""},
+		"an unknown command":         {[]string{"bild"}, 2, "bild"},
+		"an unknown flag":            {[]string{"build", "--fast", "x.yaml"}, 2, "--fast"},
+		"no definition":              {[]string{"build"}, 2, "arg"},
+		"two definitions":            {[]string{"plan", "a", "b"}, 2, "arg"},
+		"no directory for the root":  {[]string{"root", "x.yaml"}, 2, "output"},
+		"a definition of nowhere":    {[]string{"build", "gone.yaml"}, 1, "gone.yaml: no such file"},
+		"a definition in no module":  {[]string{"plan", outside}, 1, "in no Go module"},
+		"a wrong definition":         {[]string{"plan", "../../images/definition/testdata/wrong.yaml"}, 1, "wrong.yaml:6: kernel.flavour"},
+		"a plugin that is not there": {[]string{"plan", heir("plugin.yaml", "plugins: [mountt]\n")}, 1, "plugins/mountt/plugin.json: "},
+		"a resource of no kind":      {[]string{"plan", heir("kind.yaml", "resources:\n  - metadata: {type: mountt, id: x}\n    spec: {}\n")}, 1, "kind.yaml:4: resources[1].metadata.type: unknown kind"},
+		"no manifest":                {[]string{"inspect", "../../images/base.yaml"}, 1, "base.yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, _, stderr := cosiImage(t, test.arguments...)
