@@ -100,7 +100,7 @@ func TestAPluginSocketIsItsOwnersAlone(t *testing.T) {
 }
 
 func TestTheNetworkSocketIsBoundButClosedUntilSomebodyListens(t *testing.T) {
-	f, err := bindNetwork(0)
+	f, err := bindNetwork(0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,6 +125,10 @@ func TestTheNetworkSocketIsBoundButClosedUntilSomebodyListens(t *testing.T) {
 	}
 	if dial() == nil {
 		t.Error("connected before anybody listens")
+	}
+	if other, err := bindNetwork(port, true); err == nil {
+		other.Close()
+		t.Error("somebody else can bind the port, and listen first")
 	}
 	if err := unix.Listen(int(f.Fd()), 1); err != nil {
 		t.Fatal(err)

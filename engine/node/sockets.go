@@ -36,7 +36,7 @@ func (n *Node) bind() ([]socket, []error) {
 		}
 		all = append(all, socket{name, file})
 	}
-	network, err := bindNetwork(n.Port)
+	network, err := bindNetwork(n.Port, !n.Machine)
 	add(wire.FDNetwork, network, err)
 	if !n.Machine {
 		local, err := listen(filepath.Join(n.Root, "run/cosi/runtime.sock"), -1, -1)
@@ -95,8 +95,9 @@ func listen(path string, uid, gid int) (*os.File, error) {
 }
 
 // bindNetwork binds the TCP port on all addresses, of IPv4 alone where the kernel has no IPv6. It does not listen: the runtime does when
-// it has a trust anchor.
-func bindNetwork(port int) (*os.File, error) {
+// it has a trust anchor. With again, connections of an earlier node may still have the port; but until the runtime listens, anybody else can
+// take it too who sets the same option, and then the runtime cannot. A machine has had no node before.
+func bindNetwork(port int, again bool) (*os.File, error) {
 	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port})
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if errors.Is(err, unix.EAFNOSUPPORT) {
@@ -110,9 +111,10 @@ func bindNetwork(port int) (*os.File, error) {
 	if family == unix.AF_INET6 {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0)
 	}
-	err = errors.Join(err,
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
-		os.NewSyscallError(fmt.Sprintf("bind port %d", port), unix.Bind(fd, address)))
+	if again {
+		err = errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	}
+	err = errors.Join(err, os.NewSyscallError(fmt.Sprintf("bind port %d", port), unix.Bind(fd, address)))
 	if err != nil {
 		file.Close()
 		return nil, err
