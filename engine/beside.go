@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -22,6 +23,10 @@ func beside(root string, port int) error {
 	}
 	if root == "/" {
 		return errors.New("--root /: is the root of a machine; give the directory of a node")
+	}
+	// Before anything is made there: a directory that was mistyped stays as it is.
+	if _, err := os.Stat(filepath.Join(root, "usr/bin", node.RuntimeName)); err != nil {
+		return fmt.Errorf("--root: %w: is this the directory of a node? 'cosi-image root -o DIR DEFINITION' makes one", err)
 	}
 	self, err := os.Executable()
 	if err != nil {

@@ -47,6 +47,7 @@ func run(args []string) error {
 	port := flags.Int("port", 50000, "TCP `port` of the API; 0 takes a free one")
 	flags.Parse(args)
 	if *root == "" || flags.NArg() > 0 {
+		fmt.Fprintf(flags.Output(), "engine: this is not process 1: --root says which node to run, and takes no arguments (%q)\n", flags.Args())
 		flags.Usage()
 		os.Exit(2)
 	}

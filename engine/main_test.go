@@ -240,6 +240,17 @@ func TestTheRuntimeEndsTheNode(t *testing.T) {
 	}
 }
 
+func TestADirectoryThatIsNoNodesStaysAsItIs(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "mistyped")
+	out, err := exec.Command("/proc/self/exe", "--root", root, "--port", "0").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "--root: stat "+root+"/usr/bin/runtime: no such file") || !strings.Contains(string(out), "cosi-image root") {
+		t.Errorf("--root %s: %v, %s", root, err, out)
+	}
+	if _, err := os.Stat(root); !os.IsNotExist(err) {
+		t.Errorf("the engine has made %s (%v)", root, err)
+	}
+}
+
 func TestARootWithoutRoomForSocketsIsRefusedInWords(t *testing.T) {
 	out, err := exec.Command("/proc/self/exe", "--root", "/").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "is the root of a machine") {
