@@ -96,8 +96,14 @@ func (m Maker) Node(ca *Pair, name string) (*Pair, error) {
 	return m.issue(template, LifeNode, ca, key)
 }
 
+// clientPattern holds a client's name to what a file and one line of a table can have; 64 is all that a common name takes (RFC 5280, A.1).
+var clientPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
+
 // Client returns the pair of a client with a role.
 func (m Maker) Client(ca *Pair, name string, role Role) (*Pair, error) {
+	if !clientPattern.MatchString(name) {
+		return nil, fmt.Errorf("%q is not a client's name (letters, digits, dots, hyphens, underscores, @; at most 64)", name)
+	}
 	if _, err := ParseRole(string(role)); err != nil {
 		return nil, err
 	}

@@ -134,6 +134,21 @@ func TestNodeRefusesWhatIsNoName(t *testing.T) {
 	}
 }
 
+func TestClientRefusesWhatIsNoName(t *testing.T) {
+	m := maker(t, now)
+	ca := must(t)(m.CA("lab"))
+	for _, name := range []string{"", "../x", "a b", "a/b", "a\nb", "-a", strings.Repeat("a", 65)} {
+		if _, err := m.Client(ca, name, RoleReader); err == nil {
+			t.Errorf("Client(%q) succeeded", name)
+		}
+	}
+	for _, name := range []string{"me", "alice@example.org", "ci_runner-2", strings.Repeat("a", 64)} {
+		if _, err := m.Client(ca, name, RoleReader); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestParseFingerprint(t *testing.T) {
 	want := strings.Repeat("0a", 32)
 	for _, text := range []string{want, strings.ToUpper(want), strings.TrimSuffix(strings.Repeat("0A:", 32), ":"), " " + want + "\n"} {
