@@ -65,9 +65,27 @@ func parse(args []string) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(flags.Output(), "cosi-run takes no arguments, got %q\n", flags.Args())
-		return o, errors.New("arguments")
+	err := o.sense(flags.Args())
+	if err != nil {
+		fmt.Fprintln(flags.Output(), "cosi-run:", err)
 	}
-	return o, nil
+	return o, err
+}
+
+// leastMemory is what a node is known to get ready with, in MiB.
+const leastMemory = 256
+
+// sense finds what no run can be made of: QEMU would take a quarter of a minute to say so, or the node would never be ready.
+func (o options) sense(arguments []string) error {
+	switch {
+	case len(arguments) > 0:
+		return fmt.Errorf("takes no arguments, got %q", arguments)
+	case o.memory < leastMemory:
+		return fmt.Errorf("-mem %d: a node takes %d MiB at least", o.memory, leastMemory)
+	case o.port < 0 || o.port > 65535:
+		return fmt.Errorf("-port %d: want 1 to 65535, or 0 for any that is free", o.port)
+	case o.timeout < 0:
+		return fmt.Errorf("-timeout %v: must not be negative", o.timeout)
+	}
+	return nil
 }
