@@ -122,6 +122,9 @@ func dial(endpoint, config, name string) (*client.Client, error) {
 		return nil, err
 	}
 	chosen, err := known.Context(name)
+	if errors.Is(err, client.ErrNoContext) {
+		return nil, fmt.Errorf("%w: --endpoint is unix:///PATH, or --context names whose certificates %s is reached with", err, endpoint)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -215,9 +215,10 @@ func TestAMistakeIsNamed(t *testing.T) {
 
 func TestWhatCannotBeCheckedIsNoVerdict(t *testing.T) {
 	for want, args := range map[string][]string{
-		"cannot be reached":        {"--endpoint", "unix:///nowhere"},
-		`"endpoint" not set`:       {},
-		"--run: error parsing":     {"--endpoint", "unix:///nowhere", "--run", "("},
+		"cannot be reached":    {"--endpoint", "unix:///nowhere"},
+		`"endpoint" not set`:   {},
+		"--run: error parsing": {"--endpoint", "unix:///nowhere", "--run", "("},
+		"no context is chosen: --endpoint is unix:///PATH, or --context": {"--endpoint", "foo", "--config", filepath.Join(t.TempDir(), "none")},
 		"must be text or json":     {"--endpoint", "unix:///nowhere", "-o", "xml"},
 		"no rule was checked":      {"--endpoint", serve(t, store()), "--run", "no such rule"},
 		"unknown command \"more\"": {"--endpoint", "unix:///nowhere", "more"},
