@@ -22,7 +22,7 @@ import (
 
 // attempts is what the plugin "probe", which has no rights, must have tried at least.
 var attempts = []string{
-	"execve", "ptrace", "signal", "finit-module", "delete-module", "plugin-socket", "device-kmsg", "device-mem", "file-outside",
+	"execve", "ptrace", "signal", "signal-others", "finit-module", "delete-module", "plugin-socket", "device-kmsg", "device-mem", "file-outside",
 	"root-read-only", "mount", "remount-root", "unmount", "reboot", "raw-socket", "packet-socket", "bpf", "namespace", "keyring", "clock",
 	"read-undeclared-kind", "write-undeclared-kind", "write-as-another", "write-as-person", "destroy-anothers-resource",
 	"change-content-of-input", "change-labels-of-input", "finalizer-of-another",
