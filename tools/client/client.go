@@ -98,7 +98,7 @@ func Address(endpoint string) (string, error) {
 		return endpoint, nil
 	}
 	host := strings.TrimSuffix(strings.TrimPrefix(endpoint, "["), "]")
-	if strings.ContainsAny(host, "/[]") {
+	if strings.ContainsAny(host, "/[] ") {
 		return "", fmt.Errorf("%q is not an endpoint (HOST, HOST:PORT or unix:///PATH)", endpoint)
 	}
 	return net.JoinHostPort(host, Port), nil

@@ -224,7 +224,7 @@ func TestAddress(t *testing.T) {
 			t.Errorf("Address(%q) = %q, %v; want %q", endpoint, got, err, want)
 		}
 	}
-	for _, endpoint := range []string{"", "https://node1/x"} {
+	for _, endpoint := range []string{"", "https://node1/x", "a b"} {
 		if got, err := Address(endpoint); err == nil {
 			t.Errorf("Address(%q) = %q", endpoint, got)
 		}

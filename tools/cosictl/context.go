@@ -144,6 +144,9 @@ func (add *contextAdd) run(name string) error {
 	}
 	c := &client.Context{Endpoint: add.endpoint}
 	if !strings.HasPrefix(c.Endpoint, "unix:") {
+		if _, err := client.Address(c.Endpoint); err != nil {
+			return usagef("--endpoint: %w", err)
+		}
 		if err := add.credentials(c, name); err != nil {
 			return err
 		}

@@ -66,6 +66,11 @@ func run(ctx context.Context, args []string, a *app) int {
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
+	// Cobra's, which keeps the output that root has now, shows its help for a shell that it does not know, and no error.
+	root.InitDefaultCompletionCmd()
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		group(completion)
+	}
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

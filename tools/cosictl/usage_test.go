@@ -11,11 +11,11 @@ func TestCommandLinesThatMakeNoSense(t *testing.T) {
 	for _, args := range [][]string{
 		{"gett"}, {"frobnicate"}, {"get", "--wrong"}, {"get", "a", "b", "c"}, {"get", "mounts", "-o", "xml"}, {"get", "mounts", "-l", "a b"}, {"get", "mount", "a", "-l", "x"},
 		{"apply"}, {"apply", "x"}, {"apply", "-f", "x", "--wait", "--dry-run"}, {"describe", "mount"}, {"logs"}, {"logs", "x", "--tail", "-1"}, {"watch", "mounts", "--from", "?"},
-		{"gen", "client", "me", "--role", ""}, {"context", "add", "x"}, {"context", "frobnicate"}, {"validate"},
+		{"gen", "client", "me", "--role", ""}, {"context", "add", "x"}, {"context", "add", "x", "--client", "me"}, {"context", "frobnicate"}, {"completion", "frobnicate"}, {"validate"},
 	} {
 		said.WriteString("$ cosictl " + strings.Join(args, " ") + "\n")
 		if args[0] == "context" && args[1] == "add" {
-			p.endpoint = ""
+			p.endpoint = map[bool]string{true: "http://192.0.2.1"}[len(args) > 3]
 		}
 		said.WriteString(p.want(exitUsage, args...))
 		p.endpoint = "unix:///nowhere"
