@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,6 +63,32 @@ func TestEveryFileOfTheImageIsKnown(t *testing.T) {
 	for _, path := range []string{"init", "root.erofs", "usr/bin/engine", "usr/bin/runtime", "usr/lib/cosi/bin/plugins", "usr/lib/os-release"} {
 		if !seen[path] {
 			t.Errorf("/%s is not in the image", path)
+		}
+	}
+}
+
+// The disk and the CD hold the boot image beside that and no other file: the same initramfs is in each.
+func TestDiskAndCDHoldTheBootImageAlone(t *testing.T) {
+	raw, iso, dir := vmtest.Image(t, "base", "raw"), vmtest.Image(t, "base", "iso"), t.TempDir()
+	cd := filepath.Join(dir, "cd")
+	files := regexp.MustCompile(`(?m)^'/.*'$`).FindAllString(judged(t, "xorriso", "-indev", iso, "-find", "/"), -1)
+	if want := []string{"'/'", "'/BOOT.CAT'", "'/ESP.IMG'"}; !slices.Equal(files, want) {
+		t.Errorf("files of the CD: %q; want %q", files, want)
+	}
+	judged(t, "xorriso", "-osirrox", "on", "-indev", iso, "-extract", "/ESP.IMG", cd)
+	want, err := io.ReadAll(initrd(t, vmtest.Image(t, "base", "efi")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, esp := range map[string]string{"disk": raw + "@@2M", "CD": cd} {
+		const boot = "::/EFI/BOOT/BOOTX64.EFI"
+		if got := strings.Fields(judged(t, "mdir", "-/", "-b", "-i", esp, "::")); !slices.Equal(got, []string{"::/EFI/", "::/EFI/BOOT/", boot}) {
+			t.Errorf("files of the %s's EFI system partition: %q; want %s alone", name, got, boot)
+		}
+		copied := filepath.Join(dir, name+".efi")
+		judged(t, "mcopy", "-i", esp, boot, copied)
+		if got, err := io.ReadAll(initrd(t, copied)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("the %s boots another initramfs than the boot image's (%v)", name, err)
 		}
 	}
 }
@@ -125,7 +152,7 @@ func contentProblems(f file) []string {
 }
 
 // initrd returns the initramfs inside a unified kernel image.
-func initrd(t *testing.T, uki string) io.ReaderAt {
+func initrd(t *testing.T, uki string) *io.SectionReader {
 	t.Helper()
 	image, err := pe.Open(uki)
 	if err != nil {
