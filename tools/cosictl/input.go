@@ -63,7 +63,7 @@ func (a *app) read(ctx context.Context, paths []string, find lookup) ([]*item, e
 		documents = append(documents, parsed...)
 	}
 	r := &reader{rules: &rules{}, find: find}
-	items := map[*document.Document]*item{}
+	items, met := map[*document.Document]*item{}, map[string]*document.Document{}
 	// Definitions first: the other documents may be of their kinds, wherever they stand.
 	for _, definitions := range []bool{true, false} {
 		for _, d := range documents {
@@ -73,6 +73,13 @@ func (a *app) read(ctx context.Context, paths []string, find lookup) ([]*item, e
 			i, wrong := r.resolve(ctx, d)
 			problem(wrong...)
 			items[d] = i
+			if i == nil {
+				continue
+			}
+			if other := met[i.String()]; other != nil {
+				problem(r.at(d, "metadata.id", fmt.Sprintf("%s is described by %s:%d already", i, other.Source, other.Line))...)
+			}
+			met[i.String()] = d
 		}
 	}
 	switch {
@@ -118,10 +125,13 @@ func (r *reader) kind(ctx context.Context, name string) (*kinds.Kind, error) {
 	return r.find(ctx, name)
 }
 
+// at is a problem with a field of d.
+func (*reader) at(d *document.Document, field, message string) []document.Problem {
+	return []document.Problem{{Source: d.Source, Document: d.Index, Line: d.FieldLine(field), Field: field, Message: message}}
+}
+
 func (r *reader) resolve(ctx context.Context, d *document.Document) (*item, []document.Problem) {
-	at := func(field, message string) []document.Problem {
-		return []document.Problem{{Source: d.Source, Document: d.Index, Line: d.FieldLine(field), Field: field, Message: message}}
-	}
+	at := func(field, message string) []document.Problem { return r.at(d, field, message) }
 	k, err := r.kind(ctx, d.Metadata.Type)
 	if err != nil {
 		return nil, at("metadata.type", err.Error())

@@ -47,3 +47,15 @@ func TestHelp(t *testing.T) {
 	}
 	golden(t, "help", said.String())
 }
+
+// What stands twice is taken from the first document in user data, and was written twice by apply: it is a mistake in either.
+func TestAResourceThatIsDescribedTwiceIsAMistake(t *testing.T) {
+	p := newPerson(t, "")
+	first, second := p.file("a.yaml", mountYAML), p.file("b.yaml", "# Again.\n"+mountYAML)
+	want := second + ":4: metadata.id: mountpoint/data is described by " + first + ":1 already\ncosictl: 1 problem\n"
+	text := p.want(exitError, "validate", "-f", first, "-f", second)
+	if text != want {
+		t.Errorf("said %q; want %q", text, want)
+	}
+	p.want(exitOK, "validate", "-f", first)
+}
