@@ -236,6 +236,12 @@ func TestGo(t *testing.T) {
 	m.refuses("run", "Go is missing: install Go 1.26 or newer")
 }
 
+func TestAnUnknownGoalIsRefused(t *testing.T) {
+	m := debian(t, "trixie")
+	m.lacks("gcc") // which would be installed
+	m.refuses("tset", "tset is not what one can be set up for: run, test or generate")
+}
+
 func TestWithoutRightsItPrintsTheOneCommand(t *testing.T) {
 	script, err := filepath.Abs("../setup")
 	if err != nil {
