@@ -1,14 +1,17 @@
-// Package rules says in words which rules (protovalidate) a content breaks. The runtime and the client say it alike; what they say of a
-// Sensitive kind holds no value.
+// Package rules says in words which rules (protovalidate) a content breaks. The runtime, the client and the image builder say it alike; what
+// they say of a Sensitive kind holds no value.
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/cosi-os/cosi/api/kinds"
 )
 
 // Broken is a rule that is broken.
@@ -50,4 +53,30 @@ func withoutKeys(p *validate.FieldPath) *validate.FieldPath {
 		}
 	}
 	return p
+}
+
+// Checker checks contents before a node sees them, as the node will. Its validator is made when it is first needed.
+type Checker struct {
+	validator protovalidate.Validator
+}
+
+// Check lists the rules of k that spec breaks. It fails when spec is no content of k, or a rule cannot be evaluated.
+func (c *Checker) Check(k *kinds.Kind, spec []byte) ([]Broken, error) {
+	if c.validator == nil {
+		validator, err := protovalidate.New()
+		if err != nil {
+			return nil, err
+		}
+		c.validator = validator
+	}
+	m, err := k.Unmarshal(spec)
+	if err != nil {
+		return nil, err
+	}
+	var invalid *protovalidate.ValidationError
+	err = c.validator.Validate(m.Interface())
+	if err == nil || !errors.As(err, &invalid) {
+		return nil, err
+	}
+	return Of(invalid, k.Sensitive()), nil
 }

@@ -149,6 +149,7 @@ func TestEveryInputChangesTheImage(t *testing.T) {
 func TestBuildFailsInWords(t *testing.T) {
 	for name, test := range map[string]struct{ file, from, to, want string }{
 		"a default resource that no node takes": {"images/dev.yaml", "all_physical", "all_fysical", "dev.yaml:9: resources[0].spec.link"},
+		"a default resource that breaks a rule": {"images/dev.yaml", "all_physical: true", "all_physical: false", "dev.yaml:9: resources[0].spec.link.all_physical"},
 		"a kind that does not exist":            {"plugins/mount/plugin.json", "MountPoints.", "MountPoint.", "plugins/mount/plugin.json: MountPoint.storage.cosi.dev"},
 		"a plugin under another name":           {"plugins/mount/plugin.json", `"mount"`, `"mound"`, `plugins/mount/plugin.json: name: "mound"`},
 		"a plugin that is not there":            {"images/dev.yaml", "\nplugins: [mount]", "\nplugins: [mount, nfs]", "plugins/nfs/plugin.json"},

@@ -16,6 +16,7 @@ import (
 	"github.com/cosi-os/cosi/api/declaration"
 	"github.com/cosi-os/cosi/api/document"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/api/rules"
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/images/rootfs"
@@ -113,7 +114,7 @@ func lines(all []string) string {
 // resources are the definition's default resources as documents. What a node would refuse is refused here, with the definition's lines.
 func resources(d *definition.Definition) ([]byte, error) {
 	set := builtin.Set()
-	out := &bytes.Buffer{}
+	out, checker := &bytes.Buffer{}, &rules.Checker{}
 	var problems definition.Problems
 	for i, node := range d.Resources {
 		data, err := yaml.Marshal(&node)
@@ -122,8 +123,18 @@ func resources(d *definition.Definition) ([]byte, error) {
 		}
 		documents, found := document.Parse("resources.yaml", data)
 		for _, parsed := range documents {
-			_, unresolved := parsed.Resolve(set)
+			r, unresolved := parsed.Resolve(set)
 			found = append(found, unresolved...)
+			if r == nil || len(unresolved) > 0 {
+				continue
+			}
+			broken, err := checker.Check(set.ByType(r.GetMetadata().GetType()), r.GetSpec().GetProtoSpec())
+			if err != nil {
+				return nil, err
+			}
+			for _, b := range broken {
+				found = append(found, document.Problem{Field: b.Field, Message: b.Message})
+			}
 		}
 		for _, problem := range found {
 			field := strings.TrimSuffix(fmt.Sprintf("resources[%d].%s", i, problem.Field), ".")

@@ -17,6 +17,7 @@ import (
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
+	"github.com/cosi-os/cosi/api/rules"
 )
 
 // extensions are those of files that a directory is searched for.
@@ -62,7 +63,7 @@ func (a *app) read(ctx context.Context, paths []string, find lookup) ([]*item, e
 		problem(problems...)
 		documents = append(documents, parsed...)
 	}
-	r := &reader{rules: &rules{}, find: find}
+	r := &reader{rules: &rules.Checker{}, find: find}
 	items, met := map[*document.Document]*item{}, map[string]*document.Document{}
 	// Definitions first: the other documents may be of their kinds, wherever they stand.
 	for _, definitions := range []bool{true, false} {
@@ -110,7 +111,7 @@ const (
 
 // reader makes items of documents, and knows the kinds that they define.
 type reader struct {
-	rules   *rules
+	rules   *rules.Checker
 	find    lookup
 	defined []*kinds.Kind
 }
@@ -144,7 +145,7 @@ func (r *reader) resolve(ctx context.Context, d *document.Document) (*item, []do
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	broken, err := r.rules.check(k, resource.GetSpec().GetProtoSpec())
+	broken, err := r.rules.Check(k, resource.GetSpec().GetProtoSpec())
 	if err != nil {
 		return nil, at("spec", err.Error())
 	}

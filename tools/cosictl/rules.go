@@ -1,45 +1,17 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
-	"buf.build/go/protovalidate"
 	"go.yaml.in/yaml/v4"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/cosi-os/cosi/api/document"
 	"github.com/cosi-os/cosi/api/kinds"
-	apirules "github.com/cosi-os/cosi/api/rules"
 )
-
-// rules checks contents against the rules of their kinds, as the node will. The validator is made when it is first needed.
-type rules struct {
-	validator protovalidate.Validator
-}
-
-func (r *rules) check(k *kinds.Kind, spec []byte) ([]apirules.Broken, error) {
-	if r.validator == nil {
-		validator, err := protovalidate.New()
-		if err != nil {
-			return nil, err
-		}
-		r.validator = validator
-	}
-	m, err := k.Unmarshal(spec)
-	if err != nil {
-		return nil, err
-	}
-	var invalid *protovalidate.ValidationError
-	err = r.validator.Validate(m.Interface())
-	if err == nil || !errors.As(err, &invalid) {
-		return nil, err
-	}
-	return apirules.Of(invalid, k.Sensitive()), nil
-}
 
 // describeRules says in one line what the rules of a field are: "string.min_len: 1".
 func describeRules(field protoreflect.FieldDescriptor) string {
