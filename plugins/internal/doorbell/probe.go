@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -31,9 +30,8 @@ type Probe[N any] struct {
 	Decode func(note []byte) (n N, ok bool)
 }
 
-// Open loads the programs that are attached, and no others. What reading the kernel's types took is given back afterwards.
+// Open loads the programs that are attached, and no others.
 func (p Probe[N]) Open() (Listener[N], error) {
-	defer debug.FreeOSMemory()
 	spec, err := p.Load()
 	if err != nil {
 		return nil, err
@@ -47,7 +45,7 @@ func (p Probe[N]) Open() (Listener[N], error) {
 			delete(spec.Programs, name)
 		}
 	}
-	collection, err := ebpf.NewCollection(spec)
+	collection, err := Load(spec)
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func Verify(t *testing.T, load func() (*ebpf.CollectionSpec, error)) {
 					delete(one.Programs, other)
 				}
 			}
-			collection, err := ebpf.NewCollection(one)
+			collection, err := doorbell.Load(one)
 			if errors.Is(err, os.ErrPermission) {
 				t.Skipf("this kernel does not permit programs of type %v: %v", spec.Programs[name].Type, err)
 			}
