@@ -156,7 +156,7 @@ func checkKilled(t *testing.T, n *vmtest.Node) {
 // checkKprobe: where the kernel has no room for another program at a function's return, a generator hears by kprobes, as well.
 func checkKprobe(t *testing.T, n *vmtest.Node) {
 	functions := map[string]string{
-		"block-events": "set_disk_ro", "power-events": "power_supply_unregister", "link-events": "netif_carrier_off", "mount-events": "path_umount",
+		"block-events": "device_del", "power-events": "power_supply_unregister", "link-events": "netif_carrier_off", "mount-events": "path_umount",
 	}
 	for plugin, function := range functions {
 		rage(t, n, plugin, "occupy: "+function)

@@ -2,9 +2,11 @@
 
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
  *
- * Rings when a block device has come, gone or changed. Each function is seen as it returns, so that the generator finds in /sys what the
- * kernel has done. Linux 6.1 to 6.12 have all of them; fentry on arm64 needs Linux 6.0.
+ * Rings when a block device has come, gone or changed: when the kernel announces it to user space (dev_uevent, which all announcements of
+ * devices go through, whoever listens), and when it has gone (device_del has returned: the announcement comes before). There are no more, since
+ * to attach to a function the kernel goes through all of its functions, several times. Linux 6.1 to 7.3 have both; fentry on arm64 needs 6.0.
  */
+
 #include "doorbell.h"
 
 /* What is read of the kernel's structures; CO-RE finds the fields by their names in the running kernel. */
@@ -12,6 +14,7 @@
 typedef __u32 dev_t;
 typedef __u64 sector_t;
 struct kobject { const char *name; } kernel;
+struct kobj_uevent_env { char *envp[64]; } kernel;
 struct class { const char *name; } kernel;
 struct device_type { const char *name; } kernel;
 struct device {
@@ -33,9 +36,6 @@ struct request {
 
 /* The numbers are written out: the generator knows them too. */
 enum what { added = 1, removed = 2, resized = 3, read_only = 4, changed = 5, io_error = 6 };
-
-/* KOBJ_ADD and KOBJ_CHANGE of include/linux/kobject.h. */
-enum { kobj_add = 0, kobj_change = 2 };
 
 /* The generator reads it in note.go. */
 struct note {
@@ -60,15 +60,6 @@ static __always_inline struct note *write(enum what what, dev_t dev)
 	return n;
 }
 
-static __always_inline void ring_disk(enum what what, struct gendisk *disk)
-{
-	struct note *n = write(what, BPF_CORE_READ(disk, part0, bd_dev));
-	if (!n)
-		return;
-	BPF_CORE_READ_STR_INTO(&n->name, disk, disk_name);
-	bpf_ringbuf_submit(n, 0);
-}
-
 /* is_block reports whether the device is of class block, and of the wanted type. */
 static __always_inline bool is_block(struct device *dev, bool *partition)
 {
@@ -81,13 +72,10 @@ static __always_inline bool is_block(struct device *dev, bool *partition)
 	return true;
 }
 
-static __always_inline void ring_device(enum what what, struct device *dev)
+static __always_inline void ring(enum what what, struct device *dev)
 {
 	bool partition = false;
 	if (!is_block(dev, &partition))
-		return;
-	/* A disk has come when disk_uevent says so: its queue is there and its partitions have been read. */
-	if (what == added && !partition)
 		return;
 	struct note *n = write(what, BPF_CORE_READ(dev, devt));
 	if (!n)
@@ -97,83 +85,55 @@ static __always_inline void ring_device(enum what what, struct device *dev)
 	bpf_ringbuf_submit(n, 0);
 }
 
-static __always_inline void ring_uevent(struct gendisk *disk, int action)
+/* announced reads "ACTION=add" and, behind DEVPATH and SUBSYSTEM, what there is to say of a change: "RESIZE=1", "DISK_RO=1". What somebody
+ * asked for by /sys ("SYNTH_UUID=0") is no change. A disk is announced when its queue is there and its partitions have been read. */
+static __always_inline void announced(struct kobject *kobj, struct kobj_uevent_env *env)
 {
-	if (action == kobj_add)
-		ring_disk(added, disk);
-	else if (action == kobj_change)
-		ring_disk(changed, disk);
+	struct device *dev = (void *)kobj - bpf_core_field_offset(struct device, kobj);
+	char action[10] = {}, more[8] = {};
+
+	bpf_probe_read_kernel_str(action, sizeof(action), BPF_CORE_READ(env, envp[0]));
+	if (action[7] == 'a')
+		ring(added, dev);
+	if (action[7] != 'c')
+		return;
+	bpf_probe_read_kernel_str(more, sizeof(more), BPF_CORE_READ(env, envp[3]));
+	if (more[0] == 'R')
+		ring(resized, dev);
+	else if (more[0] == 'D' && more[1] == 'I' && more[5] == 'R')
+		ring(read_only, dev);
+	else if (more[0] != 'S')
+		ring(changed, dev);
 }
 
-SEC("fexit/device_add")
-int BPF_PROG(fexit_device_add, struct device *dev, int ret)
+SEC("fentry/dev_uevent")
+int BPF_PROG(fentry_dev_uevent, struct kobject *kobj, struct kobj_uevent_env *env)
 {
-	if (!ret)
-		ring_device(added, dev);
+	announced(kobj, env);
 	return 0;
 }
 
 SEC("fexit/device_del")
 int BPF_PROG(fexit_device_del, struct device *dev)
 {
-	ring_device(removed, dev);
-	return 0;
-}
-
-SEC("fexit/disk_uevent")
-int BPF_PROG(fexit_disk_uevent, struct gendisk *disk, int action)
-{
-	ring_uevent(disk, action);
-	return 0;
-}
-
-SEC("fexit/set_capacity_and_notify")
-int BPF_PROG(fexit_set_capacity_and_notify, struct gendisk *disk, sector_t size, bool changes)
-{
-	if (changes)
-		ring_disk(resized, disk);
-	return 0;
-}
-
-SEC("fexit/set_disk_ro")
-int BPF_PROG(fexit_set_disk_ro, struct gendisk *disk)
-{
-	ring_disk(read_only, disk);
+	ring(removed, dev);
 	return 0;
 }
 
 /* The same without BTF trampolines. kretprobes do not see arguments, so a kprobe keeps the first one. */
-enum function { fn_device_add = 1, fn_device_del = 2, fn_disk_uevent_add = 3, fn_disk_uevent_change = 4, fn_set_capacity = 5, fn_set_disk_ro = 6 };
+enum function { fn_device_del = 1 };
 
-#define KEEP(function, id)                                               \
-	SEC("kprobe/" #function)                                         \
-	int BPF_KPROBE(kprobe_##function, void *argument)                \
-	{                                                                \
-		begin(id, argument);                                     \
-		return 0;                                                \
-	}
-
-KEEP(device_add, fn_device_add)
-KEEP(device_del, fn_device_del)
-KEEP(set_capacity_and_notify, fn_set_capacity)
-KEEP(set_disk_ro, fn_set_disk_ro)
-
-SEC("kprobe/disk_uevent")
-int BPF_KPROBE(kprobe_disk_uevent, void *disk, int action)
+SEC("kprobe/dev_uevent")
+int BPF_KPROBE(kprobe_dev_uevent, struct kobject *kobj, struct kobj_uevent_env *env)
 {
-	if (action == kobj_add)
-		begin(fn_disk_uevent_add, disk);
-	else if (action == kobj_change)
-		begin(fn_disk_uevent_change, disk);
+	announced(kobj, env);
 	return 0;
 }
 
-SEC("kretprobe/device_add")
-int BPF_KRETPROBE(kretprobe_device_add, int ret)
+SEC("kprobe/device_del")
+int BPF_KPROBE(kprobe_device_del, void *dev)
 {
-	struct device *dev = end(fn_device_add);
-	if (dev && !ret)
-		ring_device(added, dev);
+	begin(fn_device_del, dev);
 	return 0;
 }
 
@@ -182,37 +142,7 @@ int BPF_KRETPROBE(kretprobe_device_del)
 {
 	struct device *dev = end(fn_device_del);
 	if (dev)
-		ring_device(removed, dev);
-	return 0;
-}
-
-SEC("kretprobe/disk_uevent")
-int BPF_KRETPROBE(kretprobe_disk_uevent)
-{
-	struct gendisk *disk = end(fn_disk_uevent_add);
-	if (disk)
-		ring_disk(added, disk);
-	disk = end(fn_disk_uevent_change);
-	if (disk)
-		ring_disk(changed, disk);
-	return 0;
-}
-
-SEC("kretprobe/set_capacity_and_notify")
-int BPF_KRETPROBE(kretprobe_set_capacity_and_notify, long changes)
-{
-	struct gendisk *disk = end(fn_set_capacity);
-	if (disk && (changes & 0xff)) /* a bool is the lowest byte */
-		ring_disk(resized, disk);
-	return 0;
-}
-
-SEC("kretprobe/set_disk_ro")
-int BPF_KRETPROBE(kretprobe_set_disk_ro)
-{
-	struct gendisk *disk = end(fn_set_disk_ro);
-	if (disk)
-		ring_disk(read_only, disk);
+		ring(removed, dev);
 	return 0;
 }
 

@@ -16,25 +16,15 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	probeMapBegun                          = "begun"
-	probeMapDropped                        = "dropped"
-	probeMapNotes                          = "notes"
-	probeProgFailed                        = "failed"
-	probeProgFexitDeviceAdd                = "fexit_device_add"
-	probeProgFexitDeviceDel                = "fexit_device_del"
-	probeProgFexitDiskUevent               = "fexit_disk_uevent"
-	probeProgFexitSetCapacityAndNotify     = "fexit_set_capacity_and_notify"
-	probeProgFexitSetDiskRo                = "fexit_set_disk_ro"
-	probeProgKprobeDeviceAdd               = "kprobe_device_add"
-	probeProgKprobeDeviceDel               = "kprobe_device_del"
-	probeProgKprobeDiskUevent              = "kprobe_disk_uevent"
-	probeProgKprobeSetCapacityAndNotify    = "kprobe_set_capacity_and_notify"
-	probeProgKprobeSetDiskRo               = "kprobe_set_disk_ro"
-	probeProgKretprobeDeviceAdd            = "kretprobe_device_add"
-	probeProgKretprobeDeviceDel            = "kretprobe_device_del"
-	probeProgKretprobeDiskUevent           = "kretprobe_disk_uevent"
-	probeProgKretprobeSetCapacityAndNotify = "kretprobe_set_capacity_and_notify"
-	probeProgKretprobeSetDiskRo            = "kretprobe_set_disk_ro"
+	probeMapBegun               = "begun"
+	probeMapDropped             = "dropped"
+	probeMapNotes               = "notes"
+	probeProgFailed             = "failed"
+	probeProgFentryDevUevent    = "fentry_dev_uevent"
+	probeProgFexitDeviceDel     = "fexit_device_del"
+	probeProgKprobeDevUevent    = "kprobe_dev_uevent"
+	probeProgKprobeDeviceDel    = "kprobe_device_del"
+	probeProgKretprobeDeviceDel = "kretprobe_device_del"
 )
 
 // loadProbe returns the embedded CollectionSpec for probe.
@@ -79,22 +69,12 @@ type probeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type probeProgramSpecs struct {
-	Failed                        *ebpf.ProgramSpec `ebpf:"failed"`
-	FexitDeviceAdd                *ebpf.ProgramSpec `ebpf:"fexit_device_add"`
-	FexitDeviceDel                *ebpf.ProgramSpec `ebpf:"fexit_device_del"`
-	FexitDiskUevent               *ebpf.ProgramSpec `ebpf:"fexit_disk_uevent"`
-	FexitSetCapacityAndNotify     *ebpf.ProgramSpec `ebpf:"fexit_set_capacity_and_notify"`
-	FexitSetDiskRo                *ebpf.ProgramSpec `ebpf:"fexit_set_disk_ro"`
-	KprobeDeviceAdd               *ebpf.ProgramSpec `ebpf:"kprobe_device_add"`
-	KprobeDeviceDel               *ebpf.ProgramSpec `ebpf:"kprobe_device_del"`
-	KprobeDiskUevent              *ebpf.ProgramSpec `ebpf:"kprobe_disk_uevent"`
-	KprobeSetCapacityAndNotify    *ebpf.ProgramSpec `ebpf:"kprobe_set_capacity_and_notify"`
-	KprobeSetDiskRo               *ebpf.ProgramSpec `ebpf:"kprobe_set_disk_ro"`
-	KretprobeDeviceAdd            *ebpf.ProgramSpec `ebpf:"kretprobe_device_add"`
-	KretprobeDeviceDel            *ebpf.ProgramSpec `ebpf:"kretprobe_device_del"`
-	KretprobeDiskUevent           *ebpf.ProgramSpec `ebpf:"kretprobe_disk_uevent"`
-	KretprobeSetCapacityAndNotify *ebpf.ProgramSpec `ebpf:"kretprobe_set_capacity_and_notify"`
-	KretprobeSetDiskRo            *ebpf.ProgramSpec `ebpf:"kretprobe_set_disk_ro"`
+	Failed             *ebpf.ProgramSpec `ebpf:"failed"`
+	FentryDevUevent    *ebpf.ProgramSpec `ebpf:"fentry_dev_uevent"`
+	FexitDeviceDel     *ebpf.ProgramSpec `ebpf:"fexit_device_del"`
+	KprobeDevUevent    *ebpf.ProgramSpec `ebpf:"kprobe_dev_uevent"`
+	KprobeDeviceDel    *ebpf.ProgramSpec `ebpf:"kprobe_device_del"`
+	KretprobeDeviceDel *ebpf.ProgramSpec `ebpf:"kretprobe_device_del"`
 }
 
 // probeMapSpecs contains maps before they are loaded into the kernel.
@@ -155,42 +135,22 @@ type probeVariables struct {
 //
 // It can be passed to loadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type probePrograms struct {
-	Failed                        *ebpf.Program `ebpf:"failed"`
-	FexitDeviceAdd                *ebpf.Program `ebpf:"fexit_device_add"`
-	FexitDeviceDel                *ebpf.Program `ebpf:"fexit_device_del"`
-	FexitDiskUevent               *ebpf.Program `ebpf:"fexit_disk_uevent"`
-	FexitSetCapacityAndNotify     *ebpf.Program `ebpf:"fexit_set_capacity_and_notify"`
-	FexitSetDiskRo                *ebpf.Program `ebpf:"fexit_set_disk_ro"`
-	KprobeDeviceAdd               *ebpf.Program `ebpf:"kprobe_device_add"`
-	KprobeDeviceDel               *ebpf.Program `ebpf:"kprobe_device_del"`
-	KprobeDiskUevent              *ebpf.Program `ebpf:"kprobe_disk_uevent"`
-	KprobeSetCapacityAndNotify    *ebpf.Program `ebpf:"kprobe_set_capacity_and_notify"`
-	KprobeSetDiskRo               *ebpf.Program `ebpf:"kprobe_set_disk_ro"`
-	KretprobeDeviceAdd            *ebpf.Program `ebpf:"kretprobe_device_add"`
-	KretprobeDeviceDel            *ebpf.Program `ebpf:"kretprobe_device_del"`
-	KretprobeDiskUevent           *ebpf.Program `ebpf:"kretprobe_disk_uevent"`
-	KretprobeSetCapacityAndNotify *ebpf.Program `ebpf:"kretprobe_set_capacity_and_notify"`
-	KretprobeSetDiskRo            *ebpf.Program `ebpf:"kretprobe_set_disk_ro"`
+	Failed             *ebpf.Program `ebpf:"failed"`
+	FentryDevUevent    *ebpf.Program `ebpf:"fentry_dev_uevent"`
+	FexitDeviceDel     *ebpf.Program `ebpf:"fexit_device_del"`
+	KprobeDevUevent    *ebpf.Program `ebpf:"kprobe_dev_uevent"`
+	KprobeDeviceDel    *ebpf.Program `ebpf:"kprobe_device_del"`
+	KretprobeDeviceDel *ebpf.Program `ebpf:"kretprobe_device_del"`
 }
 
 func (p *probePrograms) Close() error {
 	return _ProbeClose(
 		p.Failed,
-		p.FexitDeviceAdd,
+		p.FentryDevUevent,
 		p.FexitDeviceDel,
-		p.FexitDiskUevent,
-		p.FexitSetCapacityAndNotify,
-		p.FexitSetDiskRo,
-		p.KprobeDeviceAdd,
+		p.KprobeDevUevent,
 		p.KprobeDeviceDel,
-		p.KprobeDiskUevent,
-		p.KprobeSetCapacityAndNotify,
-		p.KprobeSetDiskRo,
-		p.KretprobeDeviceAdd,
 		p.KretprobeDeviceDel,
-		p.KretprobeDiskUevent,
-		p.KretprobeSetCapacityAndNotify,
-		p.KretprobeSetDiskRo,
 	)
 }
 

@@ -15,11 +15,10 @@ var failed = doorbell.Attachment{Program: "failed", Function: "block_rq_error", 
 
 // sources are the ways to hear, the best first. The last is for a process that may not open a netlink socket, as in a container.
 func sources(sys string, every time.Duration) []doorbell.Source[note] {
-	functions := []string{"device_add", "device_del", "disk_uevent", "set_capacity_and_notify", "set_disk_ro"}
-	fentry, kprobe := []doorbell.Attachment{failed}, []doorbell.Attachment{failed}
-	for _, f := range functions {
-		fentry = append(fentry, doorbell.Attachment{Program: "fexit_" + f})
-		kprobe = append(kprobe, doorbell.Attachment{Program: "kretprobe_" + f, Function: f, Return: true}, doorbell.Attachment{Program: "kprobe_" + f, Function: f})
+	fentry := []doorbell.Attachment{failed, {Program: "fentry_dev_uevent"}, {Program: "fexit_device_del"}}
+	kprobe := []doorbell.Attachment{
+		failed, {Program: "kprobe_dev_uevent", Function: "dev_uevent"},
+		{Program: "kretprobe_device_del", Function: "device_del", Return: true}, {Program: "kprobe_device_del", Function: "device_del"},
 	}
 	return []doorbell.Source[note]{
 		{Mode: doorbell.Fentry, Open: doorbell.Probe[note]{Load: loadProbe, Attach: fentry, Decode: decode}.Open},
