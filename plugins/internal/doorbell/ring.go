@@ -3,6 +3,7 @@ package doorbell
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,10 +15,11 @@ import (
 // kept is how many events of a kind are kept.
 const kept = 1000
 
-// In a storm, events are written this many at a time and with a pause in between: what more has happened to a device meanwhile is
-// counted in its event.
+// More than a burst at a time is a storm: of it the gist is written, and what has happened during the pause after it the next time. What more
+// has happened to a device is counted in its event. To write an event and remove the oldest costs as much as to hear a hundred notes.
 const (
 	burst = 100
+	gist  = 20
 	pause = 100 * time.Millisecond
 )
 
@@ -39,6 +41,7 @@ type Ring[E Event] struct {
 	restarted bool      // an earlier process has been here
 	settling  bool      // Incomplete has dealt with the beginning
 	settled   bool      // and that is written
+	first     uint64    // no event has a smaller id
 	last      uint64    // the id of the newest event
 	pending   []E       // not yet written
 	rested    time.Time // when the next events may be written
@@ -54,10 +57,10 @@ func (r *Ring[E]) Begin(ctx context.Context, s *sdk.State) error {
 	if r.began {
 		return nil
 	}
-	r.began, r.restarted = true, len(s.Outputs(StatusType)) > 0
-	for _, id := range s.Outputs(r.Type) {
+	r.began, r.restarted, r.first = true, len(s.Outputs(StatusType)) > 0, 1
+	for _, id := range slices.Backward(s.Outputs(r.Type)) {
 		if n, err := strconv.ParseUint(id, 10, 64); err == nil {
-			r.last = max(r.last, n)
+			r.first, r.last = n, max(r.last, n)
 		}
 	}
 	return nil
@@ -79,15 +82,16 @@ func (r *Ring[E]) Add(event E) { r.pending = append(r.pending, event) }
 
 // Merge counts events in others that are about the same when there are more than may be written at a time, and returns how many.
 func (r *Ring[E]) Merge() (merged uint64) {
-	r.pending, merged = r.merge(r.pending, burst)
+	if len(r.pending) <= burst {
+		return 0
+	}
+	r.rested = time.Now().Add(pause)
+	r.pending, merged = r.merge(r.pending, gist)
 	return merged
 }
 
 // Write writes what was added, and removes what is too old. After an error the next Write goes on.
 func (r *Ring[E]) Write(ctx context.Context, s *sdk.State) error {
-	if len(r.pending) == burst {
-		r.rested = time.Now().Add(pause)
-	}
 	for len(r.pending) > 0 {
 		if err := s.Write(ctx, r.Type, ID(r.last+1), r.pending[0], nil); err != nil {
 			return err
@@ -96,9 +100,8 @@ func (r *Ring[E]) Write(ctx context.Context, s *sdk.State) error {
 		r.pending = r.pending[1:]
 	}
 	r.settled = r.settling
-	ids := s.Outputs(r.Type)
-	for _, old := range ids[:max(0, len(ids)-kept)] {
-		if err := s.Delete(ctx, r.Type, old); err != nil {
+	for ; r.last >= r.first+kept; r.first++ {
+		if err := s.Delete(ctx, r.Type, ID(r.first)); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package doorbell
 
 import (
 	"testing"
+	"time"
 
 	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
 )
@@ -32,6 +33,23 @@ func TestMerge(t *testing.T) {
 	few := []*eventspb.BlockEvent{event("Added", "a"), event("Added", "a")}
 	if left, merged := r.merge(few, 2); len(left) != 2 || merged != 0 {
 		t.Errorf("merge = %v, %d; want no merge without need", left, merged)
+	}
+}
+
+func TestOfAStormTheGistIsWritten(t *testing.T) {
+	r := &Ring[*eventspb.BlockEvent]{SetCount: func(e *eventspb.BlockEvent, count uint64) { e.Count = count }, Same: OfDevice[*eventspb.BlockEvent]()}
+	add := func(n int) {
+		for range n {
+			r.Add(&eventspb.BlockEvent{Action: "Resized", Device: "loop0"})
+		}
+	}
+	add(burst)
+	if merged := r.Merge(); merged != 0 || len(r.pending) != burst || !r.rested.IsZero() {
+		t.Errorf("Merge of %d events = %d, %d are left, the next may be written at %v; want each, and no pause", burst, merged, len(r.pending), r.rested)
+	}
+	add(1)
+	if merged := r.Merge(); merged != burst+1-gist || len(r.pending) != gist || time.Until(r.rested) < pause/2 {
+		t.Errorf("Merge of %d events = %d, %d are left, the next may be written at %v; want %d, after a pause", burst+1, merged, len(r.pending), r.rested, gist)
 	}
 }
 
