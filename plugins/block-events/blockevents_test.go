@@ -50,6 +50,14 @@ func (k *kernel) plug(path string, attributes map[string]string) {
 	}
 }
 
+// set changes an attribute.
+func (k *kernel) set(path, text string) {
+	k.t.Helper()
+	if err := os.WriteFile(filepath.Join(k.sys, "devices", path), []byte(text), 0o600); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
 func (k *kernel) unplug(path string) {
 	k.t.Helper()
 	if err := os.Remove(filepath.Join(k.sys, "class", "block", filepath.Base(path))); err != nil {
@@ -152,6 +160,34 @@ func TestDevicesAndEvents(t *testing.T) {
 	if disk.GetIoErrors() != 0 {
 		t.Errorf("the next disk of the number has %d errors", disk.GetIoErrors())
 	}
+}
+
+// Where it has not rung nothing is read: in a storm of one device the others cost nothing. After a loss everything is.
+func TestWhatHasRungIsLookedAt(t *testing.T) {
+	k := newKernel(t)
+	k.plugVdb()
+	k.plug("virtual/block/loop0", map[string]string{"dev": "7:0\n", "uevent": "DEVNAME=loop0\n", "size": "8\n", "queue/logical_block_size": "512\n"})
+	r := plugintest.Start(t, declared)
+	k.start(r)
+	vdb, vdb1, loop := &storagepb.Disk{}, &storagepb.Partition{}, &storagepb.Disk{}
+	r.Wait("all are there", func() bool {
+		return r.Get("vdb", vdb) != nil && r.Get("vdb1", vdb1) != nil && r.Get("loop0", loop) != nil
+	})
+	k.set("virtual/block/loop0/size", "16\n")
+	k.set("pci0000:00/virtio2/block/vdb/size", "262144\n")
+	k.set("pci0000:00/virtio2/block/vdb/vdb1/ro", "0\n")
+	k.notes <- note{at: 1, what: resized, device: device{7, 0}, name: "loop0"}
+	r.Wait("loop0 has another size", func() bool { return r.Get("loop0", loop) != nil && loop.GetSize() == 16*sector })
+	if r.Get("vdb", vdb) == nil || vdb.GetSize() != 64<<20 {
+		t.Errorf("vdb is %v; want it as it was when it rang", vdb)
+	}
+	k.notes <- note{at: 2, what: readOnly, device: device{254, 16}, name: "vdb"}
+	r.Wait("a disk is looked at with its partitions", func() bool {
+		return r.Get("vdb", vdb) != nil && vdb.GetSize() == 128<<20 && r.Get("vdb1", vdb1) != nil && !vdb1.GetReadOnly()
+	})
+	k.set("virtual/block/loop0/size", "24\n")
+	k.lost <- 1
+	r.Wait("everything is looked at", func() bool { return r.Get("loop0", loop) != nil && loop.GetSize() == 24*sector })
 }
 
 func TestOnlyTheLastEventsAreKept(t *testing.T) {

@@ -2,6 +2,7 @@ package blockevents
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,6 +19,7 @@ type generator struct {
 	sys  string
 
 	ring     doorbell.Ring[*eventspb.BlockEvent]
+	world    *world            // as it was looked up last, nil if that may not be how it is
 	failures map[device]uint64 // requests that failed
 }
 
@@ -28,7 +30,7 @@ func newGenerator(bell *doorbell.Bell[note], sys string) *generator {
 	}
 }
 
-// reconcile looks at all devices, and writes an event for each note.
+// reconcile looks at the devices, and writes an event for each note.
 func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	if err := g.ring.Begin(ctx, s); err != nil {
 		return err
@@ -46,22 +48,45 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 			Action: "Resynchronised", Time: timestamppb.New(clock), BoottimeNs: uint64(now), Message: "events may be missing; what is in Disks and Partitions was looked up",
 		})
 	}
-	if err := g.writeDevices(ctx, s); err != nil {
+	err := g.look(notes, gap)
+	if err == nil {
+		err = g.writeDevices(ctx, s)
+	}
+	if err != nil {
+		g.world = nil
 		g.bell.PutBack(nil, gap)
 		return err
 	}
 	return doorbell.Tell(ctx, s, name, g.bell, &g.ring)
 }
 
-// writeDevices makes Disks and Partitions what /sys says.
-func (g *generator) writeDevices(ctx context.Context, s *sdk.State) error {
-	w, err := look(g.sys)
-	if err != nil {
+// look brings the world up to date: where it has rung, or everywhere when that may not be all.
+func (g *generator) look(notes []note, gap doorbell.Gap) error {
+	if g.world == nil || gap != doorbell.NoGap || len(notes) == 0 {
+		w, err := look(g.sys)
+		g.world = &w
 		return err
 	}
+	names := map[string]bool{}
+	for _, n := range notes {
+		names[strings.ReplaceAll(n.name, "/", "!")] = true // as below /sys
+	}
+	for id, p := range g.world.partitions {
+		if names[p.GetDisk()] {
+			names[id] = true // with its disk it is read-only, or gone
+		}
+	}
+	for name := range names {
+		g.world.look(g.sys, name)
+	}
+	return nil
+}
+
+// writeDevices makes Disks and Partitions what the world has.
+func (g *generator) writeDevices(ctx context.Context, s *sdk.State) error {
 	disks, partitions := map[string]proto.Message{}, map[string]proto.Message{}
 	there := map[device]bool{}
-	for id, d := range w.disks {
+	for id, d := range g.world.disks {
 		number := device{d.GetMajor(), d.GetMinor()}
 		d.IoErrors, there[number] = g.failures[number], true
 		disks[id] = d
@@ -71,7 +96,7 @@ func (g *generator) writeDevices(ctx context.Context, s *sdk.State) error {
 			delete(g.failures, number) // the next device of the number is another one
 		}
 	}
-	for id, p := range w.partitions {
+	for id, p := range g.world.partitions {
 		partitions[id] = p
 	}
 	if err := doorbell.WriteAll(ctx, s, diskType, disks); err != nil {

@@ -20,11 +20,10 @@ type world struct {
 	partitions map[string]*storagepb.Partition
 }
 
-// look reads all block devices below sys. One that goes while it is read, or is not whole yet, is left out: the kernel rings for that, too.
+// look reads all block devices below sys.
 func look(sys string) (world, error) {
 	w := world{map[string]*storagepb.Disk{}, map[string]*storagepb.Partition{}}
-	class := filepath.Join(sys, "class", "block")
-	entries, err := os.ReadDir(class)
+	entries, err := os.ReadDir(filepath.Join(sys, "class", "block"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return w, nil // no block device has come yet
 	}
@@ -32,39 +31,46 @@ func look(sys string) (world, error) {
 		return w, err
 	}
 	for _, e := range entries {
-		path, err := filepath.EvalSymlinks(filepath.Join(class, e.Name()))
-		if err != nil {
-			continue
-		}
-		d := sysfs.Attributes{Dir: path}
-		variables := d.Variables()
-		major, minor, ok := strings.Cut(d.Text("dev"), ":")
-		if !ok || variables["DEVNAME"] == "" {
-			continue
-		}
-		// The kernel writes ! in names below /sys for / below /dev.
-		node := "/dev/" + variables["DEVNAME"]
-		if d.Has("partition") {
-			w.partitions[e.Name()] = &storagepb.Partition{
-				Device: node, Major: uint32(sysfs.Parse(major)), Minor: uint32(sysfs.Parse(minor)), Disk: filepath.Base(filepath.Dir(path)),
-				Number: uint32(d.Number("partition")), Start: d.Number("start") * sector, Size: d.Number("size") * sector, ReadOnly: d.Flag("ro"),
-				Label: variables["PARTNAME"], Uuid: variables["PARTUUID"],
-			}
-			continue
-		}
-		// The queue comes last: without it the kernel is still at it, and rings when it has done.
-		if !d.Has("queue/logical_block_size") {
-			continue
-		}
-		w.disks[e.Name()] = &storagepb.Disk{
-			Device: node, Major: uint32(sysfs.Parse(major)), Minor: uint32(sysfs.Parse(minor)), Size: d.Number("size") * sector,
-			LogicalBlockSize: uint32(d.Number("queue/logical_block_size")), PhysicalBlockSize: uint32(d.Number("queue/physical_block_size")),
-			ReadOnly: d.Flag("ro"), Removable: d.Flag("removable"), Rotational: d.Flag("queue/rotational"),
-			Transport: transport(e.Name(), path), Model: d.First("device/model", "device/name"), Serial: serial(d),
-			Wwid: d.First("wwid", "device/wwid"), Diskseq: d.Number("diskseq"), SysPath: strings.TrimPrefix(path, filepath.Clean(sys)),
-		}
+		w.look(sys, e.Name())
 	}
 	return w, nil
+}
+
+// look reads the device of that name again. One that goes while it is read, or is not whole yet, is left out: the kernel rings for that, too.
+func (w world) look(sys, name string) {
+	delete(w.disks, name)
+	delete(w.partitions, name)
+	path, err := filepath.EvalSymlinks(filepath.Join(sys, "class", "block", name))
+	if err != nil {
+		return
+	}
+	d := sysfs.Attributes{Dir: path}
+	variables := d.Variables()
+	major, minor, ok := strings.Cut(d.Text("dev"), ":")
+	if !ok || variables["DEVNAME"] == "" {
+		return
+	}
+	// The kernel writes ! in names below /sys for / below /dev.
+	node := "/dev/" + variables["DEVNAME"]
+	if d.Has("partition") {
+		w.partitions[name] = &storagepb.Partition{
+			Device: node, Major: uint32(sysfs.Parse(major)), Minor: uint32(sysfs.Parse(minor)), Disk: filepath.Base(filepath.Dir(path)),
+			Number: uint32(d.Number("partition")), Start: d.Number("start") * sector, Size: d.Number("size") * sector, ReadOnly: d.Flag("ro"),
+			Label: variables["PARTNAME"], Uuid: variables["PARTUUID"],
+		}
+		return
+	}
+	// The queue comes last: without it the kernel is still at it, and rings when it has done.
+	if !d.Has("queue/logical_block_size") {
+		return
+	}
+	w.disks[name] = &storagepb.Disk{
+		Device: node, Major: uint32(sysfs.Parse(major)), Minor: uint32(sysfs.Parse(minor)), Size: d.Number("size") * sector,
+		LogicalBlockSize: uint32(d.Number("queue/logical_block_size")), PhysicalBlockSize: uint32(d.Number("queue/physical_block_size")),
+		ReadOnly: d.Flag("ro"), Removable: d.Flag("removable"), Rotational: d.Flag("queue/rotational"),
+		Transport: transport(name, path), Model: d.First("device/model", "device/name"), Serial: serial(d),
+		Wwid: d.First("wwid", "device/wwid"), Diskseq: d.Number("diskseq"), SysPath: strings.TrimPrefix(path, filepath.Clean(sys)),
+	}
 }
 
 // serial is the disk's own serial number: of virtio and nvme an attribute, of SCSI page 80 of the vital product data (SPC-4, 7.8.16: four
