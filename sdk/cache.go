@@ -128,6 +128,9 @@ func (c *cache) put(r *resourcepb.Resource) change {
 		log.Printf("%s %q is left out: %v", c.typ, m.GetId(), err)
 		return c.remove(m)
 	}
+	if r.GetSpec().GetYamlSpec() != "" {
+		r.Spec.YamlSpec = "" // the same once more: a thousand events of a generator would take a quarter of a megabyte
+	}
 	c.contents()[m.GetId()] = entry{r, spec}
 	if ok && (before.GetPhase() != m.GetPhase() || !slices.Equal(before.GetFinalizers(), m.GetFinalizers())) {
 		return life
