@@ -1,7 +1,7 @@
 package vmtest_test
 
 import (
-	"math/rand/v2"
+	"fmt"
 	"testing"
 	"time"
 
@@ -10,51 +10,37 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/hack/soak/hotplug"
 	"github.com/cosi-os/cosi/hack/vmtest"
-	"github.com/cosi-os/cosi/tools/qemu/node"
 )
 
 // TestEvents: a disk that is plugged in and out is one event each, and in Disks while it is there, and so is a press of the power button; heard
-// by eBPF where the kernel lets it in, else by its device events and input devices. "make soak WHAT=hotplug-scsi" does it more often.
+// by eBPF. TestGenerators does it where that is forbidden, "make soak WHAT=hotplug-scsi" more often.
 func TestEvents(t *testing.T) {
 	t.Parallel()
-	for _, tc := range []struct {
-		mode, keys  string
-		unavailable int
-		o           vmtest.Options
-		ports       []string
-	}{
-		{"fentry", "fentry", 0, vmtest.Options{}, []string{"port0", "scsi"}},
-		{"netlink", "evdev", 2, vmtest.Options{Boot: node.Kernel, CommandLine: "lockdown=confidentiality"}, []string{"scsi"}},
-	} {
-		t.Run(tc.mode, func(t *testing.T) {
-			tc.o.HotplugPorts, tc.o.Extra = 1, hotplug.Arguments
-			n := vmtest.Start(t, tc.o)
-			n.Ready(t)
-			before := generator(t, n, "block-events", tc.mode)
-			if u := before.GetUnavailable(); len(u) != tc.unavailable || len(u) > 0 && u[0].GetWhy() == "" {
-				t.Errorf("unavailable: %v; want %d modes, with the reasons", u, tc.unavailable)
-			}
-			const rounds = 3
-			for _, port := range tc.ports {
-				seed := rand.Uint64()
-				r := hotplug.Run(t.Context(), hotplug.Config{
-					Machine: n.VM, Client: n.Client, Port: port, Dir: t.TempDir(), Seed: seed, Rounds: rounds, Patience: 15 * time.Second * n.Slower(),
-				})
-				if r.Done != rounds || len(r.Failures) > 0 {
-					t.Errorf("%s, seed %d: %+v", port, seed, r)
-				}
-			}
-			want := before.GetRings() + uint64(2*rounds*len(tc.ports))
-			if after := generator(t, n, "block-events", tc.mode); after.GetRings() < want || after.GetLost() > 0 {
-				t.Errorf("generator: %v; want at least %d rings and none lost", after, want)
-			}
-			checkPress(t, n, tc.keys)
-		})
+	n := vmtest.Start(t, vmtest.Options{HotplugPorts: 1, Extra: hotplug.Arguments})
+	n.Ready(t)
+	checkDisks(t, n, "fentry", 0, "port0", "scsi")
+	checkPress(t, n, "fentry", 1)
+}
+
+// checkDisks: each disk that is plugged into a port, and out again, rings.
+func checkDisks(t *testing.T, n *vmtest.Node, mode string, unavailable int, ports ...string) {
+	t.Helper()
+	before := generator(t, n, "block-events", mode)
+	if u := before.GetUnavailable(); len(u) != unavailable || len(u) > 0 && u[0].GetWhy() == "" {
+		t.Errorf("unavailable: %v; want %d modes, with the reasons", u, unavailable)
+	}
+	const rounds = 3
+	for _, port := range ports {
+		plugDisks(t, n, port, 0, rounds)
+	}
+	want := before.GetRings() + uint64(2*rounds*len(ports))
+	if after := generator(t, n, "block-events", mode); after.GetRings() < want || after.GetLost() > 0 {
+		t.Errorf("generator: %v; want at least %d rings and none lost", after, want)
 	}
 }
 
-// checkPress: the button is one event with the kernel's time, and one ring. A block keeps the node up.
-func checkPress(t *testing.T, n *vmtest.Node, mode string) {
+// checkPress: the button is one event with the kernel's time, the number of which is known, and one ring. A block keeps the node up.
+func checkPress(t *testing.T, n *vmtest.Node, mode string, number int) {
 	t.Helper()
 	before := generator(t, n, "power-events", mode)
 	n.Converged(t, n.Apply(t, inhibitors)...)
@@ -63,7 +49,7 @@ func checkPress(t *testing.T, n *vmtest.Node, mode string) {
 	}
 	event := &powerpb.PowerEvent{}
 	var written *resourcepb.Metadata
-	n.Until(t, "powerevents", "000000000001", event, func(m *resourcepb.Metadata) bool { written = m; return m != nil })
+	n.Until(t, "powerevents", eventID(number), event, func(m *resourcepb.Metadata) bool { written = m; return m != nil })
 	if event.GetAction() != "PowerButton" || event.GetDevice() != "Power Button" || event.GetBoottimeNs() == 0 || event.GetCount() != 0 {
 		t.Errorf("event %v; want a press of the power button", event)
 	}
@@ -76,10 +62,13 @@ func checkPress(t *testing.T, n *vmtest.Node, mode string) {
 	if after := generator(t, n, "power-events", mode); after.GetRings() != before.GetRings()+1 || after.GetLost() > 0 {
 		t.Errorf("generator: %v; want one ring more than %d, and none lost", after, before.GetRings())
 	}
-	if n.Get(t, "powerevents", "000000000002", event) != nil {
+	if n.Get(t, "powerevents", eventID(number+1), event) != nil {
 		t.Errorf("one press is also %v", event)
 	}
 }
+
+// eventID is the id of an event by its number.
+func eventID(number int) string { return fmt.Sprintf("%012d", number) }
 
 // generator waits until a plugin hears in a mode.
 func generator(t *testing.T, n *vmtest.Node, plugin, mode string) *eventspb.GeneratorStatus {

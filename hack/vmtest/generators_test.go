@@ -10,26 +10,35 @@ import (
 
 	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/hack/soak/hotplug"
 	"github.com/cosi-os/cosi/hack/vmtest"
 	"github.com/cosi-os/cosi/tools/client"
 	"github.com/cosi-os/cosi/tools/qemu"
 	"github.com/cosi-os/cosi/tools/qemu/node"
 )
 
-// TestGenerators: what happens on a node is told by the generators, and of whom; by eBPF, and where the kernel forbids that by the next
-// best way, which says what it does not hear.
+// TestGenerators: what happens on a node is told by the generators, and of whom; by eBPF, and where the kernel or their rights forbid that by
+// the next best way, which says what it does not hear.
 func TestGenerators(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ name, commandLine string }{{"eBPF", ""}, {"WithoutEBPF", "lockdown=confidentiality"}} {
 		t.Run(tc.name, func(t *testing.T) {
+			ebpf := tc.commandLine == ""
 			broken := vmtest.BrokenExt4(t, "broken", "victim")
-			n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: tc.commandLine, Disks: []qemu.Disk{broken}})
+			n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: tc.commandLine, Disks: []qemu.Disk{broken}, Extra: hotplug.Arguments})
 			n.Ready(t)
-			t.Run("Processes", func(t *testing.T) { checkProcessEvents(t, n, tc.commandLine == "") })
+			t.Run("Processes", func(t *testing.T) { checkProcessEvents(t, n, ebpf) })
 			t.Run("Kernel", func(t *testing.T) { checkKernelEvents(t, n) })
 			t.Run("Pressure", func(t *testing.T) { checkPressureEvents(t, n) })
-			t.Run("Links", func(t *testing.T) { checkLinkEvents(t, n, tc.commandLine == "") })
-			t.Run("Mounts", func(t *testing.T) { checkMountEvents(t, n, tc.commandLine != "") })
+			t.Run("Links", func(t *testing.T) { checkLinkEvents(t, n, ebpf) })
+			t.Run("Mounts", func(t *testing.T) { checkMountEvents(t, n, !ebpf) })
+			if ebpf {
+				t.Run("WithoutBTF", func(t *testing.T) { checkWithoutBTF(t, n) })
+				t.Run("WithoutCapability", func(t *testing.T) { checkWithoutCapability(t, n) })
+			} else {
+				t.Run("Disks", func(t *testing.T) { checkDisks(t, n, "netlink", 2, "scsi") })
+				t.Run("Keys", func(t *testing.T) { checkPress(t, n, "evdev", 1) })
+			}
 		})
 	}
 }

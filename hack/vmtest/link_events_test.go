@@ -21,16 +21,7 @@ func checkLinkEvents(t *testing.T, n *vmtest.Node, ebpf bool) {
 	}
 	const own = "198.51.100.7/32"
 	n.Converged(t, n.Apply(t, "metadata: {type: Addresses.network.cosi.dev, id: own}\nspec: {link: {name: lo}, address: "+own+"}\n")...)
-	const unplugged = time.Second
-	for _, up := range []bool{false, true} { // the second, because nobody can ask the node meanwhile
-		if err := n.SetLink(n.Patience(t, moment), up); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(unplugged)
-	}
-	down, up := &eventspb.LinkEvent{}, &eventspb.LinkEvent{}
-	await(t, n, "linkevents", down, func() bool { return down.GetAction() == "CarrierDown" })
-	await(t, n, "linkevents", up, func() bool { return up.GetAction() == "CarrierUp" })
+	down, up := unplug(t, n)
 	link := &networkpb.LinkStatus{}
 	if n.Get(t, "linkstatuses", up.GetDevice(), link) == nil || link.GetKind() != "physical" || link.GetIndex() != up.GetIndex() || down.GetDevice() != up.GetDevice() {
 		t.Errorf("events %v and %v; want them of the link that has the cable", down, up)
@@ -48,4 +39,23 @@ func checkLinkEvents(t *testing.T, n *vmtest.Node, ebpf bool) {
 	if after := generator(t, n, "link-events", mode); after.GetRings() < before.GetRings()+2 || after.GetLost() > 0 {
 		t.Errorf("generator: %v; want at least two rings more than %d, and none lost", after, before.GetRings())
 	}
+}
+
+// unplugged is how long a cable is.
+const unplugged = time.Second
+
+// unplug pulls the cable and puts it back, and returns the events of that.
+func unplug(t *testing.T, n *vmtest.Node) (down, up *eventspb.LinkEvent) {
+	t.Helper()
+	down, up = &eventspb.LinkEvent{}, &eventspb.LinkEvent{}
+	last := newest(t, n, "linkevents", down)
+	for _, up := range []bool{false, true} { // the second, because nobody can ask the node meanwhile
+		if err := n.SetLink(n.Patience(t, moment), up); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(unplugged)
+	}
+	await(t, n, "linkevents", down, func() bool { return down.GetAction() == "CarrierDown" && down.GetBoottimeNs() > last })
+	await(t, n, "linkevents", up, func() bool { return up.GetAction() == "CarrierUp" && up.GetBoottimeNs() > last })
+	return down, up
 }

@@ -52,18 +52,18 @@ func checkBest(t *testing.T, n *vmtest.Node) {
 		t.Errorf("%d generators; want all", generators)
 	}
 	generator(t, n, "block-events", "fentry")
-	plugDisks(t, n, 0, 2)
+	plugDisks(t, n, "scsi", 0, 2)
 }
 
-// plugDisks plugs a disk in and out, in rounds whose numbers no earlier one had.
-func plugDisks(t *testing.T, n *vmtest.Node, first, rounds int) {
+// plugDisks plugs a disk into a port and out, in rounds whose numbers no earlier one had.
+func plugDisks(t *testing.T, n *vmtest.Node, port string, first, rounds int) {
 	t.Helper()
 	seed := rand.Uint64()
 	r := hotplug.Run(t.Context(), hotplug.Config{
-		Machine: n.VM, Client: n.Client, Port: "scsi", Dir: t.TempDir(), Seed: seed, First: first, Rounds: rounds, Patience: 15 * time.Second * n.Slower(),
+		Machine: n.VM, Client: n.Client, Port: port, Dir: t.TempDir(), Seed: seed, First: first, Rounds: rounds, Patience: 15 * time.Second * n.Slower(),
 	})
 	if r.Done != rounds || len(r.Failures) > 0 {
-		t.Fatalf("seed %d: %+v", seed, r)
+		t.Fatalf("%s, seed %d: %+v", port, seed, r)
 	}
 }
 
@@ -71,7 +71,8 @@ func plugDisks(t *testing.T, n *vmtest.Node, first, rounds int) {
 func checkOverflow(t *testing.T, n *vmtest.Node) {
 	rage(t, n, "first", "events: 1") // the loop device, too, is an event
 	before := settled(t, n)
-	last := newest(t, n)
+	e := &eventspb.BlockEvent{}
+	last := newest(t, n, "blockevents", e)
 	gauge(t, n, "stop", "kill: block-events, signal: SIGSTOP")
 	const events = 5000
 	st := rage(t, n, "overflow", fmt.Sprintf("events: %d", events))
@@ -84,7 +85,6 @@ func checkOverflow(t *testing.T, n *vmtest.Node) {
 	if rings+lost != events || lost == 0 || after.GetResynchronisations() == before.GetResynchronisations() {
 		t.Errorf("of %d events %d rang and %d were lost: %v; want each counted once, and another resynchronisation", events, rings, lost, after)
 	}
-	e := &eventspb.BlockEvent{}
 	await(t, n, "blockevents", e, func() bool { return e.GetAction() == "Resynchronised" && e.GetBoottimeNs() > last })
 	hasSize(t, n, st)
 	t.Logf("%d events in %.2f s: %d rang, %d were lost, %d were merged", events, st.GetSeconds(), rings, lost, after.GetCoalesced()-before.GetCoalesced())
@@ -93,9 +93,9 @@ func checkOverflow(t *testing.T, n *vmtest.Node) {
 // checkNoLeak: disks that come and go leave no descriptor open and no memory in use.
 func checkNoLeak(t *testing.T, n *vmtest.Node) {
 	const rounds = 25
-	plugDisks(t, n, 10, 3)
+	plugDisks(t, n, "scsi", 10, 3)
 	before := gauge(t, n, "before", "seconds: 1")
-	plugDisks(t, n, 20, rounds)
+	plugDisks(t, n, "scsi", 20, rounds)
 	after := gauge(t, n, "after", "seconds: 1")
 	for _, plugin := range []string{"block-events", "runtime"} {
 		b, a := process(t, before, plugin), process(t, after, plugin)
@@ -165,7 +165,7 @@ func checkKprobe(t *testing.T, n *vmtest.Node) {
 			t.Errorf("%s: unavailable: %v; want fentry, and why", plugin, u)
 		}
 	}
-	plugDisks(t, n, 100, 2)
+	plugDisks(t, n, "scsi", 100, 2)
 	before := settled(t, n)
 	const events = 500
 	st := rage(t, n, "heard", fmt.Sprintf("events: %d, per_second: 100", events))
@@ -252,11 +252,17 @@ func settled(t *testing.T, n *vmtest.Node) *eventspb.GeneratorStatus {
 	}
 }
 
-// newest is the kernel's time of the newest BlockEvent.
-func newest(t *testing.T, n *vmtest.Node) (boottime uint64) {
+// event is one of any kind.
+type event interface {
+	proto.Message
+	GetAction() string
+	GetBoottimeNs() uint64
+}
+
+// newest is the kernel's time of the newest event of a kind, for which e has room.
+func newest(t *testing.T, n *vmtest.Node, kind string, e event) (boottime uint64) {
 	t.Helper()
-	for _, r := range list(t, n, "blockevents") {
-		e := &eventspb.BlockEvent{}
+	for _, r := range list(t, n, kind) {
 		decode(t, r, e)
 		boottime = max(boottime, e.GetBoottimeNs())
 	}

@@ -1,7 +1,7 @@
 // Package gauge is a plugin for tests and the benchmark: asked by a GaugeRequest, it tells how much memory is left, what each process of
 // the node holds alone, and how often it has woken up. It also breaks what nothing else on a node can: it kills or stops a process, has it
 // hang or takes its memory, makes a function of PID 1 or the kernel panic, speaks as the kernel, has threads compete for the processor,
-// mounts what nobody asked for, and opens what the modes of files would keep from it.
+// mounts what nobody asked for, takes capabilities from a plugin, and opens what the modes of files would keep from it.
 package gauge
 
 import (
@@ -86,6 +86,11 @@ func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.Gauge
 		pid, err := find(all, r.GetKill())
 		if err != nil {
 			return err
+		}
+		if len(r.GetWithout()) > 0 {
+			if err := deprive(r.GetKill(), r.GetWithout()); err != nil {
+				return err
+			}
 		}
 		return unix.Kill(pid, signal)
 	case r.GetFreeze() != "":
