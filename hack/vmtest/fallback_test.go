@@ -40,6 +40,16 @@ func checkWithoutCapability(t *testing.T, n *vmtest.Node) {
 	checkPress(t, n, "evdev", 2) // the first says that it was restarted
 }
 
+// checkSwitchedOff: where the kernel runs no programs at functions, which it does not say when they are attached, generators hear otherwise.
+func checkSwitchedOff(t *testing.T, n *vmtest.Node) {
+	for plugin, mode := range map[string]string{"block-events": "netlink", "link-events": "netlink", "mount-events": "poll", "power-events": "evdev"} {
+		fallen(t, n, plugin, mode, "kernel.ftrace_enabled is 0", "fentry", "kprobe")
+	}
+	if u := generator(t, n, "process-events", "tracepoint").GetUnavailable(); len(u) > 0 {
+		t.Errorf("process-events: unavailable: %v", u)
+	}
+}
+
 // fallen waits until a generator hears in a mode, and checks what it says of those before; of a plugin that was deprived of CAP_BPF, that the
 // kernel says so as well.
 func fallen(t *testing.T, n *vmtest.Node, plugin, mode, why string, unavailable ...string) {

@@ -24,18 +24,19 @@ import (
 )
 
 // One machine with a screen, a watchdog and a clock that has lost the time: what a person sees who stands in front of it, and what
-// becomes of it when PID 1 hangs, panics, or waits for a disk.
+// becomes of it when PID 1 hangs, panics, or waits for a disk. Its kernel runs no programs at functions, for the generators.
 func TestMachine(t *testing.T) {
 	t.Parallel()
 	vmtest.Host(t)
 	data := vmtest.Ext4(t, "data")
-	n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, Disks: []qemu.Disk{data}, Extra: []string{
+	n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: "sysctl.kernel.ftrace_enabled=0", Disks: []qemu.Disk{data}, Extra: []string{
 		"-device", "VGA", "-device", "i6300esb", "-rtc", "base=1970-01-01T00:00:00,clock=vm",
 	}})
 	n.Ready(t)
 	t.Run("Clock", func(t *testing.T) { checkClockFloor(t, n) })
 	t.Run("Summary", func(t *testing.T) { checkSummary(t, n) })
 	t.Run("KernelMessages", func(t *testing.T) { checkKernelMessages(t, n) })
+	t.Run("SwitchedOff", func(t *testing.T) { checkSwitchedOff(t, n) })
 	t.Run("FrozenPID1", func(t *testing.T) { checkHardwareWatchdog(t, n) })
 	n.Ready(t)
 	t.Run("PanicOfPID1", func(t *testing.T) { checkPanic(t, n) })
