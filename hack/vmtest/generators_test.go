@@ -38,6 +38,7 @@ func TestGenerators(t *testing.T) {
 			} else {
 				t.Run("Disks", func(t *testing.T) { checkDisks(t, n, "netlink", 2, "scsi") })
 				t.Run("Keys", func(t *testing.T) { checkPress(t, n, "evdev", 1) })
+				t.Run("EtcdGuard", func(t *testing.T) { checkEtcdGuard(t, n) }) // the last: the node powers off
 			}
 		})
 	}

@@ -89,7 +89,7 @@ func (n *node) status(reason string) *etcdpb.EtcdGuardStatus {
 // TestOneNodeAfterTheOther goes the way of a rolling reboot: the leader's node goes, another is refused until it is back.
 func TestOneNodeAfterTheOther(t *testing.T) {
 	e := startEtcd(t)
-	first := e.leader()
+	first := e.Leader()
 	second := (first + 1) % 3
 	leaving := startNode(t, e.guard(first))
 	if st := leaving.status(reasonGuarding); !st.GetReady() || st.GetVoters() != 3 || st.GetHealthy() != 3 || st.GetQuorum() != 2 ||
@@ -98,7 +98,7 @@ func TestOneNodeAfterTheOther(t *testing.T) {
 	}
 
 	leaving.request(&powerpb.ShutdownRequest{}, "Draining")
-	if now := e.leader(); now == first {
+	if now := e.Leader(); now == first {
 		t.Errorf("%s was let go, and leads", name(first))
 	}
 	if st := leaving.status(reasonLeaving); st.GetLock().GetMember() != name(first) || st.GetLeader() == name(first) {
@@ -112,7 +112,7 @@ func TestOneNodeAfterTheOther(t *testing.T) {
 	if want := `member "` + name(first) + `" is going down`; !strings.Contains(refused.GetMessage(), want) {
 		t.Errorf("status %v; want %s", refused, want)
 	}
-	e.down(first)
+	e.Down(first)
 	refused = other.request(&powerpb.ShutdownRequest{Reason: "again"}, "Refused")
 	if want := `member "` + name(first) + `" is going down`; !strings.Contains(refused.GetMessage(), want) {
 		t.Errorf("status %v; want %s", refused, want)
@@ -126,7 +126,7 @@ func TestOneNodeAfterTheOther(t *testing.T) {
 	if st := returned.status(reasonReturning); st.GetLock().GetMember() != name(first) || st.GetHealthy() != 2 {
 		t.Errorf("status %v; want the lock with %s, which is not healthy", st, name(first))
 	}
-	e.up(first)
+	e.Up(first)
 	e.waitHealthy(first)
 	returned.status(reasonGuarding)
 	if v := e.waitHealthy(first); v.lock.Member != "" {
@@ -138,9 +138,9 @@ func TestOneNodeAfterTheOther(t *testing.T) {
 // TestRefusedWhileAMemberIsLost: and not for ever, nor with force.
 func TestRefusedWhileAMemberIsLost(t *testing.T) {
 	e := startEtcd(t)
-	lost := (e.leader() + 1) % 3
-	e.down(lost)
-	own := e.leader()
+	lost := (e.Leader() + 1) % 3
+	e.Down(lost)
+	own := e.Leader()
 	n := startNode(t, e.guard(own))
 	st := n.request(&powerpb.ShutdownRequest{}, "Refused")
 	for _, want := range []string{"1 of 3 voters would be healthy, fewer than the quorum of 2", `"` + name(lost) + `" is not`} {
@@ -154,7 +154,7 @@ func TestRefusedWhileAMemberIsLost(t *testing.T) {
 	}
 
 	n.request(&powerpb.ShutdownRequest{Force: true}, "Draining")
-	if now := e.leader(); now == own {
+	if now := e.Leader(); now == own {
 		t.Errorf("%s went by force, and the leader was not moved", name(own))
 	}
 	if v := e.waitHealthy(own); v.lock.Member != name(own) {
@@ -164,8 +164,8 @@ func TestRefusedWhileAMemberIsLost(t *testing.T) {
 
 func TestWithoutAQuorum(t *testing.T) {
 	e := startEtcd(t)
-	e.down(0)
-	e.down(1)
+	e.Down(0)
+	e.Down(1)
 	guard := e.guard(2)
 	guard.Deadline = durationpb.New(10 * time.Second)
 	for name, test := range map[string]struct {
