@@ -34,7 +34,7 @@ func Marks(b node.Boot) []Mark {
 		{"user data", regexp.MustCompile(`(?m)^userdata: fw_cfg`)},
 		{"api", listening},
 	}
-	if b == node.Kernel { // QEMU's own loader says nothing
+	if b != node.UEFI { // QEMU's own loader and GRUB say nothing
 		return marks
 	}
 	return append([]Mark{{"firmware", regexp.MustCompile(`EFI stub:`)}}, marks...)

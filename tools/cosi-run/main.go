@@ -50,8 +50,8 @@ type options struct {
 func parse(args []string) (options, error) {
 	o := options{boot: node.UEFI}
 	flags := flag.NewFlagSet("cosi-run", flag.ContinueOnError)
-	flags.StringVar(&o.image, "image", "build/cosi-base-amd64.raw", "boot this `file`: .raw, .qcow2 or .iso")
-	flags.Func("fw", "boot by `firmware`: uefi, or kernel, where QEMU loads the kernel beside the image (default uefi)", func(s string) (err error) {
+	flags.StringVar(&o.image, "image", "build/cosi-base-amd64.raw", "boot this `file`: .raw, .qcow2 or .iso, or .efi or .ipxe over the network")
+	flags.Func("fw", "boot by `firmware`: uefi, bios, or kernel, where QEMU loads the kernel beside the image (default uefi)", func(s string) (err error) {
 		o.boot, err = node.ParseBoot(s)
 		return err
 	})

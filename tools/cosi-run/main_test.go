@@ -16,7 +16,7 @@ func TestParse(t *testing.T) {
 	if err != nil || o.image != "x.iso" || o.boot != node.Kernel || o.memory != 512 || !o.check || o.console {
 		t.Errorf("parse = %+v, %v", o, err)
 	}
-	for _, bad := range [][]string{{"-fw", "bios"}, {"x.raw"}, {"-nothing"}, {"-mem", "3"}, {"-port", "99999"}, {"-port", "-1"}, {"-timeout", "-1s"}} {
+	for _, bad := range [][]string{{"-fw", "grub"}, {"x.raw"}, {"-nothing"}, {"-mem", "3"}, {"-port", "99999"}, {"-port", "-1"}, {"-timeout", "-1s"}} {
 		if _, err := parse(bad); err == nil {
 			t.Errorf("parse(%q) succeeded", bad)
 		}

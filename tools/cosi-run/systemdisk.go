@@ -30,7 +30,7 @@ type system struct {
 // another one than in the last run, the disk gets its partitions and keeps the state. Only a raw image that boots by itself is put on a
 // disk; of any other, and of a fresh one's predecessor, nothing is kept.
 func systemDisk(o options) (system, error) {
-	if o.boot != node.UEFI || filepath.Ext(o.image) != ".raw" {
+	if o.boot == node.Kernel || filepath.Ext(o.image) != ".raw" {
 		return system{file: o.image}, nil
 	}
 	s := system{file: filepath.Join(o.dir, "system.raw"), kept: true}

@@ -2,18 +2,23 @@ package qemu
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 )
 
 // UserDataFile is the fw_cfg file that nodes read user data from.
 const UserDataFile = "opt/dev.cosi/user-data"
 
-// Machine describes a virtual machine. It boots Kernel if that is set, else by UEFI from the first of
-// Disks and CDROM.
+// Machine describes a virtual machine. It boots Kernel if that is set, else by its firmware, UEFI or BIOS, from the first of
+// NetworkBoot, CDROM and Disks.
 type Machine struct {
 	Memory int // MiB; 0 is 1024
 
 	Kernel, Initrd, CommandLine string
+
+	BIOS bool // the firmware is SeaBIOS
+	// NetworkBoot is a file that the firmware, or iPXE in the NIC's ROM, boots over the network; it finds those beside it there, too.
+	NetworkBoot string
 
 	Disks []Disk
 	CDROM string
@@ -33,13 +38,14 @@ type Machine struct {
 	Extra    []string
 }
 
-// Disk is a virtio disk. Its ID names the device "ID" and its backend "ID-drive".
+// Disk is a virtio disk, or a USB stick. Its ID names the device "ID" and its backend "ID-drive".
 type Disk struct {
 	ID       string
 	File     string
 	Format   string // "raw" or "qcow2"
 	Snapshot bool   // the guest's writes are thrown away; not for a disk that is plugged in later
 	ReadOnly bool
+	Stick    bool // a USB stick; Machine.USB has to be set
 	// Log is an empty file in which each of the guest's writes and flushes is recorded, in the order of completion (QEMU's blklogwrites);
 	// hack/blklog reads it. The disk is raw, there from the start, and keeps what is written.
 	Log string
@@ -91,6 +97,9 @@ func (a *args) boot(h *Host, m Machine) error {
 		}
 		return nil
 	}
+	if m.BIOS {
+		return nil // QEMU's own
+	}
 	if h.Code == "" {
 		return fmt.Errorf("no UEFI firmware (OVMF) on this host: hack/setup run installs it")
 	}
@@ -101,8 +110,11 @@ func (a *args) boot(h *Host, m Machine) error {
 }
 
 func (a *args) devices(m Machine) {
+	if m.USB {
+		a.add("-device", "qemu-xhci,id=usb")
+	}
 	for i, d := range m.Disks {
-		device := fmt.Sprintf("virtio-blk-pci,id=%s,drive=%s-drive,serial=%s,bootindex=%d", d.ID, d.ID, d.ID, i+1)
+		device := fmt.Sprintf("%s,id=%s,drive=%s-drive,serial=%s,bootindex=%d", d.driver(), d.ID, d.ID, d.ID, i+1)
 		if d.Log != "" {
 			a.recorded(d)
 			// The guest sees a disk that loses what was not flushed. With one queue it flushes once at a time, and the record's own count of
@@ -122,17 +134,28 @@ func (a *args) devices(m Machine) {
 		for _, f := range m.Forward {
 			net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
 		}
-		a.add("-netdev", net, "-device", fmt.Sprintf("virtio-net-pci,id=nic0,netdev=%s,romfile=", or(m.Backend, "net0")))
+		nic := fmt.Sprintf("virtio-net-pci,id=nic0,netdev=%s", or(m.Backend, "net0"))
+		if m.NetworkBoot == "" {
+			nic += ",romfile="
+		} else {
+			net += fmt.Sprintf(",tftp=%s,bootfile=%s", comma(filepath.Dir(m.NetworkBoot)), comma(filepath.Base(m.NetworkBoot)))
+			nic += ",bootindex=0"
+		}
+		a.add("-netdev", net, "-device", nic)
 	}
 	if m.UserData != "" {
 		a.add("-fw_cfg", "name="+UserDataFile+",file="+comma(m.UserData))
 	}
-	if m.USB {
-		a.add("-device", "qemu-xhci,id=usb")
-	}
 	for i := range m.HotplugPorts {
 		a.add("-device", fmt.Sprintf("pcie-root-port,id=port%d,chassis=%d,slot=%d", i, i+1, i+1))
 	}
+}
+
+func (d Disk) driver() string {
+	if d.Stick {
+		return "usb-storage,bus=usb.0"
+	}
+	return "virtio-blk-pci"
 }
 
 func (a *args) drive(d Disk) {

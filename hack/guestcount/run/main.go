@@ -22,7 +22,7 @@ func main() {
 	runs := flag.Int("n", 1, "boot this `many` times")
 	cache := flag.String("cache", "build/cache/guestcount", "keep the counter in this `directory`")
 	boot := node.UEFI
-	flag.Func("fw", "uefi or kernel", func(s string) (err error) { boot, err = node.ParseBoot(s); return err })
+	flag.Func("fw", "uefi, bios or kernel", func(s string) (err error) { boot, err = node.ParseBoot(s); return err })
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

@@ -13,26 +13,27 @@ import (
 // Boot is how an image is started.
 type Boot string
 
-// UEFI boots what would be booted on hardware. Kernel has QEMU load the kernel and the initramfs that
+// UEFI and BIOS boot what would be booted on hardware. Kernel has QEMU load the kernel and the initramfs that
 // lie beside the image.
 const (
 	UEFI   Boot = "uefi"
+	BIOS   Boot = "bios"
 	Kernel Boot = "kernel"
 )
 
 // ParseBoot reads a Boot.
 func ParseBoot(s string) (Boot, error) {
 	switch b := Boot(s); b {
-	case UEFI, Kernel:
+	case UEFI, BIOS, Kernel:
 		return b, nil
 	}
-	return "", fmt.Errorf("%q is neither %q nor %q", s, UEFI, Kernel)
+	return "", fmt.Errorf("%q is none of %q, %q and %q", s, UEFI, BIOS, Kernel)
 }
 
-// machine returns a machine that boots image: a .raw, .qcow2 or .iso of the image builder. What the
-// guest writes to it is thrown away.
-func machine(image string, boot Boot) (qemu.Machine, error) {
-	var m qemu.Machine
+// machine returns a machine that boots image: a .raw or .qcow2 as a disk, an .iso as a CD, or as a USB stick, an .efi or .ipxe over
+// the network. What the guest writes to it is thrown away.
+func machine(image string, boot Boot, stick bool) (qemu.Machine, error) {
+	m := qemu.Machine{BIOS: boot == BIOS, USB: stick}
 	if _, err := os.Stat(image); err != nil {
 		return m, err
 	}
@@ -41,11 +42,17 @@ func machine(image string, boot Boot) (qemu.Machine, error) {
 	case ".raw", ".qcow2":
 		m.Disks = []qemu.Disk{{ID: "system", File: image, Format: ext[1:], Snapshot: true}}
 	case ".iso":
-		m.CDROM = image
+		if stick {
+			m.Disks = []qemu.Disk{{ID: "system", File: image, Format: "raw", Stick: true}}
+		} else {
+			m.CDROM = image
+		}
+	case ".efi", ".ipxe":
+		m.NetworkBoot = image
 	default:
-		return m, fmt.Errorf("%s: not a .raw, .qcow2 or .iso", image)
+		return m, fmt.Errorf("%s: not a .raw, .qcow2, .iso, .efi or .ipxe", image)
 	}
-	if boot == UEFI {
+	if boot != Kernel {
 		return m, nil
 	}
 	base := strings.TrimSuffix(image, ext)

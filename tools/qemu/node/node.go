@@ -26,6 +26,7 @@ import (
 type Options struct {
 	Image    string
 	Boot     Boot // "" is UEFI
+	Stick    bool // an .iso is a USB stick, not a CD
 	Identity *Identity
 	UserData string // a file; "" hands nothing in
 
@@ -59,9 +60,9 @@ func Start(ctx context.Context, h *qemu.Host, o Options) (*Node, error) {
 		o.Boot = UEFI
 	}
 	if o.CommandLine != "" && o.Boot != Kernel {
-		return nil, errors.New("kernel arguments are part of an image that boots by UEFI")
+		return nil, errors.New("kernel arguments are part of an image that its firmware boots")
 	}
-	m, err := machine(o.Image, o.Boot)
+	m, err := machine(o.Image, o.Boot, o.Stick)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +82,7 @@ func Start(ctx context.Context, h *qemu.Host, o Options) (*Node, error) {
 	}
 	m.Memory, m.UserData, m.Plugin, m.NoReboot, m.Extra = o.Memory, o.UserData, o.Plugin, o.NoReboot, o.Extra
 	m.Network, m.Forward = true, []qemu.Forward{{Host: port, Guest: guest}}
-	m.HotplugPorts, m.USB, m.Backend = o.HotplugPorts, o.USB, o.Backend
+	m.HotplugPorts, m.USB, m.Backend = o.HotplugPorts, m.USB || o.USB, o.Backend
 	m.Disks = append(m.Disks, o.Disks...)
 	vm, err := qemu.Start(ctx, h, m, o.Console)
 	if err != nil {

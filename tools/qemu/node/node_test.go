@@ -181,21 +181,29 @@ func TestExpiredKeysAreSaid(t *testing.T) {
 
 func TestMachineOfAnImage(t *testing.T) {
 	dir := t.TempDir()
-	for name, data := range map[string]string{"c.raw": "", "c.iso": "", "c.tar": "", "c.manifest.json": `{"command_line": "rootfstype=ramfs"}`} {
+	for name, data := range map[string]string{"c.raw": "", "c.iso": "", "c.ipxe": "", "c.tar": "", "c.manifest.json": `{"command_line": "rootfstype=ramfs"}`} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m, err := machine(filepath.Join(dir, "c.raw"), UEFI)
+	m, err := machine(filepath.Join(dir, "c.raw"), UEFI, false)
 	if err != nil || len(m.Disks) != 1 || !m.Disks[0].Snapshot || m.Kernel != "" {
 		t.Errorf("machine(c.raw, UEFI) = %+v, %v", m, err)
 	}
-	m, err = machine(filepath.Join(dir, "c.iso"), Kernel)
+	m, err = machine(filepath.Join(dir, "c.iso"), Kernel, false)
 	if err != nil || m.CDROM == "" || m.Kernel != filepath.Join(dir, "c.vmlinuz") || m.CommandLine != "rootfstype=ramfs" {
 		t.Errorf("machine(c.iso, Kernel) = %+v, %v", m, err)
 	}
+	m, err = machine(filepath.Join(dir, "c.iso"), BIOS, true)
+	if err != nil || !m.BIOS || !m.USB || len(m.Disks) != 1 || !m.Disks[0].Stick || m.CDROM != "" {
+		t.Errorf("machine(c.iso, BIOS, stick) = %+v, %v", m, err)
+	}
+	m, err = machine(filepath.Join(dir, "c.ipxe"), BIOS, false)
+	if err != nil || m.NetworkBoot != filepath.Join(dir, "c.ipxe") {
+		t.Errorf("machine(c.ipxe, BIOS) = %+v, %v", m, err)
+	}
 	for _, bad := range []string{"c.tar", "none.raw"} {
-		if _, err := machine(filepath.Join(dir, bad), UEFI); err == nil {
+		if _, err := machine(filepath.Join(dir, bad), UEFI, false); err == nil {
 			t.Errorf("machine(%s) succeeded", bad)
 		}
 	}
