@@ -20,7 +20,7 @@ $(BIN)/cosi-image: FORCE
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./tools/cosi-image
 
-image: $(BIN)/cosi-image ## Build the image of DEFINITION (default base): raw, qcow2, ISO
+image: $(BIN)/cosi-image ## Build the image of DEFINITION (default base): raw, qcow2, ISO, PXE set
 	@$(BIN)/cosi-image build -o $(BUILD) images/$(DEFINITION).yaml
 
 run: ## Build the image and boot it in QEMU
@@ -53,6 +53,12 @@ test-kernels: ## Run the tests of the generators on the oldest kernel they are f
 		COSI_TEST_DEFINITION=$$definition $(GO) test -count=1 -v -timeout 30m -run '^(TestGenerators|TestStorm)$$' ./hack/vmtest || exit 1; \
 	done
 
+test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk, CD, USB stick, network
+	@hack/setup test
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory image
+	@COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 30m -run '^TestOutputsBoot$$' ./hack/vmtest
+
 bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean events idle api
 	@hack/setup test
 	@$(MAKE) --no-print-directory build image
@@ -84,5 +90,5 @@ generate: ## Generate Go code from api/**/*.proto, and eBPF objects from plugins
 clean: ## Remove what the other targets made
 	rm -rf $(BUILD)
 
-.PHONY: help build image run dev test test-kernels reproduce bench soak fuzz lint generate clean FORCE
+.PHONY: help build image run dev test test-kernels test-boot reproduce bench soak fuzz lint generate clean FORCE
 FORCE:

@@ -1,24 +1,46 @@
 package vmtest
 
 import (
+	"os"
 	"testing"
 
 	"github.com/cosi-os/cosi/tools/qemu/node"
 )
 
-// Every other output boots too, and the node answers. (TestNode boots the raw image, TestURLWithItsDigest the kernel and the initramfs.)
+// boots are the ways in which outputs boot that no other test goes. (TestNode boots the raw image by UEFI, TestURLWithItsDigest the kernel
+// and the initramfs.)
+var boots = []struct {
+	name   string
+	always bool // else with COSI_TEST_BOOTS=all: make test-boot
+	again  bool // and again from the disk to which the first boot has added a partition
+	o      Options
+}{
+	{"qcow2 in 256 MiB by a BIOS", true, false, Options{Format: "qcow2", Memory: 256, Boot: node.BIOS}},
+	{"qcow2 in 256 MiB by UEFI", false, false, Options{Format: "qcow2", Memory: 256}},
+	{"raw by a BIOS", false, true, Options{Boot: node.BIOS}},
+	{"CD by UEFI", true, false, Options{Format: "iso"}},
+	{"network by UEFI", false, false, Options{Format: "efi"}},
+	{"network by iPXE and a BIOS", false, false, Options{Format: "ipxe", Boot: node.BIOS}},
+}
+
+// Every output boots by every firmware that it is for, and the node answers those whom its user data lets in.
 func TestOutputsBoot(t *testing.T) {
 	t.Parallel()
-	for _, tc := range []struct {
-		name string
-		o    Options
-	}{
-		{"qcow2 in 256 MiB", Options{Format: "qcow2", Memory: 256}},
-		{"ISO", Options{Format: "iso"}},
-	} {
+	for _, tc := range boots {
+		if !tc.always && os.Getenv("COSI_TEST_BOOTS") != "all" {
+			continue
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			n := Start(t, tc.o)
 			n.Ready(t)
+			if tc.again {
+				from := n.Console.Position()
+				if err := n.Monitor.Execute(n.Patience(t, boot), "system_reset", nil, nil); err != nil {
+					t.Fatal(err)
+				}
+				n.Expect(t, from, `engine: COSI`)
+				n.Ready(t)
+			}
 			n.PressPower(t)
 		})
 	}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -122,7 +121,7 @@ func mirrorPackages(t *testing.T, builds ...*build) {
 	}
 	fetcher := &fetch.Fetcher{Cache: cache, Mirror: os.Getenv("COSI_MIRROR"), Etc: "/etc", Log: t.Logf}
 	served := http.NewServeMux()
-	for _, p := range slices.Concat(plan.Kernel, plan.Stub) {
+	for _, p := range plan.Packages() {
 		file, err := fetcher.Download(t.Context(), p, t.TempDir())
 		if errors.Is(err, fetch.ErrGone) {
 			t.Logf("each build downloads its packages: %v", err)

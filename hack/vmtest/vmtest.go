@@ -26,10 +26,11 @@ import (
 // in node.Options.
 type Options struct {
 	Definition   string // "" is "base"; "test" is what the variable COSI_TEST_DEFINITION names, if that is set: the same on another kernel
-	Format       string // "raw", "qcow2", "iso"; "" is "raw"
+	Format       string // the suffix: "raw", "qcow2", "iso", "efi", "ipxe"; "" is "raw"
 	File         string // an image by its path, instead of Definition and Format
 	Keep         bool   // what the guest writes to the image stays
 	Boot         node.Boot
+	Stick        bool // an ISO is a USB stick
 	CommandLine  string
 	Memory       int
 	Disks        []qemu.Disk
@@ -126,7 +127,7 @@ func Start(t testing.TB, o Options) *Node {
 	}
 	var err error
 	n.Node, err = node.Start(t.Context(), n.host, node.Options{
-		Image: o.File, Boot: o.Boot, Identity: n.Identity, UserData: n.userData(t, dir, o), CommandLine: o.CommandLine,
+		Image: o.File, Boot: o.Boot, Stick: o.Stick, Identity: n.Identity, UserData: n.userData(t, dir, o), CommandLine: o.CommandLine,
 		Keep: o.Keep, Memory: o.Memory, Disks: o.Disks, HotplugPorts: o.HotplugPorts, USB: o.USB, NoReboot: o.NoReboot,
 		Backend: o.Backend, Extra: o.Extra,
 	})

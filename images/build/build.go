@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/images/grub"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/kernel"
 	"github.com/cosi-os/cosi/kernel/fetch"
@@ -126,8 +127,9 @@ func assemble(ctx context.Context, o Options, p *plan.Plan, in *Inputs, stamp st
 // parts are what an image is put together from.
 type parts struct {
 	kernel   *kernel.Tree
-	packages []fetch.Result // the kernel's, then the stub's
+	packages []fetch.Result // in the plan's order
 	stub     []byte
+	loader   *grub.Loader      // nil: no BIOS boots the image
 	programs map[string]string // path in the root → file on the build machine
 	contents contents
 }
@@ -144,7 +146,7 @@ func gather(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (*parts, e
 	group.Go(func() (err error) {
 		done := o.Phase("kernel")
 		var dirs []string
-		for _, wanted := range slices.Concat(p.Kernel, p.Stub) {
+		for _, wanted := range p.Packages() {
 			fetched, err := fetcher.Fetch(ctx, wanted)
 			if err != nil {
 				return err
@@ -154,7 +156,12 @@ func gather(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (*parts, e
 		if parts.kernel, err = kernel.Open(dirs[:len(p.Kernel)]...); err != nil {
 			return err
 		}
-		parts.stub, err = readStub(dirs[len(p.Kernel)], p.Definition.Arch)
+		if parts.stub, err = readStub(dirs[len(p.Kernel)], p.Definition.Arch); err != nil {
+			return err
+		}
+		if len(p.Loader) > 0 {
+			parts.loader, err = grub.Open(dirs[len(p.Kernel)+len(p.Stub)])
+		}
 		done(parts.kernel.Release)
 		return err
 	})

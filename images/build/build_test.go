@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/images/internal/judge"
 	"github.com/cosi-os/cosi/kernel"
 )
 
@@ -80,6 +83,28 @@ chain cosi-dev-amd64.efi rootfstype=ramfs console=ttyS0 ${arguments}
 `
 	if !strings.HasPrefix(string(script), "#!ipxe\n# Boots cosi-dev-amd64 1.2.3+") || !strings.HasSuffix(string(script), lines) {
 		t.Errorf("the script is\n%s", script)
+	}
+}
+
+// What GRUB's configuration says of the kernel and its arguments is so in the file that UEFI starts.
+func TestABIOSBootsWhatUEFIBoots(t *testing.T) {
+	o := fixture(t)
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [raw]")
+	build(t, o)
+	raw := filepath.Join(o.Output, "cosi-dev-amd64.raw")
+	config := judge.Run(t, "mtype", "-i", raw+"@@2M", "::grub/grub.cfg")
+	image := judge.Run(t, "mtype", "-i", raw+"@@2M", "::EFI/BOOT/BOOTX64.EFI")
+	m := regexp.MustCompile(`(?m)^linux \(uki\)(\d+)\+(\d+) 'rootfstype=ramfs' 'console=ttyS0' '(cosi\.disk=[-0-9A-F]{36})'$`).FindStringSubmatch(config)
+	if m == nil {
+		t.Fatalf("grub.cfg:\n%s", config)
+	}
+	first, _ := strconv.Atoi(m[1])
+	count, _ := strconv.Atoi(m[2])
+	if got, want := image[first*512:(first+count)*512], string(program("kernel")); got != want {
+		t.Errorf("at sectors %d+%d there are %d bytes that begin %q; want the kernel", first, count, len(got), got[:16])
+	}
+	if !strings.Contains(image, "rootfstype=ramfs console=ttyS0 "+m[3]) {
+		t.Errorf("UEFI does not start the kernel with %s", m[3])
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cosi-os/cosi/images/grub/grubtest"
 )
 
 // The smallest tree that an image can be made of: three programs, a plugin, a lock.
@@ -28,6 +30,7 @@ var smallTree = map[string]string{
 	"kernel/lock.yaml": `suite: trixie
 packages:
   - {role: kernel-cloud, architecture: amd64, name: linux, series: linux, version: "1", path: pool/l.deb, sha256: ` + kernelHash + `}
+  - {role: bios-loader, architecture: amd64, name: grub, series: grub, version: "1", path: pool/g.deb, sha256: ` + loaderHash + `}
   - {role: efi-stub, architecture: amd64, name: stub, series: stub, version: "1", path: pool/s.deb, sha256: ` + stubHash + `}
 `,
 	"images/VERSION":  "1.2.3\n",
@@ -37,6 +40,7 @@ packages:
 
 const (
 	kernelHash      = "1111111111111111111111111111111111111111111111111111111111111111"
+	loaderHash      = "3333333333333333333333333333333333333333333333333333333333333333"
 	stubHash        = "2222222222222222222222222222222222222222222222222222222222222222"
 	smallDefinition = `name: dev
 arch: amd64
@@ -70,6 +74,7 @@ func fixture(t *testing.T) Options {
 	} {
 		writeFile(t, filepath.Join(o.Cache, "packages", path), content)
 	}
+	grubtest.Write(t, filepath.Join(o.Cache, "packages", loaderHash))
 	return o
 }
 

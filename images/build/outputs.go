@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/disk"
 	"github.com/cosi-os/cosi/images/fat"
+	"github.com/cosi-os/cosi/images/grub"
 	"github.com/cosi-os/cosi/images/iso"
 	"github.com/cosi-os/cosi/images/pack"
 	"github.com/cosi-os/cosi/images/plan"
@@ -45,13 +45,19 @@ type writer struct {
 	parts *parts
 	work  string
 
-	boot     *uki.Image
-	diskBoot *uki.Image // it knows the disk that it is on
+	boot     bootable
+	diskBoot bootable   // it knows the disk that it is on
 	mu       sync.Mutex // guards made
 	made     map[string]File
 
 	// seed makes identifiers that differ from image to image, and are the same for the same image.
 	seed [sha256.Size]byte
+}
+
+// bootable is a unified kernel image with the arguments of its kernel.
+type bootable struct {
+	*uki.Image
+	arguments string
 }
 
 // write makes the plan's outputs below work and returns them in the plan's order.
@@ -67,7 +73,7 @@ func write(o Options, p *plan.Plan, in *Inputs, parts *parts, work string) ([]Fi
 	defer closeAll()
 
 	group := errgroup.Group{}
-	if slices.ContainsFunc([]string{".raw", ".qcow2", ".raw.zst", ".raw.gz", ".raw.xz"}, p.Writes) {
+	if p.HasDisk() {
 		group.Go(w.disk)
 	}
 	if p.Writes(".iso") {
@@ -228,16 +234,19 @@ func (w *writer) bootImage() (closeAll func(), err error) {
 		return nil, err
 	}
 	closeAll = func() { initrd.Close(); linux.Close() }
-	spec := uki.Spec{CommandLine: w.plan.CommandLine, Uname: w.parts.kernel.Release, Initrd: initrd, Linux: linux}
-	w.boot, err = uki.New(w.parts.stub, spec)
+	join := func(arguments string) (bootable, error) {
+		spec := uki.Spec{CommandLine: arguments, Uname: w.parts.kernel.Release, Initrd: initrd, Linux: linux}
+		image, err := uki.New(w.parts.stub, spec)
+		return bootable{image, arguments}, err
+	}
+	w.boot, err = join(w.plan.CommandLine)
 	if err == nil {
 		h := sha256.New()
 		_, err = io.Copy(h, content.Reader(w.boot))
 		copy(w.seed[:], h.Sum(nil))
 	}
 	if err == nil {
-		spec.CommandLine += " " + diskArgument + "=" + w.guid(0)
-		w.diskBoot, err = uki.New(w.parts.stub, spec)
+		w.diskBoot, err = join(w.plan.CommandLine + " " + diskArgument + "=" + w.guid(0))
 	}
 	if err != nil {
 		closeAll()
@@ -256,17 +265,28 @@ func (w *writer) guid(n byte) string {
 // diskArgument is the kernel argument by which a node knows the disk that it was booted from. An image that is no disk has none.
 const diskArgument = "cosi.disk"
 
-func (w *writer) esp(boot *uki.Image) []fat.File {
-	return []fat.File{{Path: efiNames[w.plan.Definition.Arch], Content: boot}}
+// esp returns the files of an EFI system partition: what UEFI starts, and how a BIOS starts the same.
+func (w *writer) esp(boot bootable) ([]fat.File, error) {
+	name := efiNames[w.plan.Definition.Arch]
+	files := []fat.File{{Path: name, Content: boot}}
+	if w.parts.loader == nil {
+		return files, nil
+	}
+	config, err := grub.Config(name, boot, boot.arguments)
+	return append(files, fat.File{Path: grub.ConfigFile, Content: content.String(config)}), err
 }
 
 func (w *writer) volume() uint32 { return binary.LittleEndian.Uint32(w.seed[:]) }
 
 // disk writes the raw disk and what is made of it.
 func (w *writer) disk() error {
+	esp, err := w.esp(w.diskBoot)
+	if err != nil {
+		return err
+	}
 	spec := disk.Spec{
 		DiskGUID: w.guid(0), PartitionGUIDs: [4]string{w.guid(1), w.guid(2), w.guid(3), w.guid(4)},
-		VolumeID: w.volume(), ESP: w.esp(w.diskBoot), Time: w.in.Epoch,
+		Loader: w.parts.loader, VolumeID: w.volume(), ESP: esp, Time: w.in.Epoch,
 	}
 	if err := w.phase("raw", spec.Write); err != nil {
 		return err
@@ -312,5 +332,9 @@ func (w *writer) qcow2() error {
 }
 
 func (w *writer) iso(f *os.File) error {
-	return iso.Spec{Label: "COSI", VolumeID: w.volume(), ESP: w.esp(w.boot), Time: w.in.Epoch}.Write(f)
+	esp, err := w.esp(w.boot)
+	if err != nil {
+		return err
+	}
+	return iso.Spec{Label: "COSI", VolumeID: w.volume(), ESP: esp, Time: w.in.Epoch}.Write(f)
 }

@@ -2,7 +2,8 @@
 // partition with its files, and two slots for root images. The image builder calls it. The
 // file is sparse: only what is used is written. The same Spec gives the same bytes.
 //
-//	1  bios-boot    1 MiB  GRUB's second stage; empty so far
+//	   MBR                 GRUB's first stage
+//	1  bios-boot    1 MiB  its second, which reads its configuration from the ESP
 //	2  esp        256 MiB  FAT32, /EFI/BOOT/BOOTX64.EFI and what else the firmware reads
 //	3  root-a     256 MiB  may stay empty
 //	4  root-b     256 MiB  may stay empty
@@ -18,6 +19,7 @@ import (
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/fat"
 	"github.com/cosi-os/cosi/images/gpt"
+	"github.com/cosi-os/cosi/images/grub"
 )
 
 const mib = 1 << 20
@@ -39,8 +41,9 @@ const (
 // Spec is what a disk holds.
 type Spec struct {
 	DiskGUID       string
-	PartitionGUIDs [4]string // in the order of the partitions
-	VolumeID       uint32    // of the ESP
+	PartitionGUIDs [4]string    // in the order of the partitions
+	Loader         *grub.Loader // nil: no BIOS boots it
+	VolumeID       uint32       // of the ESP
 	ESP            []fat.File
 	Roots          [2]content.Content // A and B; nil leaves the slot empty
 	Time           time.Time          // of the files of the ESP
@@ -60,6 +63,11 @@ func (s Spec) write(f *os.File) error {
 	}
 	if err := s.table().Write(f, Size); err != nil {
 		return err
+	}
+	if s.Loader != nil {
+		if err := s.Loader.Install(f, biosStart, espStart); err != nil {
+			return err
+		}
 	}
 	esp := fat.Options{Label: "ESP", VolumeID: s.VolumeID, Time: s.Time, Start: espStart}
 	if err := fat.Write(io.NewOffsetWriter(f, espStart), rootA-espStart, s.ESP, esp); err != nil {

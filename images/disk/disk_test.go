@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"os"
 	"path/filepath"
@@ -12,16 +13,26 @@ import (
 
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/fat"
+	"github.com/cosi-os/cosi/images/grub"
+	"github.com/cosi-os/cosi/images/grub/grubtest"
 	"github.com/cosi-os/cosi/images/internal/judge"
 )
 
-func testSpec() Spec {
+func testSpec(t *testing.T) Spec {
+	t.Helper()
+	dir := t.TempDir()
+	grubtest.Write(t, dir)
+	loader, err := grub.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return Spec{
 		DiskGUID: "01234567-89AB-CDEF-0123-456789ABCDEF",
 		PartitionGUIDs: [4]string{
 			"01234567-89AB-CDEF-0123-000000000001", "01234567-89AB-CDEF-0123-000000000002",
 			"01234567-89AB-CDEF-0123-000000000003", "01234567-89AB-CDEF-0123-000000000004",
 		},
+		Loader:   loader,
 		VolumeID: 0xc0510001,
 		ESP:      []fat.File{{Path: "EFI/BOOT/BOOTX64.EFI", Content: content.String(strings.Repeat("uki", 100000))}},
 		Roots:    [2]content.Content{content.String("root of slot A")},
@@ -43,7 +54,7 @@ func write(t *testing.T, s Spec) *os.File {
 }
 
 func TestJudgesAreContent(t *testing.T) {
-	f := write(t, testSpec())
+	f := write(t, testSpec(t))
 	if out := judge.Run(t, "sgdisk", "-v", f.Name()); !strings.Contains(out, "No problems found") {
 		t.Errorf("sgdisk -v:\n%s", out)
 	}
@@ -64,8 +75,26 @@ func TestJudgesAreContent(t *testing.T) {
 	}
 }
 
+// A BIOS starts what is in the MBR, and that what is in the first partition.
+func TestABIOSFindsTheLoader(t *testing.T) {
+	f := write(t, testSpec(t))
+	mbr, core := make([]byte, 512), make([]byte, 512)
+	if _, err := f.ReadAt(mbr, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ReadAt(core, biosStart); err != nil {
+		t.Fatal(err)
+	}
+	if first := binary.LittleEndian.Uint64(mbr[0x5c:]); !bytes.HasPrefix(mbr, []byte("boot.img ")) || first != biosStart/512 || mbr[510] != 0x55 || mbr[511] != 0xaa {
+		t.Errorf("the MBR loads sector %d and is\n%q", first, mbr)
+	}
+	if !bytes.HasPrefix(core, []byte("diskboot.img ")) {
+		t.Errorf("the BIOS boot partition begins\n%q", core)
+	}
+}
+
 func TestSlotsAndHoles(t *testing.T) {
-	f := write(t, testSpec())
+	f := write(t, testSpec(t))
 	st, err := f.Stat()
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +118,7 @@ func TestSlotsAndHoles(t *testing.T) {
 }
 
 func TestWriteRefusesARootThatDoesNotFit(t *testing.T) {
-	s := testSpec()
+	s := testSpec(t)
 	s.Roots[1] = io.NewSectionReader(nil, 0, 256*mib+1)
 	f, err := os.Create(filepath.Join(t.TempDir(), "disk.raw"))
 	if err != nil {

@@ -18,8 +18,8 @@ type Plan struct {
 	Definition *definition.Definition
 	// Name is the stem of all outputs: cosi-base-amd64.
 	Name string
-	// Kernel and Stub are the packages to fetch.
-	Kernel, Stub []lock.Package
+	// Kernel, Stub and Loader are the packages to fetch. There is a Loader, for BIOSes, where the image has something that one boots.
+	Kernel, Stub, Loader []lock.Package
 	// Programs are compiled for the image.
 	Programs []Program
 	// Plugins have a declaration each, in the order of their names.
@@ -149,7 +149,20 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 			}
 		}
 	}
+	if d.Arch == "amd64" && (p.HasDisk() || p.Writes(".iso")) {
+		if p.Loader, err = l.Parts(lock.BIOSLoader, d.Arch); err != nil {
+			return nil, err
+		}
+	}
 	return p, nil
+}
+
+// Packages are all packages to fetch.
+func (p *Plan) Packages() []lock.Package { return slices.Concat(p.Kernel, p.Stub, p.Loader) }
+
+// HasDisk reports whether one of the outputs is a disk, or is made of one.
+func (p *Plan) HasDisk() bool {
+	return slices.ContainsFunc([]string{".raw", ".qcow2", ".raw.zst", ".raw.gz", ".raw.xz"}, p.Writes)
 }
 
 // plugins gives each plugin its identifiers and its executable.
@@ -183,7 +196,7 @@ func (p *Plan) String() string {
 	}
 	fmt.Fprintf(out, "%s, from %s\n", p.Name, p.Definition.File)
 	var packages []string
-	for _, pinned := range slices.Concat(p.Kernel, p.Stub) {
+	for _, pinned := range p.Packages() {
 		packages = append(packages, describe(pinned))
 	}
 	section("fetch, from Debian", packages...)

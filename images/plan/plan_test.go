@@ -75,6 +75,16 @@ func TestOnlyWhatIsAskedForIsMade(t *testing.T) {
 	if len(p.Outputs) != 1 || !p.Writes(".qcow2") || p.Writes(".raw") {
 		t.Errorf("the outputs are %v; want one qcow2", p.Outputs)
 	}
+	for _, output := range definition.Outputs {
+		d.Outputs = []definition.Output{output}
+		if p, err = New(d, l); err != nil {
+			t.Fatal(err)
+		}
+		network := slices.Contains([]definition.Output{definition.PXE, definition.UKI, definition.Direct}, output)
+		if want := map[bool]int{true: 0, false: 1}[network]; len(p.Loader) != want || len(p.Packages()) != 3+want {
+			t.Errorf("for %s, %d loaders and %d packages are fetched; want %d and %d", output, len(p.Loader), len(p.Packages()), want, 3+want)
+		}
+	}
 }
 
 // Every output is one of files, each of which is written once, whoever asks for it.

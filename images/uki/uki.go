@@ -41,7 +41,15 @@ const (
 
 // Image is a unified kernel image, ready to be read. It holds no copy of the initramfs and the
 // kernel: it reads them from the Spec's contents.
-type Image struct{ content.Joined }
+type Image struct {
+	content.Joined
+	sections map[string][2]int64
+}
+
+// Section returns where the data of a section that New appended lies in the image; zeros if it has none of the name.
+func (img *Image) Section(name string) (offset, size int64) {
+	return img.sections[name][0], img.sections[name][1]
+}
 
 // section is one entry of the PE section table and what it points at.
 type section struct {
@@ -95,13 +103,14 @@ func (h *header) join(stub []byte, sections []section) (*Image, error) {
 		return nil, fmt.Errorf("stub: %d section headers need %d bytes of its header, %d are free", len(sections), need, max(room, 0))
 	}
 	head := bytes.Clone(stub[:h.dataEnd])
-	img := &Image{}
+	img := &Image{sections: map[string][2]int64{}}
 	img.Append(bytes.NewReader(head))
 	img.Align(h.fileAlign)
 
 	virtual, initialized := h.virtualEnd, uint64(0)
 	for i, s := range sections {
 		raw := img.Size()
+		img.sections[s.name] = [2]int64{raw, s.data.Size()}
 		img.Append(s.data)
 		img.Align(h.fileAlign)
 		if img.Size() > math.MaxUint32 || virtual+uint64(s.data.Size()) > math.MaxUint32-uint64(h.sectionAlign) {

@@ -87,6 +87,9 @@ func TestNewAppendsTheSections(t *testing.T) {
 		if w := readAll(t, want.data); !bytes.Equal(data[:got.VirtualSize], w) {
 			t.Errorf("%s holds %d bytes that differ from its source's %d", want.name, got.VirtualSize, len(w))
 		}
+		if offset, size := img.Section(want.name); offset != int64(got.Offset) || size != int64(got.VirtualSize) {
+			t.Errorf("Section(%s) = %d, %d; want %d, %d", want.name, offset, size, got.Offset, got.VirtualSize)
+		}
 		if got.VirtualAddress != end {
 			t.Errorf("%s is loaded at %#x; want %#x", want.name, got.VirtualAddress, end)
 		}

@@ -20,6 +20,7 @@ const (
 	KernelCloud = "kernel-cloud" // for virtual machines: no USB, no AHCI
 	KernelMetal = "kernel-metal" // everything Debian builds
 	EFIStub     = "efi-stub"     // what becomes a unified kernel image
+	BIOSLoader  = "bios-loader"  // what a BIOS boots
 )
 
 // ErrNotPinned says that the lock has no package for a role and architecture.

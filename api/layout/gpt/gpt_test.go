@@ -107,6 +107,19 @@ func TestJudgesAreContent(t *testing.T) {
 	}
 }
 
+// What a BIOS boots stands before the table in the same sector.
+func TestTheBootCodeStays(t *testing.T) {
+	_, disk := image(t)
+	size, code := int64(len(disk)), bytes.Repeat([]byte("code"), 110)
+	copy(disk, code)
+	if err := withState(read(t, disk), size).Write(&layouttest.Memory{Data: disk}, size); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.HasPrefix(disk, code) || disk[510] != 0x55 || disk[511] != 0xaa {
+		t.Errorf("the first sector is\n%q", disk[:512])
+	}
+}
+
 func TestTheCopyIsReadWhenTheFirstIsDamaged(t *testing.T) {
 	for name, at := range map[string]int{"header": 512 + 60, "entries": 2*512 + 5, "signature": 512} {
 		disk, _ := image(t)
