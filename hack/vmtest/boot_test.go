@@ -19,6 +19,9 @@ var boots = []struct {
 	{"qcow2 in 256 MiB by UEFI", false, false, Options{Format: "qcow2", Memory: 256}},
 	{"raw by a BIOS", false, true, Options{Boot: node.BIOS}},
 	{"CD by UEFI", true, false, Options{Format: "iso"}},
+	{"CD by a BIOS", false, false, Options{Format: "iso", Boot: node.BIOS}},
+	{"stick by UEFI", false, false, Options{Format: "iso", Stick: true}},
+	{"stick by a BIOS", false, false, Options{Format: "iso", Stick: true, Boot: node.BIOS}},
 	{"network by UEFI", false, false, Options{Format: "efi"}},
 	{"network by iPXE and a BIOS", false, false, Options{Format: "ipxe", Boot: node.BIOS}},
 }

@@ -263,7 +263,7 @@ func TestProblemsAreFound(t *testing.T) {
 
 // What is downloaded, and what lies in a node's memory, stays small. The initramfs holds the root.
 func TestTheImageIsSmall(t *testing.T) {
-	for format, most := range map[string]int64{"qcow2": 40e6, "initramfs": 45e6} {
+	for format, most := range map[string]int64{"qcow2": 40e6, "iso": 45e6, "initramfs": 45e6} {
 		info, err := os.Stat(vmtest.Image(t, "base", format))
 		if err != nil {
 			t.Fatal(err)
@@ -288,7 +288,8 @@ func TestJudgesAreContentWithTheOutputs(t *testing.T) {
 		{"fsck.vfat", []string{"fsck.vfat", "-n", "-v", espOf(t, raw, dir)}, `\d+ files`, `(?i)differ|orphan|reclaim|is dirty|incorrect`},
 		{"qemu-img", []string{"qemu-img", "check", "-f", "qcow2", qcow2}, `No errors were found`, `(?i)leak|corrupt`},
 		{"qemu-img compare", []string{"qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, qcow2}, `Images are identical`, `(?i)differ`},
-		{"xorriso", []string{"xorriso", "-indev", iso, "-report_el_torito", "plain"}, `El Torito boot img +: +1 +UEFI`, `(?i)FAILURE|SORRY|FATAL|MISHAP`},
+		{"xorriso", []string{"xorriso", "-indev", iso, "-report_el_torito", "plain"}, `El Torito boot img +: +1 +BIOS .*\nEl Torito boot img +: +2 +UEFI `, `(?i)FAILURE|SORRY|FATAL|MISHAP`},
+		{"sgdisk of the stick", []string{"sgdisk", "-v", iso}, `No problems found`, `(?i)warning|caution|problem:`},
 		{"sbverify", []string{"sbverify", "--list", uki}, ``, `(?i)gap|invalid|warning|error`},
 	} {
 		t.Run(judge.name, func(t *testing.T) {

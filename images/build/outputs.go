@@ -336,5 +336,5 @@ func (w *writer) iso(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	return iso.Spec{Label: "COSI", VolumeID: w.volume(), ESP: esp, Time: w.in.Epoch}.Write(f)
+	return iso.Spec{Label: "COSI", VolumeID: w.volume(), ESP: esp, Loader: w.parts.loader, Time: w.in.Epoch}.Write(f)
 }

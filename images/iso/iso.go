@@ -1,9 +1,14 @@
-// Package iso writes a node's installation medium: an ISO 9660 volume (ECMA-119) that UEFI boots
-// through El Torito ("El Torito" Bootable CD-ROM Format Specification 1.0; UEFI Specification
-// 2.10, 13.3.2). The image builder calls it. The same Spec gives the same bytes.
+// Package iso writes a node's installation medium: a file that UEFI and a BIOS boot, burnt on a CD or copied to a USB stick. The image
+// builder calls it. The same Spec gives the same bytes.
 //
-// The volume holds one boot image, a FAT file system with the files of an EFI system partition.
-// A partition table in the system area names it too, so that the same bytes boot from a USB stick.
+// As a CD it is an ISO 9660 volume (ECMA-119) with two boot images ("El Torito" Bootable CD-ROM Format Specification 1.0; UEFI
+// Specification 2.10, 13.3.2): GRUB for a BIOS, and a FAT file system with the files of an EFI system partition. As a stick it is a disk
+// whose partition table, in what ISO 9660 leaves to the system, names the two as BIOS boot partition and ESP.
+//
+//	    0  MBR and partition table; the volume's descriptors from 32 KiB
+//	1 MiB  GRUB's core image, behind what loads it from a CD
+//	2 MiB  ESP
+//	       copy of the partition table, in the last MiB
 //
 // The volume is written here and not by go-diskfs: that copies the boot image twice more (0.32 s for
 // 44 MB) and writes the time of day into its descriptors and records.
@@ -17,13 +22,15 @@ import (
 
 	"github.com/cosi-os/cosi/images/fat"
 	"github.com/cosi-os/cosi/images/gpt"
+	"github.com/cosi-os/cosi/images/grub"
 )
 
 // Spec is what a medium holds.
 type Spec struct {
 	Label    string // of the volume: at most 32 of A-Z, 0-9 and _
-	VolumeID uint32 // of the boot image
+	VolumeID uint32 // of the ESP
 	ESP      []fat.File
+	Loader   *grub.Loader // nil: no BIOS boots it
 	Time     time.Time
 }
 
@@ -41,7 +48,14 @@ const (
 	pathsMLBA     = 20
 	rootLBA       = 21
 	catalogLBA    = 22
-	espLBA        = mib / sector // on a USB stick it is a partition: give it a whole MiB
+	loaderLBA     = mib/sector - grub.CDCode/sector
+	espLBA        = 2 * mib / sector
+)
+
+// On a USB stick they are partitions, which begin at a whole MiB.
+const (
+	coreStart = mib
+	espStart  = espLBA * sector
 )
 
 // Write writes the medium of s into f, which is empty.
@@ -57,7 +71,7 @@ func (s Spec) write(f *os.File) error {
 		return err
 	}
 	esp := s.espSize()
-	size := mib + esp + mib // the last MiB holds the copy of the partition table
+	size := espStart + esp + mib // the last MiB holds the copy of the partition table
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
@@ -65,6 +79,14 @@ func (s Spec) write(f *os.File) error {
 		return err
 	}
 	v := volume{Spec: s, size: size, esp: esp}
+	if s.Loader != nil {
+		if err := s.Loader.Install(f, coreStart, espStart); err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(s.Loader.CD(coreStart), loaderLBA*sector); err != nil {
+			return err
+		}
+	}
 	for _, p := range []struct {
 		lba  int64
 		data []byte
@@ -75,14 +97,14 @@ func (s Spec) write(f *os.File) error {
 		{pathsLLBA, pathTable(false)},
 		{pathsMLBA, pathTable(true)},
 		{rootLBA, v.root()},
-		{catalogLBA, catalog()},
+		{catalogLBA, v.catalog()},
 	} {
 		if _, err := f.WriteAt(p.data, p.lba*sector); err != nil {
 			return err
 		}
 	}
-	o := fat.Options{Label: "ESP", VolumeID: s.VolumeID, Time: s.Time, Start: espLBA * sector}
-	return fat.Write(io.NewOffsetWriter(f, espLBA*sector), esp, s.ESP, o)
+	o := fat.Options{Label: "ESP", VolumeID: s.VolumeID, Time: s.Time, Start: espStart}
+	return fat.Write(io.NewOffsetWriter(f, espStart), esp, s.ESP, o)
 }
 
 // espSize returns a size in whole MiB with room for the files in clusters of 512 bytes: each has 4
@@ -98,16 +120,14 @@ func (s Spec) espSize() int64 {
 	return max((n+mib-1)/mib*mib, fat.MinSize)
 }
 
-// table names the boot image as a partition. The GUIDs only have to differ from those of other
+// table names the boot images as partitions, numbered as on a node's disk. The GUIDs only have to differ from those of other
 // disks in the machine, and follow from the volume ID to be the same in each build.
 func (s Spec) table(esp int64) gpt.Table {
-	return gpt.Table{
-		DiskGUID: fmt.Sprintf("%08X-C051-4000-8000-000000000000", s.VolumeID),
-		Partitions: []gpt.Partition{{
-			Type: gpt.TypeESP, GUID: fmt.Sprintf("%08X-C051-4000-8000-000000000001", s.VolumeID),
-			Name: "esp", Start: espLBA * sector, End: espLBA*sector + esp,
-		}},
-	}
+	guid := func(n int) string { return fmt.Sprintf("%08X-C051-4000-8000-%012X", s.VolumeID, n) }
+	return gpt.Table{DiskGUID: guid(0), Partitions: []gpt.Partition{
+		{Type: gpt.TypeBIOSBoot, GUID: guid(2), Name: "bios-boot", Start: coreStart, End: espStart},
+		{Type: gpt.TypeESP, GUID: guid(1), Name: "esp", Start: espStart, End: espStart + esp},
+	}}
 }
 
 func checkLabel(label string) error {

@@ -11,11 +11,21 @@ import (
 
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/fat"
+	"github.com/cosi-os/cosi/images/grub"
+	"github.com/cosi-os/cosi/images/grub/grubtest"
 	"github.com/cosi-os/cosi/images/internal/judge"
 )
 
-func testSpec() Spec {
+func testSpec(t *testing.T) Spec {
+	t.Helper()
+	dir := t.TempDir()
+	grubtest.Write(t, dir)
+	loader, err := grub.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return Spec{
+		Loader:   loader,
 		Label:    "COSI",
 		VolumeID: 0xc0510002,
 		ESP:      []fat.File{{Path: "EFI/BOOT/BOOTX64.EFI", Content: content.String(strings.Repeat("uki ", 10<<20))}},
@@ -37,9 +47,12 @@ func write(t *testing.T, s Spec) string {
 }
 
 func TestXorrisoReadsTheVolume(t *testing.T) {
-	name := write(t, testSpec())
+	name := write(t, testSpec(t))
 	out := judge.Run(t, "xorriso", "-abort_on", "WARNING", "-indev", name, "-toc", "-pvd_info", "-report_el_torito", "plain", "-report_system_area", "plain", "-ls", "/")
-	for _, want := range []string{"Volume id    : 'COSI'", "Creation Time: 2026030405060700", "1  UEFI  y   none", "El Torito img path :   1  /ESP.IMG", "GPT partition path :   1  /ESP.IMG", "'BOOT.CAT'"} {
+	for _, want := range []string{
+		"Volume id    : 'COSI'", "Creation Time: 2026030405060700", "'BOOT.CAT'", "1  BIOS  y   none  0x0000  0x00      4         511", "2  UEFI  y   none",
+		"El Torito img path :   1  /GRUB.IMG", "El Torito img opts :   1  boot-info-table", "El Torito img path :   2  /ESP.IMG", "GPT partition path :   2  /ESP.IMG",
+	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("xorriso does not say %q:\n%s", want, out)
 		}
@@ -47,31 +60,54 @@ func TestXorrisoReadsTheVolume(t *testing.T) {
 }
 
 func TestBootImageIsAFileSystem(t *testing.T) {
-	name := write(t, testSpec())
+	name := write(t, testSpec(t))
 	img := filepath.Join(t.TempDir(), "esp.img")
 	judge.Run(t, "xorriso", "-osirrox", "on", "-indev", name, "-extract", "/ESP.IMG", img)
 	if out := judge.Run(t, "fsck.vfat", "-n", img); strings.Count(strings.TrimSpace(out), "\n") != 1 {
 		t.Errorf("fsck.vfat -n has something to say:\n%s", out)
 	}
 	got := judge.Run(t, "mtype", "-i", img, "::/EFI/BOOT/BOOTX64.EFI")
-	if want, _ := io.ReadAll(content.Reader(testSpec().ESP[0].Content)); got != string(want) {
+	if want, _ := io.ReadAll(content.Reader(testSpec(t).ESP[0].Content)); got != string(want) {
 		t.Errorf("the boot image reads back as %d bytes; want %d", len(got), len(want))
 	}
 }
 
+// Without a loader UEFI alone boots the medium, and nothing points at one.
+func TestWithoutALoaderThereIsUEFIAlone(t *testing.T) {
+	s := testSpec(t)
+	s.Loader = nil
+	out := judge.Run(t, "xorriso", "-abort_on", "WARNING", "-indev", write(t, s), "-report_el_torito", "plain", "-ls", "/")
+	if !strings.Contains(out, "1  UEFI  y   none") || strings.Contains(out, "BIOS") || strings.Contains(out, "GRUB") {
+		t.Errorf("xorriso says:\n%s", out)
+	}
+}
+
+// As a stick it is a disk like those of nodes: the MBR leads to the first partition.
+func TestABIOSFindsTheLoaderOfAStick(t *testing.T) {
+	data, err := os.ReadFile(write(t, testSpec(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[int]string{0: "boot.img ", 510: "\x55\xaa", coreStart: "diskboot.img ", loaderLBA * sector: "cdboot.i"} {
+		if !bytes.HasPrefix(data[at:], []byte(want)) {
+			t.Errorf("at %d there is %q; want %q", at, data[at:at+len(want)], want)
+		}
+	}
+}
+
 func TestPartitionTableNamesTheBootImage(t *testing.T) {
-	out := judge.Run(t, "sgdisk", "-v", "-p", write(t, testSpec()))
-	if !strings.Contains(out, "No problems found") || !strings.Contains(out, "EF00  esp") {
+	out := judge.Run(t, "sgdisk", "-v", "-p", write(t, testSpec(t)))
+	if !strings.Contains(out, "No problems found") || !strings.Contains(out, "EF02  bios-boot") || !strings.Contains(out, "EF00  esp") {
 		t.Errorf("sgdisk -v -p:\n%s", out)
 	}
 }
 
 func TestWriteGivesTheSameBytes(t *testing.T) {
-	a, err := os.ReadFile(write(t, testSpec()))
+	a, err := os.ReadFile(write(t, testSpec(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := testSpec()
+	s := testSpec(t)
 	s.Time = s.Time.In(time.FixedZone("elsewhere", 3600))
 	b, err := os.ReadFile(write(t, s))
 	if err != nil {

@@ -2,7 +2,10 @@ package iso
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
+
+	"github.com/cosi-os/cosi/images/grub"
 )
 
 // volume is a medium being written.
@@ -73,13 +76,16 @@ func (v volume) record(name string, lba, size int64) []byte {
 }
 
 // root returns the only directory. El Torito does not need it; people and tools that look into
-// the volume find its two parts there.
+// the volume find its parts there.
 func (v volume) root() []byte {
 	b := make([]byte, 0, sector)
 	b = append(b, v.record("\x00", rootLBA, sector)...)
 	b = append(b, v.record("\x01", rootLBA, sector)...)
 	b = append(b, v.record("BOOT.CAT;1", catalogLBA, sector)...)
 	b = append(b, v.record("ESP.IMG;1", espLBA, v.esp)...)
+	if v.Loader != nil {
+		b = append(b, v.record("GRUB.IMG;1", loaderLBA, v.Loader.CDSize())...)
+	}
 	return b[:sector]
 }
 
@@ -104,11 +110,32 @@ func bootRecord() []byte {
 	return b
 }
 
-// catalog returns the boot catalog: one entry, for UEFI.
-func catalog() []byte {
-	b := make([]byte, sector)
-	b[0] = 1    // validation entry
-	b[1] = 0xef // platform: EFI
+// Platforms of a boot catalog.
+const (
+	platformBIOS = 0
+	platformEFI  = 0xef
+)
+
+// catalog returns the boot catalog: what a BIOS boots, if there is something, and what UEFI does.
+func (v volume) catalog() []byte {
+	// UEFI's count, of sectors of 512, has 16 bits, too few. It takes 0 for "up to the volume's end".
+	if v.Loader == nil {
+		return append(validation(platformEFI), entry(0, espLBA)...)
+	}
+	section := make([]byte, 32)
+	section[0] = 0x91 // the last header
+	section[1] = platformEFI
+	section[2] = 1 // entry
+	copy(section[4:], "COSI")
+	const loads = grub.CDCode / 512
+	return slices.Concat(validation(platformBIOS), entry(loads, loaderLBA), section, entry(0, espLBA))
+}
+
+// validation returns the catalog's first entry, which names the platform of the second.
+func validation(platform byte) []byte {
+	b := make([]byte, 32)
+	b[0] = 1
+	b[1] = platform
 	copy(b[4:], "COSI")
 	b[30], b[31] = 0x55, 0xaa
 	var sum uint16
@@ -116,10 +143,14 @@ func catalog() []byte {
 		sum += binary.LittleEndian.Uint16(b[i:])
 	}
 	binary.LittleEndian.PutUint16(b[28:], -sum) // all words sum to zero
-	e := b[32:]
-	e[0] = 0x88 // bootable; no emulation
-	// The count has 16 bits, in sectors of 512, too few. UEFI takes 0 for "up to the volume's end".
-	binary.LittleEndian.PutUint16(e[6:], 0)
-	binary.LittleEndian.PutUint32(e[8:], espLBA)
 	return b
+}
+
+// entry returns a boot image's entry: how many sectors of 512 bytes the firmware loads, and where they lie.
+func entry(count uint16, lba uint32) []byte {
+	e := make([]byte, 32)
+	e[0] = 0x88 // bootable; no emulation
+	binary.LittleEndian.PutUint16(e[6:], count)
+	binary.LittleEndian.PutUint32(e[8:], lba)
+	return e
 }
