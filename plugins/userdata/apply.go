@@ -14,6 +14,7 @@ import (
 	"github.com/cosi-os/cosi/api/kinds"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -25,6 +26,9 @@ const (
 	provenanceUserData   = "userdata/"
 
 	groupNetwork = ".network.cosi.dev"
+
+	// dryRun is the metadata with which the runtime says what it would answer, and does nothing.
+	dryRun = "cosi-dry-run"
 )
 
 // addressing are the kinds, in lower case, that say how a link gets an address: whoever writes one describes the network. A name server or
@@ -44,14 +48,35 @@ func newApplier(ctx context.Context, client resourcepb.StateClient, offline []*f
 	for _, f := range offline {
 		documents, _ := document.Parse(f.name, f.data)
 		for _, d := range documents {
-			typ, err := a.names.typeOf(ctx, d.Metadata.Type)
+			addresses, err := a.addresses(ctx, d)
 			if err != nil {
 				return nil, err
 			}
-			a.network = a.network || slices.Contains(addressing, typ)
+			a.network = a.network || addresses
 		}
 	}
 	return a, nil
+}
+
+// addresses reports whether d says how a link gets an address, and will be taken: a mistake in it must not cost the node the network on which
+// it could be told of.
+func (a *applier) addresses(ctx context.Context, d *document.Document) (bool, error) {
+	k, err := a.names.lookup(ctx, d.Metadata.Type)
+	if errors.Is(err, kinds.ErrUnknown) {
+		return false, nil
+	}
+	if err != nil || !slices.Contains(addressing, strings.ToLower(k.typ)) {
+		return false, err
+	}
+	r, err := resource(d, k, "")
+	if err != nil {
+		return false, nil // apply says what is wrong
+	}
+	_, err = a.client.Create(metadata.AppendToOutgoingContext(ctx, dryRun, "true"), &resourcepb.CreateRequest{Resource: r})
+	if again(err) {
+		return false, err
+	}
+	return status.Code(err) != codes.InvalidArgument, nil
 }
 
 // apply writes every good document of f, lists the bad ones in s and returns what f has written, as TYPE/ID. earlier is what an earlier

@@ -76,6 +76,20 @@ func TestNetworkReadOfflineReplacesTheDefault(t *testing.T) {
 	}
 }
 
+// TestAMistakeInTheAddressLeavesTheDefault: the node can be reached, and says what is wrong.
+func TestAMistakeInTheAddressLeavesTheDefault(t *testing.T) {
+	r, root := plugintest.Start(t, declaration), t.TempDir()
+	put(t, root, defaultsFile, defaults)
+	put(t, root, fwCfgFile, "metadata: {type: addr, id: a}\nspec: {link: {name: eth0}, address: 192.0.2.1/240}\n")
+	run(t, r, root)
+	if m := r.Get("default", &networkpb.DHCPClient{}); m == nil {
+		t.Error("the image's DHCPClient is left out for an Address that is none")
+	}
+	if s := source(r, sourceFwCfg); s.State != stateFailed || len(s.Problems) != 1 {
+		t.Errorf("fw_cfg is %v; want one problem", s)
+	}
+}
+
 // TestAnAddressIsStillAskedForByWhoNamesOnlyAServer: what gives no address leaves the image's way to one.
 func TestAnAddressIsStillAskedForByWhoNamesOnlyAServer(t *testing.T) {
 	r, root := plugintest.Start(t, declaration), t.TempDir()
