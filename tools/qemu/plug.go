@@ -11,12 +11,7 @@ import (
 // Plug puts a disk into a running VM: into one of its HotplugPorts ("port0"…), as a USB stick into "usb", or as a SCSI disk into
 // "scsi", a SCSI controller of that id.
 func (vm *VM) Plug(ctx context.Context, d Disk, port string) error {
-	backend := map[string]any{
-		"node-name": d.ID + "-drive", "driver": d.Format,
-		"file":      map[string]any{"driver": "file", "filename": d.File, "read-only": d.ReadOnly},
-		"read-only": d.ReadOnly,
-	}
-	if err := vm.Monitor.Execute(ctx, "blockdev-add", backend, nil); err != nil {
+	if err := vm.addBackend(ctx, d); err != nil {
 		return fmt.Errorf("disk %q: %w", d.ID, err)
 	}
 	device := map[string]any{"driver": "virtio-blk-pci", "id": d.ID, "drive": d.ID + "-drive", "bus": port, "serial": d.ID}
@@ -45,6 +40,43 @@ func (vm *VM) Unplug(ctx context.Context, id string) error {
 		return fmt.Errorf("disk %q: %w", id, err)
 	}
 	return vm.removeBackend(ctx, id)
+}
+
+// Insert puts a medium into a reader, a device of that id: a slot for SD cards, or a removable disk.
+func (vm *VM) Insert(ctx context.Context, d Disk, reader string) error {
+	if err := vm.addBackend(ctx, d); err != nil {
+		return fmt.Errorf("medium %q: %w", d.ID, err)
+	}
+	for _, command := range []struct {
+		name      string
+		arguments map[string]any
+	}{
+		{"blockdev-open-tray", map[string]any{"id": reader, "force": true}}, // without a tray this does nothing, nor does the last one
+		{"blockdev-insert-medium", map[string]any{"id": reader, "node-name": d.ID + "-drive"}},
+		{"blockdev-close-tray", map[string]any{"id": reader}},
+	} {
+		if err := vm.Monitor.Execute(ctx, command.name, command.arguments, nil); err != nil {
+			return fmt.Errorf("medium %q: %w", d.ID, err)
+		}
+	}
+	return nil
+}
+
+// Eject takes a medium out of a reader, whatever the guest does with it.
+func (vm *VM) Eject(ctx context.Context, id, reader string) error {
+	if err := vm.Monitor.Execute(ctx, "eject", map[string]any{"id": reader, "force": true}, nil); err != nil {
+		return fmt.Errorf("medium %q: %w", id, err)
+	}
+	return vm.removeBackend(ctx, id)
+}
+
+// addBackend opens a disk's file for a device, or a medium's for a reader.
+func (vm *VM) addBackend(ctx context.Context, d Disk) error {
+	return vm.Monitor.Execute(ctx, "blockdev-add", map[string]any{
+		"node-name": d.ID + "-drive", "driver": d.Format,
+		"file":      map[string]any{"driver": "file", "filename": d.File, "read-only": d.ReadOnly},
+		"read-only": d.ReadOnly,
+	}, nil)
 }
 
 func (vm *VM) removeBackend(ctx context.Context, id string) error {

@@ -26,8 +26,8 @@ func host(t *testing.T) *Host {
 // the monitor, and takes a disk while it runs.
 func TestStartAndPlug(t *testing.T) {
 	dir := t.TempDir()
-	disk, recorded, log := filepath.Join(dir, "disk,with comma.raw"), filepath.Join(dir, "recorded,.raw"), filepath.Join(dir, "log,")
-	for file, size := range map[string]int{disk: 1 << 20, recorded: 1 << 20, log: 0} {
+	disk, recorded, log, medium := filepath.Join(dir, "disk,with comma.raw"), filepath.Join(dir, "recorded,.raw"), filepath.Join(dir, "log,"), filepath.Join(dir, "medium")
+	for file, size := range map[string]int{disk: 1 << 20, recorded: 1 << 20, log: 0, medium: 1 << 20} {
 		if err := os.WriteFile(file, make([]byte, size), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -35,7 +35,10 @@ func TestStartAndPlug(t *testing.T) {
 	vm, err := Start(t.Context(), host(t), Machine{
 		Memory: 64, Network: true, HotplugPorts: 1, USB: true, UserData: disk,
 		Disks: []Disk{{ID: "system", File: disk, Format: "raw", Snapshot: true}, {ID: "recorded", File: recorded, Format: "raw", Log: log}},
-		Extra: []string{"-S"},
+		Extra: []string{
+			"-S", "-device", "sdhci-pci", "-drive", "if=none,id=slot", "-device", "sd-card,id=sd,drive=slot", "-device", "usb-bot,id=bot,bus=usb.0",
+			"-drive", "if=none,id=tray", "-device", "scsi-hd,id=reader,bus=bot.0,drive=tray,removable=on",
+		},
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -43,6 +46,11 @@ func TestStartAndPlug(t *testing.T) {
 	defer vm.Kill()
 	if err := vm.Plug(t.Context(), Disk{ID: "more", File: disk, Format: "raw", ReadOnly: true}, "port0"); err != nil {
 		t.Error(err)
+	}
+	for _, reader := range []string{"sd", "reader", "sd", "reader"} {
+		if err := errors.Join(vm.Insert(t.Context(), Disk{ID: "medium", File: medium, Format: "raw"}, reader), vm.Eject(t.Context(), "medium", reader)); err != nil {
+			t.Errorf("%s: %v", reader, err)
+		}
 	}
 	if err := vm.Monitor.Execute(t.Context(), "quit", nil, nil); err != nil && !errors.Is(err, ErrClosed) {
 		t.Error(err)
