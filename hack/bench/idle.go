@@ -6,12 +6,11 @@ import (
 	"math"
 	"time"
 
-	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
+	"github.com/cosi-os/cosi/hack/gauge"
 	"github.com/cosi-os/cosi/tools/client"
 	"github.com/cosi-os/cosi/tools/qemu"
 	"github.com/cosi-os/cosi/tools/qemu/node"
-	"google.golang.org/protobuf/proto"
 )
 
 const (
@@ -50,7 +49,7 @@ func idle(ctx context.Context) ([]figure, error) {
 		if err = sleep(ctx, settled); err != nil {
 			return err
 		}
-		gauged, err = measure(ctx, c, "idle", idleTime)
+		gauged, err = gauge.Measure(ctx, c, "idle", idleTime)
 		return err
 	})
 	if err != nil {
@@ -172,38 +171,6 @@ func use(ctx context.Context, n *node.Node, f func(context.Context, *node.Node, 
 		return err
 	}
 	return f(ctx, n, c)
-}
-
-// measure asks the plugin gauge.
-func measure(ctx context.Context, c *client.Client, id string, watch time.Duration) (*testpb.GaugeRequestStatus, error) {
-	st := &testpb.GaugeRequestStatus{}
-	return st, ask(ctx, c, "Gauge", id, fmt.Sprintf("seconds: %d", int(watch.Seconds())), st)
-}
-
-// ask makes a request of one of the plugins for tests, by the name of their kinds, and waits for the answer.
-func ask(ctx context.Context, c *client.Client, plugin, id, spec string, status proto.Message) error {
-	request, err := c.Kind(ctx, plugin+"Requests.test.cosi.dev")
-	if err != nil {
-		return err
-	}
-	answer, err := c.Kind(ctx, plugin+"RequestStatuses.test.cosi.dev")
-	if err != nil {
-		return err
-	}
-	_, r, err := c.Apply(ctx, request, &resourcepb.Resource{
-		Metadata: &resourcepb.Metadata{Namespace: request.Namespace(), Type: request.Type(), Id: id, Version: "1", Phase: "running"},
-		Spec:     &resourcepb.Spec{YamlSpec: spec},
-	})
-	if err != nil {
-		return err
-	}
-	if err := c.Wait(ctx, request, id, r.GetMetadata().GetVersion()); err != nil {
-		return err
-	}
-	if r, err = c.Get(ctx, answer, id); err != nil {
-		return err
-	}
-	return proto.Unmarshal(r.GetSpec().GetProtoSpec(), status)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

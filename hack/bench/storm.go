@@ -19,6 +19,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
 	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
+	"github.com/cosi-os/cosi/hack/gauge"
 	"github.com/cosi-os/cosi/hack/soak/hotplug"
 	"github.com/cosi-os/cosi/tools/client"
 	"github.com/cosi-os/cosi/tools/qemu"
@@ -85,7 +86,7 @@ func firstEvent(ctx context.Context, n *node.Node, c *client.Client) ([]figure, 
 	if err := until(ctx, c, "machine", "machine", machine, func() bool { return true }); err != nil {
 		return nil, err
 	}
-	measured, err := measure(ctx, c, "hears", 0)
+	measured, err := gauge.Measure(ctx, c, "hears", 0)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +143,7 @@ func storm(ctx context.Context, c *client.Client) ([]figure, error) {
 	if _, err := rage(ctx, c, "first", 1, 0); err != nil {
 		return nil, fmt.Errorf("first event: %w", err)
 	}
-	before, err := measure(ctx, c, "before", 0)
+	before, err := gauge.Measure(ctx, c, "before", 0)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +155,7 @@ func storm(ctx context.Context, c *client.Client) ([]figure, error) {
 	if err := until(ctx, c, "disks", st.GetDevice(), disk, func() bool { return disk.GetSize() == st.GetSize() }); err != nil {
 		return nil, fmt.Errorf("Disks has %v; want %d bytes: %w", disk, st.GetSize(), err)
 	}
-	after, err := measure(ctx, c, "after", 0)
+	after, err := gauge.Measure(ctx, c, "after", 0)
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +196,7 @@ func shares(before, after *testpb.GaugeRequestStatus, events float64) []figure {
 // rage has the plugin storm make events.
 func rage(ctx context.Context, c *client.Client, id string, events, rate int) (*testpb.StormRequestStatus, error) {
 	st := &testpb.StormRequestStatus{}
-	return st, ask(ctx, c, "Storm", id, fmt.Sprintf("{events: %d, per_second: %d}", events, rate), st)
+	return st, gauge.Ask(ctx, c, "Storm", id, fmt.Sprintf("{events: %d, per_second: %d}", events, rate), st)
 }
 
 // until watches a resource until ok likes its content, which is decoded into spec.
