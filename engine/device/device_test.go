@@ -82,7 +82,11 @@ func TestGrantChangesDeviceNodesOnly(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	event, ok := parse("add@/devices/virtio0/block/vda\x00ACTION=add\x00SUBSYSTEM=block\x00DEVNAME=vda\x00MODALIAS=virtio:d1v2\x00SEQNUM=7\x00")
-	if want := (Event{"add", "/devices/virtio0/block/vda", "block", "vda", "virtio:d1v2"}); !ok || event != want {
+	if want := (Event{"add", "/devices/virtio0/block/vda", "block", "vda", "virtio:d1v2", false}); !ok || event != want {
+		t.Errorf("parse = %+v, %v; want %+v", event, ok, want)
+	}
+	event, ok = parse("change@/devices/usb1/block/sda\x00ACTION=change\x00SUBSYSTEM=block\x00DISK_MEDIA_CHANGE=1\x00DEVNAME=sda\x00")
+	if want := (Event{"change", "/devices/usb1/block/sda", "block", "sda", "", true}); !ok || event != want {
 		t.Errorf("parse = %+v, %v; want %+v", event, ok, want)
 	}
 	for _, bad := range []string{"", "libudev\x00x", "@/devices"} {

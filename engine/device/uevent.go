@@ -20,6 +20,7 @@ type Event struct {
 	Subsystem string
 	Node      string // below /dev: "input/event0"; empty without one
 	Modalias  string
+	Medium    bool // of a change: the disk has got another medium, or lost it
 }
 
 // Lost is the Action of an event that stands for those that were not read in time.
@@ -76,6 +77,8 @@ func parse(message string) (Event, bool) {
 			event.Subsystem = value
 		case "MODALIAS":
 			event.Modalias = value
+		case "DISK_MEDIA_CHANGE":
+			event.Medium = true
 		}
 	}
 	if strings.Contains(event.Node, "..") || strings.Contains(event.Path, "..") {

@@ -164,6 +164,9 @@ func (n *Node) plugged(ctx context.Context, e device.Event) {
 		n.coldPlug(nil)
 		return
 	}
+	if e.Action == "change" && e.Medium && e.Node != "" {
+		n.readMedium(e)
+	}
 	if e.Action != "add" {
 		return
 	}
@@ -177,7 +180,7 @@ func (n *Node) plugged(ctx context.Context, e device.Event) {
 		}
 		if e.Subsystem == "block" {
 			// Plugins heard of the disk when PID 1 did, and may have been refused. They hear of it again, now that it is theirs.
-			os.WriteFile("/sys"+e.Path+"/uevent", []byte("change"), 0) // no file: it is gone
+			lookAgain(e)
 		}
 	}
 	if e.Modalias != "" && n.modules != nil {
@@ -185,6 +188,23 @@ func (n *Node) plugged(ctx context.Context, e device.Event) {
 			n.complain(err)
 		}
 	}
+}
+
+// readMedium has the kernel find out about a disk's new medium, which it does when somebody opens the disk: until then it has the size and
+// the partitions of the old one. Without O_NONBLOCK a drive would close its tray.
+func (n *Node) readMedium(e device.Event) {
+	n.background.Go(func() { // it takes as long as the disk does
+		defer crash.Guard()
+		if f, err := os.OpenFile("/dev/"+e.Node, os.O_RDONLY|unix.O_NONBLOCK, 0); err == nil {
+			f.Close()
+		}
+		lookAgain(e)
+	})
+}
+
+// lookAgain has the plugins that hear of devices hear of one once more.
+func lookAgain(e device.Event) {
+	os.WriteFile("/sys"+e.Path+"/uevent", []byte("change"), 0) // no file: it is gone
 }
 
 // readKey follows an input device if it has a power key. Read twice it does no harm: the first who asks for the end is heard.
