@@ -35,7 +35,7 @@ struct request {
 } kernel;
 
 /* The numbers are written out: the generator knows them too. */
-enum what { added = 1, removed = 2, resized = 3, read_only = 4, changed = 5, io_error = 6 };
+enum what { added = 1, removed = 2, resized = 3, read_only = 4, changed = 5, io_error = 6, again = 7 };
 
 /* The generator reads it in note.go. */
 struct note {
@@ -86,7 +86,7 @@ static __always_inline void ring(enum what what, struct device *dev)
 }
 
 /* announced reads "ACTION=add" and, behind DEVPATH and SUBSYSTEM, what there is to say of a change: "RESIZE=1", "DISK_RO=1". What somebody
- * asked for by /sys ("SYNTH_UUID=0") is no change. A disk is announced when its queue is there and its partitions have been read. */
+ * asked for by /sys ("SYNTH_UUID=0") is no change: PID 1 does, when the kernel has looked at a new medium. A disk is announced when its queue is there and its partitions have been read. */
 static __always_inline void announced(struct kobject *kobj, struct kobj_uevent_env *env)
 {
 	struct device *dev = (void *)kobj - bpf_core_field_offset(struct device, kobj);
@@ -102,7 +102,9 @@ static __always_inline void announced(struct kobject *kobj, struct kobj_uevent_e
 		ring(resized, dev);
 	else if (more[0] == 'D' && more[1] == 'I' && more[5] == 'R')
 		ring(read_only, dev);
-	else if (more[0] != 'S')
+	else if (more[0] == 'S')
+		ring(again, dev);
+	else
 		ring(changed, dev);
 }
 

@@ -190,6 +190,31 @@ func TestWhatHasRungIsLookedAt(t *testing.T) {
 	r.Wait("everything is looked at", func() bool { return r.Get("loop0", loop) != nil && loop.GetSize() == 24*sector })
 }
 
+// A reader gets a medium: the kernel tells of it before it has looked at the medium, and PID 1 when it has.
+func TestAMediumIsOneEvent(t *testing.T) {
+	k := newKernel(t)
+	r := plugintest.Start(t, declared)
+	k.start(r)
+	const path = "pci0/usb1/1-1/1-1:1.0/host3/target3/3:0:0:0/block/sda"
+	k.plug(path, map[string]string{"dev": "8:0\n", "uevent": "DEVNAME=sda\n", "size": "0\n", "removable": "1\n", "queue/logical_block_size": "512\n"})
+	disk, event := &storagepb.Disk{}, &eventspb.BlockEvent{}
+	n := note{at: 7, what: changed, device: device{8, 0}, name: "sda"}
+	k.notes <- n
+	r.Wait("it is an event", func() bool { return r.Get(doorbell.ID(1), event) != nil })
+	if r.Get("sda", disk) == nil || disk.GetSize() != 0 || !disk.GetRemovable() || event.GetAction() != "Changed" || event.GetDevice() != "sda" {
+		t.Errorf("disk %v, event %v", disk, event)
+	}
+	if err := os.WriteFile(filepath.Join(k.sys, "devices", path, "size"), []byte("8\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.what = again
+	k.notes <- n
+	r.Wait("the size is there", func() bool { return r.Get("sda", disk) != nil && disk.GetSize() == 4096 })
+	if r.Get(doorbell.ID(2), event) != nil {
+		t.Errorf("one medium is also %v", event)
+	}
+}
+
 func TestOnlyTheLastEventsAreKept(t *testing.T) {
 	k := newKernel(t)
 	r := plugintest.Start(t, declared)

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// what happened; the first six are enum what of block.bpf.c.
+// what happened: enum what of block.bpf.c.
 type what uint32
 
 const (
-	added     what = 1
-	removed   what = 2
-	resized   what = 3
-	readOnly  what = 4
-	changed   what = 5
-	ioError   what = 6
-	lastProbe      = ioError
+	added    what = 1
+	removed  what = 2
+	resized  what = 3
+	readOnly what = 4
+	changed  what = 5
+	ioError  what = 6
+	again    what = 7 // nothing has, but somebody asks to have a look: no event
 )
 
 var actions = map[what]string{
@@ -54,7 +54,7 @@ func decode(b []byte) (note, bool) {
 		// dev_t inside the kernel: include/linux/kdev_t.h.
 		device: device{dev >> 20, dev & (1<<20 - 1)}, status: uint8(word(24)), partition: word(28) != 0, name: string(name),
 	}
-	return n, n.what >= added && n.what <= lastProbe && n.name != ""
+	return n, n.what >= added && n.what <= again && n.name != ""
 }
 
 // statuses are blk_status_t (include/linux/blk_types.h), in the kernel's words (block/blk-core.c).

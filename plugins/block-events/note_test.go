@@ -30,6 +30,7 @@ func TestDecode(t *testing.T) {
 		{at: time.Second, what: added, device: device{254, 16}, name: "vdb"},
 		{at: 1, what: removed, device: device{259, 1<<20 - 1}, name: "nvme0n1p2", partition: true},
 		{at: 2, what: ioError, device: device{8, 0}, name: "sda", sector: 1 << 40, status: 7},
+		{at: 3, what: again, device: device{8, 0}, name: "sda"},
 	} {
 		if got, ok := decode(append(written(n), 0)); !ok || got != n {
 			t.Errorf("decode = %+v, %v; want %+v", got, ok, n)
@@ -55,8 +56,8 @@ func FuzzDecode(f *testing.F) {
 		if !ok {
 			return
 		}
-		if again, ok := decode(written(n)); !ok || again != n || bytes.IndexByte([]byte(n.name), 0) >= 0 {
-			t.Errorf("decode(%x) = %+v; written and read again %+v, %v", b, n, again, ok)
+		if twice, ok := decode(written(n)); !ok || twice != n || bytes.IndexByte([]byte(n.name), 0) >= 0 {
+			t.Errorf("decode(%x) = %+v; written and read again %+v, %v", b, n, twice, ok)
 		}
 	})
 }
@@ -91,6 +92,7 @@ func TestFromUevent(t *testing.T) {
 		{"another size", uevent.Event{Action: "change", Variables: variables("RESIZE", "1")}, resized},
 		{"read-only", uevent.Event{Action: "change", Variables: variables("DISK_RO", "1")}, readOnly},
 		{"another medium", uevent.Event{Action: "change", Variables: variables("DISK_MEDIA_CHANGE", "1")}, changed},
+		{"somebody asks for a look", uevent.Event{Action: "change", Variables: variables("SYNTH_UUID", "0")}, again},
 		{"a driver is bound", uevent.Event{Action: "bind", Variables: variables()}, 0},
 		{"no block device", uevent.Event{Action: "add", Variables: variables("SUBSYSTEM", "net")}, 0},
 		{"no number", uevent.Event{Action: "add", Variables: variables("MINOR", "x")}, 0},

@@ -30,7 +30,7 @@ func newGenerator(bell *doorbell.Bell[note], sys string) *generator {
 	}
 }
 
-// reconcile looks at the devices, and writes an event for each note.
+// reconcile looks at the devices, and writes an event for each note of something that has happened.
 func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	if err := g.ring.Begin(ctx, s); err != nil {
 		return err
@@ -38,7 +38,10 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	notes, gap := g.bell.Take()
 	now, clock := doorbell.Now(), time.Now()
 	for _, n := range notes {
-		if n.what == ioError {
+		switch n.what {
+		case again:
+			continue
+		case ioError:
 			g.failures[n.device]++
 		}
 		g.ring.Add(n.event(now, clock))

@@ -75,6 +75,8 @@ func fromUevent(e uevent.Event, at time.Duration) (note, bool) {
 			n.what = resized
 		} else if e.Variables["DISK_RO"] != "" {
 			n.what = readOnly
+		} else if e.Variables["SYNTH_UUID"] != "" {
+			n.what = again
 		}
 	default:
 		return note{}, false
