@@ -36,6 +36,7 @@ test: ## Run all tests, those in a VM included
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory image
 	@$(MAKE) --no-print-directory image DEFINITION=test
+	@$(MAKE) --no-print-directory image DEFINITION=test-metal
 	@$(GO) vet ./...
 	@$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -vE '/hack/vmtest|/engine/disk$$')
 	@CGO_ENABLED=0 $(GO) test ./engine/launch ./engine/runtime/state/log # under Landlock, and all cuts, not with the race detector
@@ -66,10 +67,13 @@ bench: ## Measure the figures that the README states, in about a quarter of an h
 	@$(MAKE) --no-print-directory image DEFINITION=test
 	@$(GO) run ./hack/bench $(WHAT)
 
-soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most TIME (20m); goes on where it stopped. WHAT=plug, first-boot, cut, hotplug-scsi or hotplug-virtio: a node in a VM
+# The image that is soaked: with the plugin gauge where the processes of the node are looked at, on metal's kernel where it takes its drivers.
+SOAKED = $(or $(if $(filter hotplug-usb hotplug-sd hotplug-reader,$(WHAT)),test-metal),$(if $(filter hotplug-%,$(WHAT)),test),base)
+
+soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most TIME (20m); goes on where it stopped. WHAT=plug, first-boot, cut, or hotplug-scsi, -virtio, -usb, -sd, -reader: a node in a VM
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./engine/runtime
-	@test "$(or $(WHAT),runtime)" = runtime || $(MAKE) --no-print-directory image
+	@test "$(or $(WHAT),runtime)" = runtime || $(MAKE) --no-print-directory image DEFINITION=$(SOAKED)
 	@$(GO) run ./hack/soak -what $(or $(WHAT),runtime) -rounds $(or $(ROUNDS),1000) -seed $(or $(SEED),1) -for $(or $(TIME),20m)
 
 fuzz: ## Run each fuzz test whose PACKAGE.NAME matches MATCH (all) for CPU (10m) of processor time; docs/fuzz.md says what came of it

@@ -46,7 +46,7 @@ func events(ctx context.Context) ([]figure, error) {
 	var figures []figure
 	boot := func(h *qemu.Host, o *node.Options) {
 		counted(h, o)
-		o.Boot, o.Extra = node.Kernel, append(o.Extra, hotplug.Arguments...)
+		o.Boot, o.Extra = node.Kernel, append(o.Extra, hotplug.SCSI.Arguments...)
 	}
 	err := with(ctx, gaugeImage, boot, func(ctx context.Context, n *node.Node, c *client.Client) (err error) {
 		figures, err = firstEvent(ctx, n, c)
@@ -117,7 +117,7 @@ func plug(ctx context.Context, n *node.Node, c *client.Client) (took time.Durati
 	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 1<<20)); err != nil {
 		return 0, err
 	}
-	if err := n.Plug(ctx, qemu.Disk{ID: "first", File: file, Format: "raw"}, hotplug.Buses["scsi"]); err != nil {
+	if err := n.Plug(ctx, qemu.Disk{ID: "first", File: file, Format: "raw"}, hotplug.SCSI.Port); err != nil {
 		return 0, err
 	}
 	kind, err := c.Kind(ctx, "blockevents")

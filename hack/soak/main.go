@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -26,9 +27,9 @@ import (
 
 func main() {
 	var o options
-	flag.StringVar(&o.what, "what", whatRuntime, "what is done: runtime (killed), plug (pulled, in the middle of writes), first-boot (cut off), cut (of the power, anywhere in what a node wrote), hotplug-scsi or hotplug-virtio (disks in and out)")
+	flag.StringVar(&o.what, "what", whatRuntime, "what is done: runtime (killed), plug (pulled, in the middle of writes), first-boot (cut off), cut (of the power, anywhere in what a node wrote), or hotplug- and a bus (disks in and out): "+strings.Join(buses(), ", "))
 	flag.StringVar(&o.program, "program", "build/bin/runtime", "the `runtime` to kill, or to recover with")
-	flag.StringVar(&o.image, "image", "build/cosi-base-amd64.raw", "the `image` of the node whose plug is pulled")
+	flag.StringVar(&o.image, "image", "", "the `image` of the node (default build/cosi-DEFINITION-amd64.raw; hotplug needs test or test-metal, the others base)")
 	rounds := flag.Int("rounds", 1000, "how often")
 	seed := flag.Uint64("seed", 1, "of the moments and the writes")
 	limit := flag.Duration("for", 20*time.Minute, "stop after that long, to go on the next time")
@@ -104,19 +105,39 @@ func run(ctx context.Context, o options, rounds int, seed uint64, progress, reco
 }
 
 // hotplug does the rounds of disks that go in and out.
-func (o options) hotplug(ctx context.Context, bus, dir string, seed uint64, first, rounds int) (kills.Report, error) {
+func (o options) hotplug(ctx context.Context, bus hotplug.Bus, dir string, seed uint64, first, rounds int) (kills.Report, error) {
 	host, err := qemu.Find(ctx)
 	if err != nil {
 		return kills.Report{}, err
 	}
-	r := hotplug.Soak(ctx, host, o.image, bus, nil, hotplug.Config{Dir: dir, Seed: seed, First: first, Rounds: rounds})
+	r := hotplug.Soak(ctx, host, o.imageOf(bus.Definition), nil, hotplug.Config{Bus: bus, Dir: dir, Seed: seed, First: first, Rounds: rounds})
+	for _, h := range r.Held {
+		fmt.Println(h)
+	}
 	return kills.Report{Done: r.Done, Events: r.Events, Failures: r.Failures}, nil
+}
+
+// imageOf is the file that the user names, or what make image makes of a definition.
+func (o options) imageOf(definition string) string {
+	if o.image != "" {
+		return o.image
+	}
+	return "build/cosi-" + definition + "-amd64.raw"
+}
+
+// buses are the values of -what that stand for a bus, in the order of hotplug.Buses.
+func buses() []string {
+	var all []string
+	for _, b := range hotplug.Buses {
+		all = append(all, whatHotplug+b.Name)
+	}
+	return all
 }
 
 // kill does the rounds.
 func (o options) kill(ctx context.Context, dir string, seed uint64, first, rounds int) (kills.Report, error) {
-	if bus, ok := strings.CutPrefix(o.what, whatHotplug); ok && hotplug.Buses[bus] != "" {
-		return o.hotplug(ctx, bus, dir, seed, first, rounds)
+	if i := slices.Index(buses(), o.what); i >= 0 {
+		return o.hotplug(ctx, hotplug.Buses[i], dir, seed, first, rounds)
 	}
 	var c kills.Config
 	switch o.what {
@@ -127,7 +148,7 @@ func (o options) kill(ctx context.Context, dir string, seed uint64, first, round
 		if err != nil {
 			return kills.Report{}, err
 		}
-		m, err := kills.NewMachine(host, o.image, dir, os.Stderr)
+		m, err := kills.NewMachine(host, o.imageOf("base"), dir, os.Stderr)
 		if err != nil {
 			return kills.Report{}, err
 		}
@@ -139,7 +160,7 @@ func (o options) kill(ctx context.Context, dir string, seed uint64, first, round
 		}
 		c = m.Config()
 	default:
-		return kills.Report{}, fmt.Errorf("-what %s: must be %s, %s, %s, %s, %sscsi or %svirtio", o.what, whatRuntime, whatPlug, whatFirstBoot, whatCut, whatHotplug, whatHotplug)
+		return kills.Report{}, fmt.Errorf("-what %s: must be %s, %s, %s, %s, or %s", o.what, whatRuntime, whatPlug, whatFirstBoot, whatCut, strings.Join(buses(), ", "))
 	}
 	c.Seed, c.First, c.Rounds = seed, first, rounds
 	return kills.Run(ctx, c), nil
@@ -188,8 +209,9 @@ const title = `# Soak
 
 Each line is a run of ` + "`make soak`" + `: a runtime that was killed with SIGKILL in the middle of writes and watches, or a node whose plug was pulled then, and
 compared with what it had acknowledged; or a first boot that was cut off, and the next one; or (cut) a recording of all that a node wrote to its disk, from
-which the disk was made again as a loss of power might have left it, at a flush or between flushes, and recovered: a round is one such moment; or (hotplug) a disk that was plugged into a node and out again, of which
-each must be one event and right in Disks. A run that was interrupted has a line for each part, which counts the parts before it.
+which the disk was made again as a loss of power might have left it, at a flush or between flushes, and recovered: a round is one such moment; or (hotplug) a disk that was plugged into a node and out again, or
+a medium that was put into a reader and taken out, of which each must be one event and right in Disks, and at the end nothing more be held in memory
+or open. A run that was interrupted has a line for each part, which counts the parts before it.
 
 | what | commit | seed | rounds | writes acknowledged | events seen | failures |
 |---|---|---|---|---|---|---|

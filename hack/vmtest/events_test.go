@@ -10,30 +10,35 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/hack/soak/hotplug"
 	"github.com/cosi-os/cosi/hack/vmtest"
+	"github.com/cosi-os/cosi/tools/qemu/node"
 )
 
-// TestEvents: a disk that is plugged in and out is one event each, and in Disks while it is there, and so is a press of the power button; heard
-// by eBPF. TestGenerators does it where that is forbidden, "make soak WHAT=hotplug-scsi" more often.
+// TestEvents: a disk that is plugged in and out is one event each, and in Disks while it is there, and so are a medium and a press of the power
+// button; heard by eBPF. TestGenerators does it where that is forbidden, "make soak WHAT=hotplug-usb" more often.
 func TestEvents(t *testing.T) {
 	t.Parallel()
-	n := vmtest.Start(t, vmtest.Options{HotplugPorts: 1, Extra: hotplug.Arguments})
+	o := vmtest.Options{Definition: "test-metal", Boot: node.Kernel, HotplugPorts: 1}
+	for _, bus := range hotplug.Buses {
+		o.Extra = append(o.Extra, bus.Arguments...)
+	}
+	n := vmtest.Start(t, o)
 	n.Ready(t)
-	checkDisks(t, n, "fentry", 0, "port0", "scsi")
+	checkDisks(t, n, "fentry", 0, hotplug.Buses...)
 	checkPress(t, n, "fentry", 1)
 }
 
-// checkDisks: each disk that is plugged into a port, and out again, rings.
-func checkDisks(t *testing.T, n *vmtest.Node, mode string, unavailable int, ports ...string) {
+// checkDisks: each disk that comes on a bus, and goes again, rings.
+func checkDisks(t *testing.T, n *vmtest.Node, mode string, unavailable int, buses ...hotplug.Bus) {
 	t.Helper()
 	before := generator(t, n, "block-events", mode)
 	if u := before.GetUnavailable(); len(u) != unavailable || len(u) > 0 && u[0].GetWhy() == "" {
 		t.Errorf("unavailable: %v; want %d modes, with the reasons", u, unavailable)
 	}
 	const rounds = 3
-	for _, port := range ports {
-		plugDisks(t, n, port, 0, rounds)
+	for _, bus := range buses {
+		plugDisks(t, n, bus, 0, rounds, 0)
 	}
-	want := before.GetRings() + uint64(2*rounds*len(ports))
+	want := before.GetRings() + uint64(2*rounds*len(buses))
 	if after := generator(t, n, "block-events", mode); after.GetRings() < want || after.GetLost() > 0 {
 		t.Errorf("generator: %v; want at least %d rings and none lost", after, want)
 	}

@@ -8,6 +8,7 @@ import (
 	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	servicepb "github.com/cosi-os/cosi/api/cosi/service/v1alpha1"
+	"github.com/cosi-os/cosi/hack/soak/hotplug"
 	"github.com/cosi-os/cosi/hack/vmtest"
 )
 
@@ -20,7 +21,7 @@ func checkWithoutBTF(t *testing.T, n *vmtest.Node) {
 	gauge(t, n, "no-btf-process", "kill: process-events")
 	fallen(t, n, "block-events", "netlink", "BTF", "fentry", "kprobe")
 	await(t, n, "blockevents", e, func() bool { return e.GetAction() == "Resynchronised" && e.GetBoottimeNs() > last })
-	plugDisks(t, n, "scsi", 100, 2)
+	plugDisks(t, n, hotplug.SCSI, 100, 2, 0)
 	fallen(t, n, "process-events", "netlink", "BTF", "tracepoint")
 	crash(t, n, "no-btf")
 	gauge(t, n, "btf", "unmount: /sys/kernel/btf")

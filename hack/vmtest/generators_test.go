@@ -25,7 +25,7 @@ func TestGenerators(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			ebpf := tc.commandLine == ""
 			broken := vmtest.BrokenExt4(t, "broken", "victim")
-			n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: tc.commandLine, Disks: []qemu.Disk{broken}, Extra: hotplug.Arguments})
+			n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: tc.commandLine, Disks: []qemu.Disk{broken}, Extra: hotplug.SCSI.Arguments})
 			n.Ready(t)
 			t.Run("Processes", func(t *testing.T) { checkProcessEvents(t, n, ebpf) })
 			t.Run("Kernel", func(t *testing.T) { checkKernelEvents(t, n) })
@@ -36,7 +36,7 @@ func TestGenerators(t *testing.T) {
 				t.Run("WithoutBTF", func(t *testing.T) { checkWithoutBTF(t, n) })
 				t.Run("WithoutCapability", func(t *testing.T) { checkWithoutCapability(t, n) })
 			} else {
-				t.Run("Disks", func(t *testing.T) { checkDisks(t, n, "netlink", 2, "scsi") })
+				t.Run("Disks", func(t *testing.T) { checkDisks(t, n, "netlink", 2, hotplug.SCSI) })
 				t.Run("Keys", func(t *testing.T) { checkPress(t, n, "evdev", 1) })
 				t.Run("EtcdGuard", func(t *testing.T) { checkEtcdGuard(t, n) }) // the last: the node powers off
 			}

@@ -14,26 +14,20 @@ import (
 	"github.com/cosi-os/cosi/tools/qemu/node"
 )
 
-// Buses are what disks can be plugged into, by the names of Soak, and the ports of the machine.
-var Buses = map[string]string{"virtio": "port0", "scsi": "scsi"}
-
-// Arguments are what a machine needs beside a hot-plug port.
-var Arguments = []string{"-device", "virtio-scsi-pci,id=scsi"}
-
-// Soak boots a node from an image and does c on it, whose Machine, Client, Port and Patience it brings.
-func Soak(ctx context.Context, host *qemu.Host, image, bus string, console io.Writer, c Config) Report {
-	n, admin, err := boot(ctx, host, image, c.Dir, console)
+// Soak boots a node from an image and does c on it, whose Machine, Client and Patience it brings. It looks for leaks.
+func Soak(ctx context.Context, host *qemu.Host, image string, console io.Writer, c Config) Report {
+	n, admin, err := boot(ctx, host, image, c.Dir, c.Bus, console)
 	if err != nil {
 		return Report{}.failed(err)
 	}
 	defer n.Kill()
 	defer admin.Close()
-	c.Machine, c.Client, c.Port, c.Patience = n.VM, admin, Buses[bus], 15*time.Second*host.Slower()
+	c.Machine, c.Client, c.Patience, c.Leaks = n.VM, admin, 15*time.Second*host.Slower(), 15*time.Second
 	return Run(ctx, c)
 }
 
 // boot returns a node that is ready.
-func boot(ctx context.Context, host *qemu.Host, image, dir string, console io.Writer) (*node.Node, *client.Client, error) {
+func boot(ctx context.Context, host *qemu.Host, image, dir string, bus Bus, console io.Writer) (*node.Node, *client.Client, error) {
 	id, err := node.LoadIdentity(dir, "cosi", time.Now())
 	if err != nil {
 		return nil, nil, err
@@ -46,7 +40,7 @@ func boot(ctx context.Context, host *qemu.Host, image, dir string, console io.Wr
 	if err := os.WriteFile(userData, data, 0o600); err != nil {
 		return nil, nil, err
 	}
-	n, err := node.Start(ctx, host, node.Options{Image: image, Identity: id, UserData: userData, HotplugPorts: 1, Extra: Arguments, Console: console})
+	n, err := node.Start(ctx, host, node.Options{Image: image, Identity: id, UserData: userData, HotplugPorts: 1, Extra: bus.Arguments, Console: console})
 	if err != nil {
 		return nil, nil, err
 	}

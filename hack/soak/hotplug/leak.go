@@ -1,0 +1,65 @@
+package hotplug
+
+import (
+	"context"
+	"fmt"
+
+	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
+	"github.com/cosi-os/cosi/hack/gauge"
+)
+
+// warm is how many rounds go by before the first measurement.
+const warm = 3
+
+// breath is how much memory may come on top: the heap grows by what the ring of events holds, until it is full, and breathes with the
+// collector.
+const breath = 1 << 20
+
+// Held is what a process holds, after the first rounds and after the last.
+type Held struct {
+	Process       string
+	Before, After *testpb.GaugeRequestStatus_Process
+}
+
+func (h Held) String() string {
+	return fmt.Sprintf("%s: %d descriptors, then %d; %d KiB of its own, then %d",
+		h.Process, h.Before.GetDescriptors(), h.After.GetDescriptors(), h.Before.GetPrivateDirty()>>10, h.After.GetPrivateDirty()>>10)
+}
+
+// measure asks what each process holds, though the time for the rounds may be over.
+func (c Config) measure(ctx context.Context, round int) (*testpb.GaugeRequestStatus, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Leaks+4*c.Patience)
+	defer cancel()
+	return gauge.Measure(ctx, c.Client, fmt.Sprintf("%s-%d", c.Bus.Name, round), c.Leaks)
+}
+
+// held compares two measurements. It fails if block-events is another process, has more files open or more memory, or if PID 1, which opens
+// readers, has more files open.
+func held(before, after *testpb.GaugeRequestStatus) ([]Held, error) {
+	var all []Held
+	for _, name := range []string{"block-events", "engine", "runtime"} {
+		h := Held{name, process(before, name), process(after, name)}
+		if h.Before.GetPid() == 0 || h.Before.GetPid() != h.After.GetPid() || h.Before.GetDescriptors() == 0 {
+			return nil, fmt.Errorf("%s: was {%v}, is {%v}; want the same process", name, h.Before, h.After)
+		}
+		all = append(all, h)
+	}
+	for _, h := range all[:2] {
+		if h.After.GetDescriptors() != h.Before.GetDescriptors() {
+			return all, fmt.Errorf("%v; want no descriptor more or less", h)
+		}
+	}
+	if h := all[0]; h.After.GetPrivateDirty() > h.Before.GetPrivateDirty()+breath {
+		return all, fmt.Errorf("%v; want no more memory", h)
+	}
+	return all, nil
+}
+
+func process(measured *testpb.GaugeRequestStatus, name string) *testpb.GaugeRequestStatus_Process {
+	for _, p := range measured.GetProcesses() {
+		if p.GetName() == name {
+			return p
+		}
+	}
+	return nil
+}
