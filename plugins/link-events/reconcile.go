@@ -15,8 +15,12 @@ import (
 // nothing of the routes that go with an address or a link.
 const settle = 100 * time.Millisecond
 
-// share is how many times as long as a look has taken the next one waits: the more there is to look at, the longer a look takes.
-const share = 10
+// The next look waits share times as long as the last one took: the more there is to look at, the longer a look takes. At least it waits for
+// breath: in a storm there would be hundreds a second, each with a status to write.
+const (
+	share  = 10
+	breath = 20 * time.Millisecond
+)
 
 // generator is the plugin at work. The fields behind look are used by reconcile only.
 type generator struct {
@@ -57,7 +61,7 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	notes, gap := g.bell.Take()
 	began := time.Now()
 	found, err := g.look()
-	g.rested = time.Now().Add(share * time.Since(began))
+	g.rested = time.Now().Add(max(share*time.Since(began), breath))
 	if err != nil {
 		g.bell.PutBack(notes, gap)
 		return err
