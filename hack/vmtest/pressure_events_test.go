@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
-	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/hack/vmtest"
 )
@@ -17,7 +16,7 @@ import (
 // checkPressureEvents: threads of a plugin compete for the processor, which passes the plugin's threshold and none of memory; of
 // thresholds that cannot be it is said why.
 func checkPressureEvents(t *testing.T, n *vmtest.Node) {
-	generator(t, n, "pressure-events", pressureMode(t, n))
+	generator(t, n, "pressure-events", "psi")
 	checkBadThresholds(t, n)
 	status := &eventspb.PressureThresholdStatus{}
 	n.Apply(t, pressureThreshold("nobody", "resource: IO, tasks: FULL, stall: 1s, window: 10s, plugin: nobody"))
@@ -50,17 +49,6 @@ func checkPressureEvents(t *testing.T, n *vmtest.Node) {
 	if after := len(list(t, n, "pressureevents")); after != before {
 		t.Errorf("%d events without a threshold", after-before)
 	}
-}
-
-// pressureMode is how pressure-events hears: before Linux 6.4, of which Debian has 6.1, the kernel watches nothing for it.
-func pressureMode(t *testing.T, n *vmtest.Node) string {
-	t.Helper()
-	machine := &machinepb.MachineStatus{}
-	n.Get(t, "machine", "machine", machine)
-	if strings.HasPrefix(machine.GetKernel(), "6.1.") {
-		return "poll"
-	}
-	return "psi"
 }
 
 func pressureThreshold(id, spec string) string {

@@ -2,9 +2,9 @@
 // and writes an event whenever tasks had to wait for longer (PSI, Documentation/accounting/psi.rst).
 //
 // It has no right but to open the files of the kernel that everybody may open. For such a process the kernel measures in windows of whole
-// multiples of 2 s, and from Linux 6.4 on; with CAP_SYS_RESOURCE they could be finer, at the price of a real-time thread of the kernel's for each
-// group that is watched, and of limits that would not hold for the plugin. Before Linux 6.4 the plugin reads once a second how long tasks have
-// waited, while there is a threshold.
+// multiples of 2 s, from Linux 6.4 on (Debian's 6.1 does, too); with CAP_SYS_RESOURCE they could be finer, at the price of a real-time thread of
+// the kernel's for each group that is watched, and of limits that would not hold for the plugin. Where it does not, the plugin reads once a
+// second how long tasks have waited.
 package pressureevents
 
 import (
