@@ -19,10 +19,10 @@ func checkWithoutBTF(t *testing.T, n *vmtest.Node) {
 	last := newest(t, n, "blockevents", e)
 	gauge(t, n, "no-btf-block", "kill: block-events")
 	gauge(t, n, "no-btf-process", "kill: process-events")
-	fallen(t, n, "block-events", "netlink", "BTF", "fentry", "kprobe")
+	fallen(t, n, "block-events", "netlink", "/sys/kernel/btf", "fentry", "kprobe")
 	await(t, n, "blockevents", e, func() bool { return e.GetAction() == "Resynchronised" && e.GetBoottimeNs() > last })
 	plugDisks(t, n, hotplug.SCSI, 100, 2, 0)
-	fallen(t, n, "process-events", "netlink", "BTF", "tracepoint")
+	fallen(t, n, "process-events", "netlink", "/sys/kernel/btf", "tracepoint")
 	crash(t, n, "no-btf")
 	gauge(t, n, "btf", "unmount: /sys/kernel/btf")
 }
