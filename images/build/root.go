@@ -138,7 +138,8 @@ func resources(d *definition.Definition) ([]byte, error) {
 		}
 		for _, problem := range found {
 			field := strings.TrimSuffix(fmt.Sprintf("resources[%d].%s", i, problem.Field), ".")
-			problems = append(problems, definition.Problem{File: d.File, Line: node.Line, Field: field, Message: problem.Message})
+			at := d.Origin("resources", definition.ResourceName(&node))
+			problems = append(problems, definition.Problem{File: at.File, Line: at.Line, Field: field, Message: problem.Message})
 		}
 		out.WriteString("---\n")
 		out.Write(data)

@@ -165,12 +165,23 @@ func (c *checker) meaning(d *Definition) {
 	c.each("kernel.modules.boot", d.Kernel.Modules.Boot, modulePattern.MatchString, "%q is not a module's name")
 	c.each("kernel.modules.ship", d.Kernel.Modules.Ship, modulePattern.MatchString, "%q is not a module's name")
 	c.each("kernel.arguments", d.Kernel.Arguments, func(s string) bool { return s != "" && !strings.ContainsAny(s, "\x00\r\n\t ") }, "%q: want one argument without white space")
+	c.each("without.plugins", d.Without.Plugins, notEmpty, "%q is not a plugin's name")
+	c.each("without.separate_plugins", d.Without.SeparatePlugins, notEmpty, "%q is not a plugin's name")
+	c.each("without.kernel.modules", d.Without.Kernel.Modules, notEmpty, "%q is not a module's name")
+	c.each("without.kernel.arguments", d.Without.Kernel.Arguments, notEmpty, "%q is not an argument")
+	c.each("without.resources", d.Without.Resources, notEmpty, "%q is not a resource (TYPE/ID)")
+	if line, is := c.lines["without"]; is && d.Extends == "" {
+		c.problem(line, "without", "there is nothing to take away: this definition extends none")
+	}
+	c.each("resources", names(d.Resources), func(string) bool { return true }, "%q")
 	for i, node := range d.Resources {
 		if node.Kind != yaml.MappingNode {
 			at(fmt.Sprintf("resources[%d]", i), "want a resource (metadata and spec)")
 		}
 	}
 }
+
+func notEmpty(s string) bool { return s != "" }
 
 func (c *checker) each(field string, values []string, ok func(string) bool, message string) {
 	for i, value := range values {
@@ -184,9 +195,15 @@ func (c *checker) each(field string, values []string, ok func(string) bool, mess
 	}
 }
 
-// missing finds what a whole definition must say.
-func (d *Definition) missing(file string) Problems {
+// whole finds what a definition must say when nothing more is to come, and what it says twice in different places.
+func (d *Definition) whole() Problems {
 	var all Problems
+	for _, plugin := range d.SeparatePlugins {
+		if slices.Contains(d.Plugins, plugin) {
+			at, other := d.Origin("separate_plugins", plugin), d.Origin("plugins", plugin)
+			all = append(all, Problem{at.File, at.Line, "separate_plugins", fmt.Sprintf("%q is in plugins, too, by %s", plugin, other)})
+		}
+	}
 	for _, want := range []struct {
 		field string
 		is    bool
@@ -195,7 +212,7 @@ func (d *Definition) missing(file string) Problems {
 		{"plugins", len(d.Plugins) > 0}, {"outputs", len(d.Outputs) > 0}, {"epoch", !d.Epoch.IsZero()},
 	} {
 		if !want.is {
-			all = append(all, Problem{file, 1, want.field, "missing"})
+			all = append(all, Problem{d.File, 1, want.field, "missing"})
 		}
 	}
 	return all

@@ -19,8 +19,11 @@ type Definition struct {
 	// Name is part of every output's name: cosi-NAME-ARCH.raw.
 	Name string `yaml:"name"`
 	// Extends is another definition's path, relative to this one's. Of its lists this definition's are continuations, except for
-	// outputs, which replace; everything else said here replaces what is said there.
+	// outputs, which replace, and resources: one of the same name replaces that one. Everything else said here replaces what is said
+	// there, and an empty text takes it back.
 	Extends string `yaml:"extends"`
+	// Without takes away from what Extends brings, before anything said here is added.
+	Without Without `yaml:"without"`
 	// Arch is the processor as Go and Debian call it: amd64.
 	Arch   string `yaml:"arch"`
 	Kernel Kernel `yaml:"kernel"`
@@ -42,6 +45,24 @@ type Definition struct {
 	File string `yaml:"-"`
 	// Files are File and what it extends.
 	Files []string `yaml:"-"`
+
+	origins map[string]Origin `yaml:"-"` // by field, and by field and item of a list: see Origin
+}
+
+// Without names items of lists.
+type Without struct {
+	Plugins         []string `yaml:"plugins"`
+	SeparatePlugins []string `yaml:"separate_plugins"`
+	// Kernel names modules, whether loaded at boot or shipped, and arguments.
+	Kernel WithoutKernel `yaml:"kernel"`
+	// Resources are named TYPE/ID.
+	Resources []string `yaml:"resources"`
+}
+
+// WithoutKernel is Without's part for the kernel.
+type WithoutKernel struct {
+	Modules   []string `yaml:"modules"`
+	Arguments []string `yaml:"arguments"`
 }
 
 // Kernel is which kernel and what of it.

@@ -3,6 +3,7 @@ package definition
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +15,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // TestMistakesAreAllFoundWithFileLineAndField holds what a person reads: review the diff of the golden files.
 func TestMistakesAreAllFoundWithFileLineAndField(t *testing.T) {
-	for _, name := range []string{"wrong", "broken", "lacking", "orphan", "loop", "heir", "empty"} {
+	for _, name := range []string{"wrong", "broken", "lacking", "orphan", "loop", "heir", "empty", "thief", "twice"} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Load(filepath.Join("testdata", name+".yaml"))
 			if err == nil {
@@ -52,39 +53,116 @@ func TestTheCommittedDefinitionsAreWhole(t *testing.T) {
 	}
 }
 
-func TestExtendingContinuesListsAndReplacesTheRest(t *testing.T) {
+// write makes files and returns the path of the first.
+func write(t *testing.T, files ...string) string {
+	t.Helper()
 	dir := t.TempDir()
-	write := func(name, content string) string {
-		t.Helper()
-		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+	for i := 0; i < len(files); i += 2 {
+		if err := os.WriteFile(filepath.Join(dir, files[i]), []byte(files[i+1]), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		return file
 	}
-	write("base.yaml", `name: base
+	return filepath.Join(dir, files[0])
+}
+
+const base = `name: base
 arch: amd64
 epoch: 2026-01-01T00:00:00Z
-kernel: {flavour: cloud, modules: {boot: [a]}, arguments: [x, y]}
+kernel: {flavour: cloud, series: backports, modules: {boot: [a, b], ship: [c]}, arguments: [x, y]}
 initramfs: {compression: none}
-plugins: [mount]
-outputs: [raw, iso]
-`)
-	file := write("over.yaml", `name: over
-extends: base.yaml
-kernel: {flavour: metal, series: "6.1", modules: {boot: [b, a]}, arguments: [z]}
-plugins: [probe, mount]
-outputs: [qcow2]
+plugins: [mount, power]
+resources:
+  - {metadata: {type: Links.network.cosi.dev, id: one}, spec: {mtu: 1}}
+  - {metadata: {type: Links.network.cosi.dev, id: two}, spec: {mtu: 2}}
+  - {metadata: {type: Links.network.cosi.dev, id: three}, spec: {mtu: 3}}
 user_data: {esp_under_secure_boot: true}
+state: {size: 1GiB}
+outputs: [raw, iso]
+`
+
+// summary is all that the tests of merging look at.
+func summary(d *Definition) string {
+	all := slices.Concat(d.Plugins, d.SeparatePlugins, d.Kernel.Modules.Boot, d.Kernel.Modules.Ship, d.Kernel.Arguments, names(d.Resources))
+	for _, output := range d.Outputs {
+		all = append(all, string(output))
+	}
+	return strings.Join(append(all, d.Name, d.Arch, d.Kernel.Flavour, d.Kernel.Series, string(d.State.Size), fmt.Sprint(d.UserData.ESPUnderSecureBoot)), " ")
+}
+
+func TestExtendingContinuesListsAndReplacesTheRest(t *testing.T) {
+	d, err := Load(write(t, "over.yaml", `name: over
+extends: base.yaml
+kernel: {flavour: metal, series: "6.1", modules: {boot: [d, a]}, arguments: [z]}
+plugins: [probe, mount]
+resources:
+  - {metadata: {type: Links.network.cosi.dev, id: two}, spec: {mtu: 22}}
+  - {metadata: {type: Links.network.cosi.dev, id: four}, spec: {mtu: 4}}
+outputs: [qcow2]
 state: {size: 2GiB}
-`)
+`, "base.yaml", base))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const links = "Links.network.cosi.dev/one Links.network.cosi.dev/two Links.network.cosi.dev/three Links.network.cosi.dev/four"
+	if got, want := summary(d), "mount power probe a b d c x y z "+links+" qcow2 over amd64 metal 6.1 2GiB true"; got != want || d.Epoch.Year() != 2026 {
+		t.Errorf("Load = %s (%+v); want %s", got, d, want)
+	}
+	resource := struct{ Spec struct{ MTU int } }{}
+	if err := d.Resources[1].Decode(&resource); err != nil || resource.Spec.MTU != 22 {
+		t.Errorf("the second resource is %+v, %v; want the one that replaces it", resource, err)
+	}
+}
+
+// What is taken away is gone, in whichever list of modules it was; what the definition adds itself comes after that, so that it can replace.
+func TestADefinitionTakesAwayWhatItExtends(t *testing.T) {
+	d, err := Load(write(t, "over.yaml", `name: over
+extends: base.yaml
+without:
+  plugins: [power]
+  kernel: {modules: [a, c], arguments: [x]}
+  resources: [Links.network.cosi.dev/one, Links.network.cosi.dev/three]
+separate_plugins: [power]
+kernel: {series: "", arguments: [x]}
+user_data: {esp_under_secure_boot: false}
+state: {size: ""}
+`, "base.yaml", base))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := summary(d), "mount power b y x Links.network.cosi.dev/two raw iso over amd64 cloud   false"; got != want {
+		t.Errorf("Load = %s; want %s", got, want)
+	}
+}
+
+// Whoever reads a plan sees which line of which file it was.
+func TestEveryItemHasAnOrigin(t *testing.T) {
+	file := write(t, "over.yaml", `name: over
+extends: base.yaml
+without: {plugins: [power], kernel: {arguments: [y]}}
+kernel:
+  arguments: [x, y, z]
+plugins:
+  - probe
+resources:
+  - {metadata: {type: Links.network.cosi.dev, id: two}}
+outputs: [raw]
+`, "base.yaml", base)
 	d, err := Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := strings.Join(append(slices.Concat(d.Plugins, d.Kernel.Modules.Boot, d.Kernel.Arguments), d.Name, d.Arch, d.Kernel.Flavour, d.Kernel.Series, string(d.Outputs[0])), " ")
-	if want := "mount probe a b x y z over amd64 metal 6.1 qcow2"; got != want || len(d.Outputs) != 1 || !d.UserData.ESPUnderSecureBoot || d.State.Size != "2GiB" || d.Epoch.Year() != 2026 {
-		t.Errorf("Load = %s (%+v); want %s", got, d, want)
+	for key, want := range map[[2]string]string{
+		{"name", ""}: "over.yaml:1", {"arch", ""}: "base.yaml:2", {"plugins", "mount"}: "base.yaml:6", {"plugins", "probe"}: "over.yaml:7",
+		{"kernel.arguments", "x"}: "base.yaml:4", {"kernel.arguments", "y"}: "over.yaml:5", {"kernel.modules.ship", "c"}: "base.yaml:4",
+		{"outputs", "raw"}: "over.yaml:10", {"resources", "Links.network.cosi.dev/one"}: "base.yaml:8", {"resources", "Links.network.cosi.dev/two"}: "over.yaml:9",
+		{"kernel.flavour", ""}: "base.yaml:4",
+	} {
+		if got := strings.TrimPrefix(d.Origin(key[0], key[1]).String(), filepath.Dir(file)+"/"); got != want {
+			t.Errorf("%q is of %s; want %s", key, got, want)
+		}
+	}
+	if o, there := d.origins[item("plugins", "power")]; there {
+		t.Errorf("power, which was taken away, is of %v", o)
 	}
 }
 
@@ -151,8 +229,23 @@ func FuzzParse(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte("a: &x [*x]"))
+	f.Add([]byte("extends: b\nwithout: {plugins: [mount], resources: [Links.network.cosi.dev/two]}\nresources: [{metadata: {type: a, id: b}}]"))
+	whole, _, problems := parse("base.yaml", []byte(base))
+	if len(problems) > 0 {
+		f.Fatal(problems)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_, _, problems := parse("f", data)
+		d, lines, problems := parse("f", data)
+		if len(problems) == 0 {
+			d, problems = merge(whole, d, "f", lines)
+			for _, l := range d.lists() {
+				for _, value := range l.values {
+					if o := d.Origin(l.field, value); len(problems) == 0 && (o.File == "" || o.Line < 1) {
+						t.Errorf("nobody asked for %s %q", l.field, value)
+					}
+				}
+			}
+		}
 		for _, p := range problems {
 			if p.Line < 1 {
 				t.Errorf("%v: line %d", p, p.Line)

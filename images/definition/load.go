@@ -12,14 +12,9 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// Load reads the definition in file, and what it extends. The error is a Problems if the definition is at fault.
+// Load reads the definition in file, and what it extends, merged: nothing is extended any more, and nothing taken away. The error is a Problems if the definition is at fault.
 func Load(file string) (*Definition, error) {
-	d, err := load(file, nil)
-	if err != nil {
-		return nil, err
-	}
-	d.File = file
-	return d, nil
+	return load(file, nil)
 }
 
 // load reads file, which was named by the definitions in chain, the first by the user.
@@ -48,11 +43,13 @@ func load(file string, chain []string) (*Definition, error) {
 			}
 			return nil, Problems{{file, lines["extends"], "extends", err.Error()}}
 		}
-		d = merge(base, d)
+		if d, problems = merge(base, d, file, lines); len(problems) > 0 {
+			return nil, problems
+		}
 	}
-	d.Files = append(d.Files, file)
+	d.File, d.Files, d.Extends, d.Without = file, append(d.Files, file), "", Without{}
 	if len(chain) == 0 {
-		if problems := d.missing(file); len(problems) > 0 {
+		if problems := d.whole(); len(problems) > 0 {
 			return nil, problems
 		}
 	}
@@ -77,6 +74,7 @@ func parse(file string, data []byte) (*Definition, map[string]int, Problems) {
 	d := &Definition{}
 	c.fill(root, "", d)
 	c.meaning(d)
+	d.locate(file, c.lines)
 	return d, c.lines, c.problems
 }
 
@@ -87,51 +85,4 @@ func broken(err error) (line int, message string) {
 		return at.Mark.Line, at.Message
 	}
 	return 1, err.Error()
-}
-
-// merge says over what base says.
-func merge(base, over *Definition) *Definition {
-	d := *base
-	d.Extends = ""
-	set(&d.Name, over.Name)
-	set(&d.Arch, over.Arch)
-	set(&d.Kernel.Flavour, over.Kernel.Flavour)
-	set(&d.Kernel.Series, over.Kernel.Series)
-	set(&d.State.Size, over.State.Size)
-	set(&d.Initramfs.Compression, over.Initramfs.Compression)
-	set(&d.UserData.ESPUnderSecureBoot, over.UserData.ESPUnderSecureBoot)
-	if over.UserData.URLCA != "" {
-		d.UserData.URLCA, d.UserData.URLCertificates = over.UserData.URLCA, over.UserData.URLCertificates
-	}
-	if !over.Epoch.IsZero() {
-		d.Epoch = over.Epoch
-	}
-	d.Kernel.Modules.Boot = join(base.Kernel.Modules.Boot, over.Kernel.Modules.Boot)
-	d.Kernel.Modules.Ship = join(base.Kernel.Modules.Ship, over.Kernel.Modules.Ship)
-	d.Kernel.Arguments = join(base.Kernel.Arguments, over.Kernel.Arguments)
-	d.Plugins = join(base.Plugins, over.Plugins)
-	d.SeparatePlugins = join(base.SeparatePlugins, over.SeparatePlugins)
-	d.Resources = append(slices.Clone(base.Resources), over.Resources...)
-	if len(over.Outputs) > 0 {
-		d.Outputs = over.Outputs
-	}
-	return &d
-}
-
-func set[T comparable](field *T, value T) {
-	var zero T
-	if value != zero {
-		*field = value
-	}
-}
-
-// join appends what is new.
-func join(base, over []string) []string {
-	all := slices.Clone(base)
-	for _, s := range over {
-		if !slices.Contains(all, s) {
-			all = append(all, s)
-		}
-	}
-	return all
 }

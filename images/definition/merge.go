@@ -1,0 +1,189 @@
+package definition
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// Origin is where a definition says something.
+type Origin struct {
+	File string
+	Line int
+}
+
+func (o Origin) String() string { return fmt.Sprintf("%s:%d", o.File, o.Line) }
+
+// Origin says which line asks for value in the list field, or gives the field its value if that is no list. It is the first of several that
+// ask for the same; the zero Origin if none does.
+func (d *Definition) Origin(field, value string) Origin {
+	if o, ok := d.origins[item(field, value)]; ok {
+		return o
+	}
+	return d.origins[field]
+}
+
+func item(field, value string) string { return field + " " + value }
+
+// list is a list of a definition, by its field.
+type list struct {
+	field  string
+	values []string
+}
+
+// lists are all lists of d. Resources are known by their names.
+func (d *Definition) lists() []list {
+	outputs := make([]string, len(d.Outputs))
+	for i, o := range d.Outputs {
+		outputs[i] = string(o)
+	}
+	return []list{
+		{"plugins", d.Plugins}, {"separate_plugins", d.SeparatePlugins}, {"outputs", outputs}, {"resources", names(d.Resources)},
+		{"kernel.modules.boot", d.Kernel.Modules.Boot}, {"kernel.modules.ship", d.Kernel.Modules.Ship}, {"kernel.arguments", d.Kernel.Arguments},
+	}
+}
+
+// locate notes where d, which is file alone, says what it says.
+func (d *Definition) locate(file string, lines map[string]int) {
+	d.origins = map[string]Origin{}
+	for field, line := range lines {
+		if !strings.Contains(field, "[") {
+			d.origins[field] = Origin{file, line}
+		}
+	}
+	for _, l := range d.lists() {
+		for i, value := range l.values {
+			d.origins[item(l.field, value)] = Origin{file, lines[fmt.Sprintf("%s[%d]", l.field, i)]}
+		}
+	}
+}
+
+// ResourceName is TYPE/ID of a resource, as its metadata has them.
+func ResourceName(node *yaml.Node) string {
+	metadata := struct {
+		Metadata struct{ Namespace, Type, ID string }
+	}{}
+	_ = node.Decode(&metadata) // what is no resource is refused by those who know the kinds
+	m := metadata.Metadata
+	return strings.TrimPrefix(m.Namespace+"/"+m.Type+"/"+m.ID, "/")
+}
+
+func names(resources []yaml.Node) []string {
+	all := make([]string, len(resources))
+	for i := range resources {
+		all[i] = ResourceName(&resources[i])
+	}
+	return all
+}
+
+// merge says over what base says. lines are those of over.
+func merge(base, over *Definition, file string, lines map[string]int) (*Definition, Problems) {
+	d := *base
+	d.origins = maps.Clone(base.origins)
+	problems := d.take(&over.Without, base.File, file, lines)
+	said := func(field string) bool { _, ok := lines[field]; return ok }
+	set(said("name"), &d.Name, over.Name)
+	set(said("arch"), &d.Arch, over.Arch)
+	set(said("epoch"), &d.Epoch, over.Epoch)
+	set(said("kernel.flavour"), &d.Kernel.Flavour, over.Kernel.Flavour)
+	set(said("kernel.series"), &d.Kernel.Series, over.Kernel.Series)
+	set(said("state.size"), &d.State.Size, over.State.Size)
+	set(said("initramfs.compression"), &d.Initramfs.Compression, over.Initramfs.Compression)
+	set(said("user_data.esp_under_secure_boot"), &d.UserData.ESPUnderSecureBoot, over.UserData.ESPUnderSecureBoot)
+	set(said("user_data.url_ca"), &d.UserData.URLCA, over.UserData.URLCA)
+	if said("user_data.url_ca") {
+		d.UserData.URLCertificates = over.UserData.URLCertificates
+	}
+	d.Kernel.Modules.Boot = join(d.Kernel.Modules.Boot, over.Kernel.Modules.Boot)
+	d.Kernel.Modules.Ship = join(d.Kernel.Modules.Ship, over.Kernel.Modules.Ship)
+	d.Kernel.Arguments = join(d.Kernel.Arguments, over.Kernel.Arguments)
+	d.Plugins = join(d.Plugins, over.Plugins)
+	d.SeparatePlugins = join(d.SeparatePlugins, over.SeparatePlugins)
+	d.Resources = replace(d.Resources, over.Resources)
+	if said("outputs") {
+		for _, output := range d.Outputs {
+			delete(d.origins, item("outputs", string(output)))
+		}
+		d.Outputs = over.Outputs
+	}
+	for key, origin := range over.origins {
+		// Of what both ask for, the one that asked first is as good; a resource is the last one's.
+		if _, there := d.origins[key]; !there || !strings.Contains(key, " ") || strings.HasPrefix(key, "resources ") {
+			d.origins[key] = origin
+		}
+	}
+	return &d, problems
+}
+
+func set[T any](said bool, field *T, value T) {
+	if said {
+		*field = value
+	}
+}
+
+// join appends what is new.
+func join(base, over []string) []string {
+	all := slices.Clone(base)
+	for _, s := range over {
+		if !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// replace appends resources; one that is there already is replaced where it stands.
+func replace(base, over []yaml.Node) []yaml.Node {
+	all := slices.Clone(base)
+	for i, name := range names(over) {
+		if at := slices.Index(names(base), name); at >= 0 {
+			all[at] = over[i]
+		} else {
+			all = append(all, over[i])
+		}
+	}
+	return all
+}
+
+// take takes away from d what w names. What is not there is a problem: it is misspelt, or was never there.
+func (d *Definition) take(w *Without, base, file string, lines map[string]int) (problems Problems) {
+	resources := names(d.Resources)
+	for _, t := range []struct {
+		field string
+		names []string
+		from  []list
+		into  []*[]string
+	}{
+		{"without.plugins", w.Plugins, []list{{"plugins", d.Plugins}}, []*[]string{&d.Plugins}},
+		{"without.separate_plugins", w.SeparatePlugins, []list{{"separate_plugins", d.SeparatePlugins}}, []*[]string{&d.SeparatePlugins}},
+		{"without.resources", w.Resources, []list{{"resources", resources}}, []*[]string{&resources}},
+		{"without.kernel.arguments", w.Kernel.Arguments, []list{{"kernel.arguments", d.Kernel.Arguments}}, []*[]string{&d.Kernel.Arguments}},
+		{"without.kernel.modules", w.Kernel.Modules,
+			[]list{{"kernel.modules.boot", d.Kernel.Modules.Boot}, {"kernel.modules.ship", d.Kernel.Modules.Ship}},
+			[]*[]string{&d.Kernel.Modules.Boot, &d.Kernel.Modules.Ship}},
+	} {
+		var there []string
+		for k, from := range t.from {
+			there = append(there, from.values...)
+			for _, name := range t.names {
+				delete(d.origins, item(from.field, name))
+			}
+			*t.into[k] = slices.DeleteFunc(slices.Clone(from.values), func(s string) bool { return slices.Contains(t.names, s) })
+		}
+		for i, name := range t.names {
+			if field := fmt.Sprintf("%s[%d]", t.field, i); !slices.Contains(there, name) {
+				message := fmt.Sprintf("%q is not in %s", name, base)
+				if near := nearest(name, there); near != "" {
+					message += fmt.Sprintf("; did you mean %q?", near)
+				}
+				problems = append(problems, Problem{file, lines[field], field, message})
+			}
+		}
+	}
+	slices.SortStableFunc(problems, func(a, b Problem) int { return a.Line - b.Line })
+	d.Resources = slices.DeleteFunc(slices.Clone(d.Resources), func(n yaml.Node) bool { return !slices.Contains(resources, ResourceName(&n)) })
+	return problems
+}
