@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/cosi-os/cosi/api/declaration"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
+	"github.com/cosi-os/cosi/api/layout/gpt"
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/internal/judge"
 	"github.com/cosi-os/cosi/kernel"
@@ -168,6 +170,38 @@ func TestEveryInputChangesTheImage(t *testing.T) {
 	o.SourceDateEpoch = "1"
 	if _, m := build(t, o); m.Outputs[1].SHA256 == last || m.Inputs.Epoch.Unix() != 1 {
 		t.Errorf("SOURCE_DATE_EPOCH=1: epoch %v", m.Inputs.Epoch)
+	}
+}
+
+// What a definition says of the disk is what the disk has.
+func TestADiskHasThePartitionsOfItsDefinition(t *testing.T) {
+	o := fixture(t)
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "partitions: {esp: 64MiB, root: 65MiB, extra: [{name: seed, size: 2MiB, content: seed.img}]}\noutputs: [raw]")
+	writeFile(t, filepath.Join(o.Tree, "images/seed.img"), []byte("seed of a node"))
+	_, m := build(t, o)
+	f, err := os.Open(filepath.Join(o.Output, m.Outputs[0].Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	table, err := gpt.Read(f, m.Outputs[0].Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range table.Partitions {
+		got = append(got, fmt.Sprintf("%s %d", p.Name, (p.End-p.Start)>>20))
+	}
+	if want := "bios-boot 1, esp 64, root-a 65, root-b 65, seed 2"; strings.Join(got, ", ") != want {
+		t.Errorf("the partitions are %q; want %s", got, want)
+	}
+	seed := make([]byte, 14)
+	if _, err := f.ReadAt(seed, table.Partitions[4].Start); err != nil || string(seed) != "seed of a node" {
+		t.Errorf("the fifth begins with %q, %v", seed, err)
+	}
+	o.change(t, "images/seed.img", "node", "mode")
+	if again, changed := build(t, o); again.UpToDate || changed.Outputs[0] == m.Outputs[0] || changed.Inputs.Files["images/seed.img"] == "" {
+		t.Errorf("with another content: up to date %v, %v", again.UpToDate, changed.Outputs[0])
 	}
 }
 

@@ -65,10 +65,18 @@ func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
 		if err != nil {
 			return nil, err
 		}
-		in.Files["images/"+filepath.Base(file)] = sum(data)
+		in.Files[inTree(o.Tree, file)] = sum(data)
 	}
 	if u := p.Definition.UserData; u.URLCA != "" {
-		in.Files["images/"+filepath.Base(u.URLCA)] = sum(u.URLCertificates)
+		in.Files[inTree(o.Tree, u.URLCA)] = sum(u.URLCertificates)
+	}
+	for _, p := range p.Definition.Partitions.Extra {
+		if p.Content == "" {
+			continue
+		}
+		if in.Files[inTree(o.Tree, p.Content)], err = sumFile(p.Content); err != nil {
+			return nil, err
+		}
 	}
 	if err := in.addFile(o.Tree, LockFile); err != nil {
 		return nil, err
@@ -77,6 +85,19 @@ func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
 		return nil, err
 	}
 	return in, in.identify(ctx, o, p.Definition.Epoch)
+}
+
+// inTree is the path of file in the tree, with slashes. One that lies elsewhere has its name only: where the tree is must not be seen in an image.
+func inTree(tree, file string) string {
+	absolute, err := filepath.Abs(file)
+	if err == nil {
+		if tree, err = filepath.Abs(tree); err == nil {
+			if relative, err := filepath.Rel(tree, absolute); err == nil && filepath.IsLocal(relative) {
+				return filepath.ToSlash(relative)
+			}
+		}
+	}
+	return "elsewhere/" + filepath.Base(file)
 }
 
 func (in *Inputs) addTree(tree, dir string) error {

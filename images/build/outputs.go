@@ -276,6 +276,9 @@ func (w *writer) esp(boot bootable) ([]fat.File, error) {
 	return append(files, fat.File{Path: grub.ConfigFile, Content: content.String(config)}), err
 }
 
+// firstExtra is which identifier of the image the first partition has that a definition adds.
+const firstExtra = 5
+
 func (w *writer) volume() uint32 { return binary.LittleEndian.Uint32(w.seed[:]) }
 
 // disk writes the raw disk and what is made of it.
@@ -284,7 +287,14 @@ func (w *writer) disk() error {
 	if err != nil {
 		return err
 	}
+	extra, closeExtra, err := w.extraPartitions()
+	if err != nil {
+		return err
+	}
+	defer closeExtra()
+	sizes := w.plan.Definition.Partitions
 	spec := disk.Spec{
+		ESPSize: sizes.ESP.Bytes(), RootSize: sizes.Root.Bytes(), Extra: extra,
 		DiskGUID: w.guid(0), PartitionGUIDs: [4]string{w.guid(1), w.guid(2), w.guid(3), w.guid(4)},
 		Loader: w.parts.loader, VolumeID: w.volume(), ESP: esp, Time: w.in.Epoch,
 	}
@@ -329,6 +339,29 @@ func (w *writer) qcow2() error {
 	}
 	defer raw.Close()
 	return errors.Join(w.phase("qcow2", func(f *os.File) error { return qcow2.Convert(f, raw) }), w.hash(".qcow2"))
+}
+
+// extraPartitions are those that the definition adds. Their contents stay readable until closeAll.
+func (w *writer) extraPartitions() (all []disk.Partition, closeAll func(), err error) {
+	var open []io.Closer
+	closeAll = func() {
+		for _, c := range open {
+			c.Close()
+		}
+	}
+	for i, p := range w.plan.Definition.Partitions.Extra {
+		extra := disk.Partition{Name: p.Name, GUID: w.guid(byte(firstExtra + i)), Size: p.Size.Bytes()}
+		if p.Content != "" {
+			c, err := content.Open(p.Content)
+			if err != nil {
+				closeAll()
+				return nil, nil, err
+			}
+			extra.Content, open = c, append(open, c)
+		}
+		all = append(all, extra)
+	}
+	return all, closeAll, nil
 }
 
 func (w *writer) iso(f *os.File) error {

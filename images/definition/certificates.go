@@ -16,9 +16,7 @@ func (d *Definition) readURLCA(file string, lines map[string]int) Problems {
 	if u.URLCA == "" {
 		return nil
 	}
-	if !filepath.IsAbs(u.URLCA) {
-		u.URLCA = filepath.Join(filepath.Dir(file), u.URLCA)
-	}
+	u.URLCA = beside(file, u.URLCA)
 	var err error
 	if u.URLCertificates, err = os.ReadFile(u.URLCA); err == nil {
 		if err = certificates(u.URLCertificates); err != nil {
@@ -30,6 +28,14 @@ func (d *Definition) readURLCA(file string, lines map[string]int) Problems {
 		return Problems{{file, lines[field], field, err.Error()}}
 	}
 	return nil
+}
+
+// beside is the path of what the definition in file names.
+func beside(file, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(file), path)
 }
 
 // certificates checks that data are certificates in PEM, and nothing else: what is in an image is no secret.

@@ -173,7 +173,9 @@ func (c *checker) meaning(d *Definition) {
 	if line, is := c.lines["without"]; is && d.Extends == "" {
 		c.problem(line, "without", "there is nothing to take away: this definition extends none")
 	}
-	c.each("resources", names(d.Resources), func(string) bool { return true }, "%q")
+	c.each("without.partitions", d.Without.Partitions, notEmpty, "%q is not a partition's name")
+	c.partitions(&d.Partitions)
+	c.each("resources", names(d.Resources, ResourceName), func(string) bool { return true }, "%q")
 	for i, node := range d.Resources {
 		if node.Kind != yaml.MappingNode {
 			at(fmt.Sprintf("resources[%d]", i), "want a resource (metadata and spec)")

@@ -36,8 +36,10 @@ type Definition struct {
 	// Resources are the image's default resources, the weakest of all: what user data and people write wins.
 	Resources []yaml.Node `yaml:"resources"`
 	UserData  UserData    `yaml:"user_data"`
-	State     State       `yaml:"state"`
-	Outputs   []Output    `yaml:"outputs"`
+	// Partitions are those of the disk; State is the one that the node makes itself.
+	Partitions Partitions `yaml:"partitions"`
+	State      State      `yaml:"state"`
+	Outputs    []Output   `yaml:"outputs"`
 	// Epoch is the time of everything in the image if neither SOURCE_DATE_EPOCH nor a git commit says another.
 	Epoch time.Time `yaml:"epoch"`
 
@@ -57,6 +59,8 @@ type Without struct {
 	Kernel WithoutKernel `yaml:"kernel"`
 	// Resources are named TYPE/ID.
 	Resources []string `yaml:"resources"`
+	// Partitions are extra ones.
+	Partitions []string `yaml:"partitions"`
 }
 
 // WithoutKernel is Without's part for the kernel.
@@ -102,6 +106,23 @@ type UserData struct {
 	URLCertificates []byte `yaml:"-"`
 }
 
+// Partitions says what is different from the usual table (see package disk).
+type Partitions struct {
+	// ESP is the size of the EFI system partition, which holds the kernel and the initramfs; Root that of each of the two slots for a root.
+	ESP  Size `yaml:"esp"`
+	Root Size `yaml:"root"`
+	// Extra partitions come behind these and before the state. They are kept when an image is replaced by another with the same table.
+	Extra []Partition `yaml:"extra"`
+}
+
+// Partition is one that a definition adds to the disk.
+type Partition struct {
+	Name string `yaml:"name"`
+	Size Size   `yaml:"size"`
+	// Content is the path, relative to the definition's, of a file that the partition begins with: a file system. Without, it is empty.
+	Content string `yaml:"content"`
+}
+
 // State is the partition that a node makes on its disk for what outlives a reboot.
 type State struct {
 	// Size is how large it becomes at most, "64MiB" or more; empty: all of the disk that is left. One that is there never shrinks.
@@ -120,6 +141,12 @@ func (s Size) MiB() (int64, bool) {
 		}
 	}
 	return 0, false
+}
+
+// Bytes returns the size, 0 if s is none.
+func (s Size) Bytes() int64 {
+	n, _ := s.MiB()
+	return n << 20
 }
 
 // Output is a kind of file that a build makes.

@@ -77,16 +77,17 @@ resources:
   - {metadata: {type: Links.network.cosi.dev, id: three}, spec: {mtu: 3}}
 user_data: {esp_under_secure_boot: true}
 state: {size: 1GiB}
+partitions: {esp: 512MiB, root: 1GiB, extra: [{name: logs, size: 1GiB}, {name: data, size: 2GiB}]}
 outputs: [raw, iso]
 `
 
 // summary is all that the tests of merging look at.
 func summary(d *Definition) string {
-	all := slices.Concat(d.Plugins, d.SeparatePlugins, d.Kernel.Modules.Boot, d.Kernel.Modules.Ship, d.Kernel.Arguments, names(d.Resources))
+	all := slices.Concat(d.Plugins, d.SeparatePlugins, d.Kernel.Modules.Boot, d.Kernel.Modules.Ship, d.Kernel.Arguments, names(d.Resources, ResourceName), names(d.Partitions.Extra, partitionName))
 	for _, output := range d.Outputs {
 		all = append(all, string(output))
 	}
-	return strings.Join(append(all, d.Name, d.Arch, d.Kernel.Flavour, d.Kernel.Series, string(d.State.Size), fmt.Sprint(d.UserData.ESPUnderSecureBoot)), " ")
+	return strings.Join(append(all, d.Name, d.Arch, d.Kernel.Flavour, d.Kernel.Series, string(d.State.Size), string(d.Partitions.ESP), string(d.Partitions.Root), fmt.Sprint(d.UserData.ESPUnderSecureBoot)), " ")
 }
 
 func TestExtendingContinuesListsAndReplacesTheRest(t *testing.T) {
@@ -99,12 +100,13 @@ resources:
   - {metadata: {type: Links.network.cosi.dev, id: four}, spec: {mtu: 4}}
 outputs: [qcow2]
 state: {size: 2GiB}
+partitions: {esp: 128MiB, extra: [{name: more, size: 1MiB}, {name: data, size: 3GiB}]}
 `, "base.yaml", base))
 	if err != nil {
 		t.Fatal(err)
 	}
 	const links = "Links.network.cosi.dev/one Links.network.cosi.dev/two Links.network.cosi.dev/three Links.network.cosi.dev/four"
-	if got, want := summary(d), "mount power probe a b d c x y z "+links+" qcow2 over amd64 metal 6.1 2GiB true"; got != want || d.Epoch.Year() != 2026 {
+	if got, want := summary(d), "mount power probe a b d c x y z "+links+" logs data more qcow2 over amd64 metal 6.1 2GiB 128MiB 1GiB true"; got != want || d.Epoch.Year() != 2026 || d.Partitions.Extra[1].Size != "3GiB" {
 		t.Errorf("Load = %s (%+v); want %s", got, d, want)
 	}
 	resource := struct{ Spec struct{ MTU int } }{}
@@ -121,15 +123,17 @@ without:
   plugins: [power]
   kernel: {modules: [a, c], arguments: [x]}
   resources: [Links.network.cosi.dev/one, Links.network.cosi.dev/three]
+  partitions: [data]
 separate_plugins: [power]
 kernel: {series: "", arguments: [x]}
 user_data: {esp_under_secure_boot: false}
 state: {size: ""}
+partitions: {esp: ""}
 `, "base.yaml", base))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := summary(d), "mount power b y x Links.network.cosi.dev/two raw iso over amd64 cloud   false"; got != want {
+	if got, want := summary(d), "mount power b y x Links.network.cosi.dev/two logs raw iso over amd64 cloud    1GiB false"; got != want {
 		t.Errorf("Load = %s; want %s", got, want)
 	}
 }
@@ -272,5 +276,21 @@ func TestSizeOfTheState(t *testing.T) {
 	}
 	if _, err := Load(file); err == nil || err.Error() != file+":3: state.size: 63MiB is too small: a state takes 64MiB at least" {
 		t.Errorf("63MiB: %v", err)
+	}
+}
+
+func TestAPartitionHoldsItsContent(t *testing.T) {
+	file := write(t, "one.yaml", "extends: base.yaml\npartitions:\n  extra:\n    - {name: seed, size: 1MiB, content: seed.img}\n", "base.yaml", base)
+	image := filepath.Join(filepath.Dir(file), "seed.img")
+	for size, want := range map[int64]string{1 << 20: "", 1<<20 + 1: file + ":4: partitions.extra[0].content: " + image + " has 1048577 bytes: they do not fit into 1MiB"} {
+		if err := os.WriteFile(image, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Load(file)
+		if (err == nil) != (want == "") || err != nil && err.Error() != want {
+			t.Errorf("%d bytes: %v; want %q", size, err, want)
+		} else if err == nil && d.Partitions.Extra[2].Content != image {
+			t.Errorf("the content is %q; want %q", d.Partitions.Extra[2].Content, image)
+		}
 	}
 }

@@ -29,6 +29,7 @@ func load(file string, chain []string) (*Definition, error) {
 	d, lines, problems := parse(file, data)
 	if d != nil {
 		problems = append(problems, d.readURLCA(file, lines)...)
+		problems = append(problems, d.findContents(file, lines)...)
 	}
 	if len(problems) > 0 {
 		slices.SortStableFunc(problems, func(a, b Problem) int { return a.Line - b.Line })

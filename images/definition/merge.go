@@ -41,7 +41,8 @@ func (d *Definition) lists() []list {
 		outputs[i] = string(o)
 	}
 	return []list{
-		{"plugins", d.Plugins}, {"separate_plugins", d.SeparatePlugins}, {"outputs", outputs}, {"resources", names(d.Resources)},
+		{"plugins", d.Plugins}, {"separate_plugins", d.SeparatePlugins}, {"outputs", outputs}, {"resources", names(d.Resources, ResourceName)},
+		{"partitions.extra", names(d.Partitions.Extra, partitionName)},
 		{"kernel.modules.boot", d.Kernel.Modules.Boot}, {"kernel.modules.ship", d.Kernel.Modules.Ship}, {"kernel.arguments", d.Kernel.Arguments},
 	}
 }
@@ -71,10 +72,12 @@ func ResourceName(node *yaml.Node) string {
 	return strings.TrimPrefix(m.Namespace+"/"+m.Type+"/"+m.ID, "/")
 }
 
-func names(resources []yaml.Node) []string {
-	all := make([]string, len(resources))
-	for i := range resources {
-		all[i] = ResourceName(&resources[i])
+func partitionName(p *Partition) string { return p.Name }
+
+func names[T any](items []T, name func(*T) string) []string {
+	all := make([]string, len(items))
+	for i := range items {
+		all[i] = name(&items[i])
 	}
 	return all
 }
@@ -90,6 +93,8 @@ func merge(base, over *Definition, file string, lines map[string]int) (*Definiti
 	set(said("epoch"), &d.Epoch, over.Epoch)
 	set(said("kernel.flavour"), &d.Kernel.Flavour, over.Kernel.Flavour)
 	set(said("kernel.series"), &d.Kernel.Series, over.Kernel.Series)
+	set(said("partitions.esp"), &d.Partitions.ESP, over.Partitions.ESP)
+	set(said("partitions.root"), &d.Partitions.Root, over.Partitions.Root)
 	set(said("state.size"), &d.State.Size, over.State.Size)
 	set(said("initramfs.compression"), &d.Initramfs.Compression, over.Initramfs.Compression)
 	set(said("user_data.esp_under_secure_boot"), &d.UserData.ESPUnderSecureBoot, over.UserData.ESPUnderSecureBoot)
@@ -102,7 +107,8 @@ func merge(base, over *Definition, file string, lines map[string]int) (*Definiti
 	d.Kernel.Arguments = join(d.Kernel.Arguments, over.Kernel.Arguments)
 	d.Plugins = join(d.Plugins, over.Plugins)
 	d.SeparatePlugins = join(d.SeparatePlugins, over.SeparatePlugins)
-	d.Resources = replace(d.Resources, over.Resources)
+	d.Resources = replace(d.Resources, over.Resources, ResourceName)
+	d.Partitions.Extra = replace(d.Partitions.Extra, over.Partitions.Extra, partitionName)
 	if said("outputs") {
 		for _, output := range d.Outputs {
 			delete(d.origins, item("outputs", string(output)))
@@ -110,8 +116,8 @@ func merge(base, over *Definition, file string, lines map[string]int) (*Definiti
 		d.Outputs = over.Outputs
 	}
 	for key, origin := range over.origins {
-		// Of what both ask for, the one that asked first is as good; a resource is the last one's.
-		if _, there := d.origins[key]; !there || !strings.Contains(key, " ") || strings.HasPrefix(key, "resources ") {
+		// Of what both ask for, the one that asked first is as good; what has a name is the last one's.
+		if _, there := d.origins[key]; !there || !strings.Contains(key, " ") || strings.HasPrefix(key, "resources ") || strings.HasPrefix(key, "partitions.extra ") {
 			d.origins[key] = origin
 		}
 	}
@@ -135,11 +141,11 @@ func join(base, over []string) []string {
 	return all
 }
 
-// replace appends resources; one that is there already is replaced where it stands.
-func replace(base, over []yaml.Node) []yaml.Node {
-	all := slices.Clone(base)
-	for i, name := range names(over) {
-		if at := slices.Index(names(base), name); at >= 0 {
+// replace appends what has a name; what is there already under that name is replaced where it stands.
+func replace[T any](base, over []T, name func(*T) string) []T {
+	all, there := slices.Clone(base), names(base, name)
+	for i, item := range names(over, name) {
+		if at := slices.Index(there, item); at >= 0 {
 			all[at] = over[i]
 		} else {
 			all = append(all, over[i])
@@ -148,9 +154,14 @@ func replace(base, over []yaml.Node) []yaml.Node {
 	return all
 }
 
+// only returns what has one of the names.
+func only[T any](all []T, left []string, name func(*T) string) []T {
+	return slices.DeleteFunc(slices.Clone(all), func(item T) bool { return !slices.Contains(left, name(&item)) })
+}
+
 // take takes away from d what w names. What is not there is a problem: it is misspelt, or was never there.
 func (d *Definition) take(w *Without, base, file string, lines map[string]int) (problems Problems) {
-	resources := names(d.Resources)
+	resources, extra := names(d.Resources, ResourceName), names(d.Partitions.Extra, partitionName)
 	for _, t := range []struct {
 		field string
 		names []string
@@ -160,6 +171,7 @@ func (d *Definition) take(w *Without, base, file string, lines map[string]int) (
 		{"without.plugins", w.Plugins, []list{{"plugins", d.Plugins}}, []*[]string{&d.Plugins}},
 		{"without.separate_plugins", w.SeparatePlugins, []list{{"separate_plugins", d.SeparatePlugins}}, []*[]string{&d.SeparatePlugins}},
 		{"without.resources", w.Resources, []list{{"resources", resources}}, []*[]string{&resources}},
+		{"without.partitions", w.Partitions, []list{{"partitions.extra", extra}}, []*[]string{&extra}},
 		{"without.kernel.arguments", w.Kernel.Arguments, []list{{"kernel.arguments", d.Kernel.Arguments}}, []*[]string{&d.Kernel.Arguments}},
 		{"without.kernel.modules", w.Kernel.Modules,
 			[]list{{"kernel.modules.boot", d.Kernel.Modules.Boot}, {"kernel.modules.ship", d.Kernel.Modules.Ship}},
@@ -184,6 +196,7 @@ func (d *Definition) take(w *Without, base, file string, lines map[string]int) (
 		}
 	}
 	slices.SortStableFunc(problems, func(a, b Problem) int { return a.Line - b.Line })
-	d.Resources = slices.DeleteFunc(slices.Clone(d.Resources), func(n yaml.Node) bool { return !slices.Contains(resources, ResourceName(&n)) })
+	d.Resources = only(d.Resources, resources, ResourceName)
+	d.Partitions.Extra = only(d.Partitions.Extra, extra, partitionName)
 	return problems
 }

@@ -7,10 +7,14 @@
 //	2  esp        256 MiB  FAT32, /EFI/BOOT/BOOTX64.EFI and what else the firmware reads
 //	3  root-a     256 MiB  may stay empty
 //	4  root-b     256 MiB  may stay empty
-//	   the rest            the node makes partition 5, its state, there on first boot
+//	5  …                   what a definition adds, if it does
+//	   the rest            the node makes the next partition, its state, there on first boot
+//
+// The sizes are those of a definition that says nothing else.
 package disk
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -24,19 +28,18 @@ import (
 
 const mib = 1 << 20
 
-// Where the partitions lie, the same on every disk. Each begins at a whole MiB, which suits
-// the erase blocks of flash; the last MiB holds the table's copy.
+// Where the first partitions begin. Each begins at a whole MiB, which suits the erase blocks of flash; the last MiB holds the table's
+// copy.
 const (
 	biosStart = 1 * mib
 	espStart  = 2 * mib
-	rootA     = espStart + 256*mib
-	rootB     = rootA + 256*mib
-	end       = rootB + 256*mib
-
-	// Size is the size of every image. A disk is larger: the node moves the copy of its
-	// partition table to the disk's end when it makes its state partition.
-	Size = end + 1*mib
 )
+
+// DefaultSize is how large an EFI system partition and each slot for a root are unless the Spec says otherwise.
+const DefaultSize = 256 * mib
+
+// Reserved are the names of the partitions that every disk has, the node's own among them.
+var Reserved = []string{"bios-boot", "esp", "root-a", "root-b", "state", "state-new"}
 
 // Spec is what a disk holds.
 type Spec struct {
@@ -47,6 +50,24 @@ type Spec struct {
 	ESP            []fat.File
 	Roots          [2]content.Content // A and B; nil leaves the slot empty
 	Time           time.Time          // of the files of the ESP
+	// ESPSize and RootSize are bytes, whole MiB; 0 is DefaultSize.
+	ESPSize, RootSize int64
+	// Extra are behind the slots.
+	Extra []Partition
+}
+
+// Partition is one that a definition adds.
+type Partition struct {
+	Name, GUID string
+	Size       int64           // bytes, whole MiB
+	Content    content.Content // nil leaves it empty
+}
+
+// Size is the size of the image. A disk is larger: the node moves the copy of its partition table to the disk's end when it makes its state
+// partition.
+func (s Spec) Size() int64 {
+	all := s.table().Partitions
+	return all[len(all)-1].End + mib
 }
 
 // Write writes the image of s into f, which is empty, and leaves it Size bytes long.
@@ -58,10 +79,11 @@ func (s Spec) Write(f *os.File) error {
 }
 
 func (s Spec) write(f *os.File) error {
-	if err := f.Truncate(Size); err != nil {
+	if err := f.Truncate(s.Size()); err != nil {
 		return err
 	}
-	if err := s.table().Write(f, Size); err != nil {
+	table := s.table()
+	if err := table.Write(f, s.Size()); err != nil {
 		return err
 	}
 	if s.Loader != nil {
@@ -69,33 +91,42 @@ func (s Spec) write(f *os.File) error {
 			return err
 		}
 	}
-	esp := fat.Options{Label: "ESP", VolumeID: s.VolumeID, Time: s.Time, Start: espStart}
-	if err := fat.Write(io.NewOffsetWriter(f, espStart), rootA-espStart, s.ESP, esp); err != nil {
+	esp, slots := table.Partitions[1], table.Partitions[2:]
+	options := fat.Options{Label: "ESP", VolumeID: s.VolumeID, Time: s.Time, Start: esp.Start}
+	if err := fat.Write(io.NewOffsetWriter(f, esp.Start), esp.End-esp.Start, s.ESP, options); err != nil {
 		return fmt.Errorf("esp: %w", err)
 	}
-	for i, slot := range []struct {
-		name       string
-		start, end int64
-	}{{"root-a", rootA, rootB}, {"root-b", rootB, end}} {
-		root := s.Roots[i]
-		if root == nil {
+	contents := s.Roots[:]
+	for _, extra := range s.Extra {
+		contents = append(contents[:len(contents):len(contents)], extra.Content)
+	}
+	for i, c := range contents {
+		if c == nil {
 			continue
 		}
-		if room := slot.end - slot.start; root.Size() > room {
-			return fmt.Errorf("%s: %d MiB do not fit into %d MiB", slot.name, (root.Size()+mib-1)/mib, room/mib)
+		if room := slots[i].End - slots[i].Start; c.Size() > room {
+			return fmt.Errorf("%s: %d MiB do not fit into %d MiB", slots[i].Name, (c.Size()+mib-1)/mib, room/mib)
 		}
-		if err := content.CopyAt(f, slot.start, root); err != nil {
-			return fmt.Errorf("%s: %w", slot.name, err)
+		if err := content.CopyAt(f, slots[i].Start, c); err != nil {
+			return fmt.Errorf("%s: %w", slots[i].Name, err)
 		}
 	}
 	return nil
 }
 
 func (s Spec) table() gpt.Table {
-	return gpt.Table{DiskGUID: s.DiskGUID, Partitions: []gpt.Partition{
-		{Type: gpt.TypeBIOSBoot, GUID: s.PartitionGUIDs[0], Name: "bios-boot", Start: biosStart, End: espStart},
-		{Type: gpt.TypeESP, GUID: s.PartitionGUIDs[1], Name: "esp", Start: espStart, End: rootA},
-		{Type: gpt.TypeLinuxFilesystem, GUID: s.PartitionGUIDs[2], Name: "root-a", Start: rootA, End: rootB},
-		{Type: gpt.TypeLinuxFilesystem, GUID: s.PartitionGUIDs[3], Name: "root-b", Start: rootB, End: end},
-	}}
+	t := gpt.Table{DiskGUID: s.DiskGUID}
+	end := int64(biosStart)
+	add := func(kind gpt.Type, guid, name string, size int64) {
+		t.Partitions = append(t.Partitions, gpt.Partition{Type: kind, GUID: guid, Name: name, Start: end, End: end + size})
+		end += size
+	}
+	add(gpt.TypeBIOSBoot, s.PartitionGUIDs[0], "bios-boot", espStart-biosStart)
+	add(gpt.TypeESP, s.PartitionGUIDs[1], "esp", cmp.Or(s.ESPSize, DefaultSize))
+	add(gpt.TypeLinuxFilesystem, s.PartitionGUIDs[2], "root-a", cmp.Or(s.RootSize, DefaultSize))
+	add(gpt.TypeLinuxFilesystem, s.PartitionGUIDs[3], "root-b", cmp.Or(s.RootSize, DefaultSize))
+	for _, extra := range s.Extra {
+		add(gpt.TypeLinuxFilesystem, extra.GUID, extra.Name, extra.Size)
+	}
+	return t
 }

@@ -18,6 +18,12 @@ import (
 	"github.com/cosi-os/cosi/images/internal/judge"
 )
 
+// Where the slots are in a disk of the usual sizes.
+const (
+	rootA = espStart + DefaultSize
+	rootB = rootA + DefaultSize
+)
+
 func testSpec(t *testing.T) Spec {
 	t.Helper()
 	dir := t.TempDir()
@@ -99,8 +105,8 @@ func TestSlotsAndHoles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st.Size() != Size {
-		t.Errorf("the image has %d bytes; want %d", st.Size(), Size)
+	if size := testSpec(t).Size(); st.Size() != size || size != 771*mib {
+		t.Errorf("the image has %d bytes, of %d; want 771 MiB", st.Size(), size)
 	}
 	if used := st.Sys().(*syscall.Stat_t).Blocks * 512; used > 4*mib {
 		t.Errorf("the image takes %d KiB on disk: it is not sparse", used>>10)
@@ -126,6 +132,36 @@ func TestWriteRefusesARootThatDoesNotFit(t *testing.T) {
 	}
 	defer f.Close()
 	if err := s.Write(f); err == nil || err.Error() != "disk: root-b: 257 MiB do not fit into 256 MiB" {
+		t.Errorf("Write = %v", err)
+	}
+}
+
+// A definition may have larger partitions, and more; what is in them is where the table says.
+func TestSizesAndExtraPartitions(t *testing.T) {
+	s := testSpec(t)
+	s.ESPSize, s.RootSize = 64*mib, 300*mib
+	s.Extra = []Partition{
+		{Name: "data", GUID: "01234567-89AB-CDEF-0123-000000000005", Size: 8 * mib},
+		{Name: "seed", GUID: "01234567-89AB-CDEF-0123-000000000006", Size: mib, Content: content.String("seed of a node")},
+	}
+	f := write(t, s)
+	out := judge.Run(t, "sgdisk", "-v", "-p", f.Name())
+	for _, want := range []string{"No problems found", "64.0 MiB    EF00  esp", "300.0 MiB   8300  root-a", "300.0 MiB   8300  root-b", "8.0 MiB     8300  data", "1024.0 KiB  8300  seed"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("sgdisk does not say %q:\n%s", want, out)
+		}
+	}
+	for at, want := range map[int64]string{66 * mib: "root of slot A", (66 + 600 + 8) * mib: "seed of a node"} {
+		got := make([]byte, len(want))
+		if _, err := f.ReadAt(got, at); err != nil || string(got) != want {
+			t.Errorf("at %d: %q, %v; want %q", at, got, err, want)
+		}
+	}
+	if size := int64(66+600+9+1) * mib; s.Size() != size {
+		t.Errorf("the image has %d bytes; want %d", s.Size(), size)
+	}
+	s.Extra[1].Content = content.String(strings.Repeat("x", mib+1))
+	if err := s.Write(f); err == nil || err.Error() != "disk: seed: 2 MiB do not fit into 1 MiB" {
 		t.Errorf("Write = %v", err)
 	}
 }

@@ -14,8 +14,11 @@ import (
 	"github.com/cosi-os/cosi/tools/qemu/node"
 )
 
-// diskSize is the size of the node's disk: the image and room for its state.
-const diskSize = 4 << 30
+// diskSize is the size of the node's disk, the image and room for its state; minimumState is how much room that has behind a large image.
+const (
+	diskSize     = 4 << 30
+	minimumState = 1 << 30
+)
 
 // system is the disk that the node boots from.
 type system struct {
@@ -92,7 +95,7 @@ func putOn(file, image string, table *gpt.Table, state *gpt.Partition) error {
 		return err
 	}
 	defer f.Close()
-	size := int64(diskSize)
+	size := max(diskSize, lastEnd(table)+minimumState)
 	if state != nil {
 		size = max(size, (state.End+2<<20-1)>>20<<20)
 	}
