@@ -28,7 +28,12 @@ func declarations(tree string, p *plan.Plan) ([]*declaration.Declaration, error)
 	var problems []error
 	for _, plugin := range p.Plugins {
 		file := filepath.Join("plugins", plugin.Name, "plugin.json")
-		d, err := declare(filepath.Join(tree, file), plugin, set)
+		read := func() (*declaration.Declaration, []byte, error) { return readDeclaration(filepath.Join(tree, file)) }
+		if x := plugin.Extension; x != nil {
+			file = "extension's plugin " + plugin.Name
+			read = func() (*declaration.Declaration, []byte, error) { d := *x.Declaration; return &d, x.Kinds, nil }
+		}
+		d, err := declare(read, plugin, set)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", file, err))
 			continue
@@ -41,12 +46,18 @@ func declarations(tree string, p *plan.Plan) ([]*declaration.Declaration, error)
 	return all, errors.Join(problems...)
 }
 
-func declare(file string, plugin plan.Plugin, set *kinds.Set) (*declaration.Declaration, error) {
+func readDeclaration(file string) (*declaration.Declaration, []byte, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	d, err := declaration.Parse(data)
+	return d, nil, err
+}
+
+// declare completes what read returns: a declaration, and the descriptors of the kinds that its plugin brings.
+func declare(read func() (*declaration.Declaration, []byte, error), plugin plan.Plugin, set *kinds.Set) (*declaration.Declaration, error) {
+	d, brought, err := read()
 	if err != nil {
 		return nil, err
 	}
@@ -55,21 +66,30 @@ func declare(file string, plugin plan.Plugin, set *kinds.Set) (*declaration.Decl
 	}
 	d.Argv = plugin.Argv
 	d.UID, d.GID = plugin.ID, plugin.ID
-	if d.Definitions == nil {
-		d.Definitions, err = definitions(d, set)
-	}
+	d.Definitions, err = definitions(d, set, brought)
 	return d, err
 }
 
-// definitions is the descriptor set of all kinds that d reads and writes, imports first.
-func definitions(d *declaration.Declaration, set *kinds.Set) ([]byte, error) {
+// definitions is the descriptor set of all kinds that d reads and writes, imports first. What is not of this repository must be among those that
+// its plugin brings.
+func definitions(d *declaration.Declaration, set *kinds.Set, brought []byte) ([]byte, error) {
+	own, err := descriptors.Kinds(brought)
+	if err != nil {
+		return nil, fmt.Errorf("its kinds: %w", err)
+	}
 	types := slices.Clone(d.Outputs)
 	for _, input := range d.Inputs {
 		types = append(types, input.Type)
 	}
 	slices.Sort(types)
 	all := newFileSet()
+	if err := all.add(brought); err != nil {
+		return nil, err
+	}
 	for _, typ := range slices.Compact(types) {
+		if slices.ContainsFunc(own, func(k *kinds.Kind) bool { return k.Type() == typ }) {
+			continue
+		}
 		kind := set.ByType(typ)
 		if kind == nil {
 			_, err := set.Lookup(typ) // names the nearest

@@ -70,6 +70,9 @@ func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
 	if u := p.Definition.UserData; u.URLCA != "" {
 		in.Files[inTree(o.Tree, u.URLCA)] = sum(u.URLCertificates)
 	}
+	for i, x := range p.Definition.Merged {
+		in.Files[inTree(o.Tree, p.Definition.Extensions[i])] = x.Digest
+	}
 	for _, p := range p.Definition.Partitions.Extra {
 		if p.Content == "" {
 			continue

@@ -20,6 +20,7 @@ import (
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/images/rootfs"
+	rootrules "github.com/cosi-os/cosi/images/rules"
 	"github.com/cosi-os/cosi/kernel"
 )
 
@@ -64,6 +65,9 @@ func userland(p *plan.Plan, in *Inputs, c contents, programs map[string]string, 
 			file(plan.Declarations+"/"+d.Name+".json", data),
 			file(plan.Declarations+"/"+declaration.DefinitionsFile(d.Name), d.Definitions))
 	}
+	for _, x := range p.Definition.Merged {
+		entries = append(entries, x.Entries...)
+	}
 	identity, err := imageJSON(p, in, unpinned)
 	if err != nil {
 		return nil, err
@@ -75,7 +79,33 @@ func userland(p *plan.Plan, in *Inputs, c contents, programs map[string]string, 
 	if certificates := p.Definition.UserData.URLCertificates; certificates != nil {
 		entries = append(entries, file(plan.URLCA, certificates))
 	}
-	return append(entries, file(plan.Kinds, known), file(plan.Resources, c.resources), file(plan.Image, identity), file(plan.OSRelease, osRelease(p, in, unpinned))), nil
+	entries = append(entries, file(plan.Kinds, known), file(plan.Resources, c.resources), file(plan.Image, identity), file(plan.OSRelease, osRelease(p, in, unpinned)))
+	return entries, lawful(entries, p.Definition)
+}
+
+// lawful fails with all that must not be in a root, and with what an extension and somebody else both bring.
+func lawful(entries []rootfs.Entry, d *definition.Definition) error {
+	var problems []error
+	bringer := map[string]string{}
+	for _, x := range d.Merged {
+		for _, e := range x.Entries {
+			if other, twice := bringer[e.Path]; twice {
+				problems = append(problems, fmt.Errorf("%s: extension %s and extension %s both bring /%s", d.Origin("extensions", x.Name), other, x.Name, e.Path))
+			}
+			bringer[e.Path] = x.Name
+		}
+	}
+	met := map[string]bool{}
+	for _, e := range entries {
+		if x := bringer[e.Path]; met[e.Path] && x != "" {
+			problems = append(problems, fmt.Errorf("%s: extension %s brings /%s, which the image has already", d.Origin("extensions", x), x, e.Path))
+		}
+		met[e.Path] = true
+		if err := rootrules.Check(e, d.Arch); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return errors.Join(problems...)
 }
 
 func file(path string, data []byte) rootfs.Entry {

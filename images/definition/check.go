@@ -174,6 +174,8 @@ func (c *checker) meaning(d *Definition) {
 		c.problem(line, "without", "there is nothing to take away: this definition extends none")
 	}
 	c.each("without.partitions", d.Without.Partitions, notEmpty, "%q is not a partition's name")
+	c.each("without.extensions", d.Without.Extensions, notEmpty, "%q is not an extension's name")
+	c.each("extensions", names(d.Extensions, extensionName), notEmpty, "%q")
 	c.partitions(&d.Partitions)
 	c.each("resources", names(d.Resources, ResourceName), func(string) bool { return true }, "%q")
 	for i, node := range d.Resources {

@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/cosi-os/cosi/images/extension"
 	"github.com/cosi-os/cosi/initramfs"
 )
 
@@ -33,6 +34,8 @@ type Definition struct {
 	Plugins []string `yaml:"plugins"`
 	// SeparatePlugins are folders of plugins/ that become executables of their own, as other people's plugins are.
 	SeparatePlugins []string `yaml:"separate_plugins"`
+	// Extensions are paths, relative to the definition's, of system extensions: see package extension.
+	Extensions []string `yaml:"extensions"`
 	// Resources are the image's default resources, the weakest of all: what user data and people write wins.
 	Resources []yaml.Node `yaml:"resources"`
 	UserData  UserData    `yaml:"user_data"`
@@ -43,6 +46,8 @@ type Definition struct {
 	// Epoch is the time of everything in the image if neither SOURCE_DATE_EPOCH nor a git commit says another.
 	Epoch time.Time `yaml:"epoch"`
 
+	// Merged are the Extensions, read.
+	Merged []*extension.Extension `yaml:"-"`
 	// File is where the definition was read from.
 	File string `yaml:"-"`
 	// Files are File and what it extends.
@@ -61,6 +66,8 @@ type Without struct {
 	Resources []string `yaml:"resources"`
 	// Partitions are extra ones.
 	Partitions []string `yaml:"partitions"`
+	// Extensions are named, without their directory.
+	Extensions []string `yaml:"extensions"`
 }
 
 // WithoutKernel is Without's part for the kernel.

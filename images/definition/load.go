@@ -30,6 +30,9 @@ func load(file string, chain []string) (*Definition, error) {
 	if d != nil {
 		problems = append(problems, d.readURLCA(file, lines)...)
 		problems = append(problems, d.findContents(file, lines)...)
+		for i, path := range d.Extensions {
+			d.Extensions[i] = beside(file, path)
+		}
 	}
 	if len(problems) > 0 {
 		slices.SortStableFunc(problems, func(a, b Problem) int { return a.Line - b.Line })
@@ -51,6 +54,9 @@ func load(file string, chain []string) (*Definition, error) {
 	d.File, d.Files, d.Extends, d.Without = file, append(d.Files, file), "", Without{}
 	if len(chain) == 0 {
 		if problems := d.whole(); len(problems) > 0 {
+			return nil, problems
+		}
+		if problems := d.openExtensions(); len(problems) > 0 {
 			return nil, problems
 		}
 	}

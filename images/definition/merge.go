@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/cosi-os/cosi/images/extension"
 )
 
 // Origin is where a definition says something.
@@ -42,7 +44,7 @@ func (d *Definition) lists() []list {
 	}
 	return []list{
 		{"plugins", d.Plugins}, {"separate_plugins", d.SeparatePlugins}, {"outputs", outputs}, {"resources", names(d.Resources, ResourceName)},
-		{"partitions.extra", names(d.Partitions.Extra, partitionName)},
+		{"partitions.extra", names(d.Partitions.Extra, partitionName)}, {"extensions", names(d.Extensions, extensionName)},
 		{"kernel.modules.boot", d.Kernel.Modules.Boot}, {"kernel.modules.ship", d.Kernel.Modules.Ship}, {"kernel.arguments", d.Kernel.Arguments},
 	}
 }
@@ -73,6 +75,8 @@ func ResourceName(node *yaml.Node) string {
 }
 
 func partitionName(p *Partition) string { return p.Name }
+
+func extensionName(path *string) string { return extension.Name(*path) }
 
 func names[T any](items []T, name func(*T) string) []string {
 	all := make([]string, len(items))
@@ -108,6 +112,7 @@ func merge(base, over *Definition, file string, lines map[string]int) (*Definiti
 	d.Plugins = join(d.Plugins, over.Plugins)
 	d.SeparatePlugins = join(d.SeparatePlugins, over.SeparatePlugins)
 	d.Resources = replace(d.Resources, over.Resources, ResourceName)
+	d.Extensions = replace(d.Extensions, over.Extensions, extensionName)
 	d.Partitions.Extra = replace(d.Partitions.Extra, over.Partitions.Extra, partitionName)
 	if said("outputs") {
 		for _, output := range d.Outputs {
@@ -117,11 +122,17 @@ func merge(base, over *Definition, file string, lines map[string]int) (*Definiti
 	}
 	for key, origin := range over.origins {
 		// Of what both ask for, the one that asked first is as good; what has a name is the last one's.
-		if _, there := d.origins[key]; !there || !strings.Contains(key, " ") || strings.HasPrefix(key, "resources ") || strings.HasPrefix(key, "partitions.extra ") {
+		if _, there := d.origins[key]; !there || !strings.Contains(key, " ") || replaced(key) {
 			d.origins[key] = origin
 		}
 	}
 	return &d, problems
+}
+
+// replaced reports whether key is that of an item which takes the place of another of its name.
+func replaced(key string) bool {
+	field, _, _ := strings.Cut(key, " ")
+	return slices.Contains([]string{"resources", "partitions.extra", "extensions"}, field)
 }
 
 func set[T any](said bool, field *T, value T) {
@@ -162,6 +173,7 @@ func only[T any](all []T, left []string, name func(*T) string) []T {
 // take takes away from d what w names. What is not there is a problem: it is misspelt, or was never there.
 func (d *Definition) take(w *Without, base, file string, lines map[string]int) (problems Problems) {
 	resources, extra := names(d.Resources, ResourceName), names(d.Partitions.Extra, partitionName)
+	extensions := names(d.Extensions, extensionName)
 	for _, t := range []struct {
 		field string
 		names []string
@@ -172,6 +184,7 @@ func (d *Definition) take(w *Without, base, file string, lines map[string]int) (
 		{"without.separate_plugins", w.SeparatePlugins, []list{{"separate_plugins", d.SeparatePlugins}}, []*[]string{&d.SeparatePlugins}},
 		{"without.resources", w.Resources, []list{{"resources", resources}}, []*[]string{&resources}},
 		{"without.partitions", w.Partitions, []list{{"partitions.extra", extra}}, []*[]string{&extra}},
+		{"without.extensions", w.Extensions, []list{{"extensions", extensions}}, []*[]string{&extensions}},
 		{"without.kernel.arguments", w.Kernel.Arguments, []list{{"kernel.arguments", d.Kernel.Arguments}}, []*[]string{&d.Kernel.Arguments}},
 		{"without.kernel.modules", w.Kernel.Modules,
 			[]list{{"kernel.modules.boot", d.Kernel.Modules.Boot}, {"kernel.modules.ship", d.Kernel.Modules.Ship}},
@@ -198,5 +211,6 @@ func (d *Definition) take(w *Without, base, file string, lines map[string]int) (
 	slices.SortStableFunc(problems, func(a, b Problem) int { return a.Line - b.Line })
 	d.Resources = only(d.Resources, resources, ResourceName)
 	d.Partitions.Extra = only(d.Partitions.Extra, extra, partitionName)
+	d.Extensions = only(d.Extensions, extensions, extensionName)
 	return problems
 }

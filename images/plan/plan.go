@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/images/extension"
 	"github.com/cosi-os/cosi/kernel/lock"
 )
 
@@ -45,6 +46,8 @@ type Plugin struct {
 	ID uint32
 	// Argv starts it.
 	Argv []string
+	// Extension is what brings it; nil: this repository.
+	Extension *extension.Plugin
 }
 
 // Output is one file of the output directory.
@@ -167,14 +170,23 @@ func (p *Plan) HasDisk() bool {
 
 // plugins gives each plugin its identifiers and its executable.
 func (p *Plan) plugins() {
+	brought := map[string]*extension.Plugin{}
 	names := slices.Concat(p.Definition.Plugins, p.Definition.SeparatePlugins)
+	for _, x := range p.Definition.Merged {
+		for i := range x.Plugins {
+			name := x.Plugins[i].Declaration.Name
+			brought[name], names = &x.Plugins[i], append(names, name)
+		}
+	}
 	slices.Sort(names)
 	for i, name := range names {
-		plugin := Plugin{Name: name, ID: uint32(firstPlugin + i), Argv: []string{"/" + Multi, name}}
-		if slices.Contains(p.Definition.SeparatePlugins, name) {
-			path := Executables + "/" + name
+		plugin := Plugin{Name: name, ID: uint32(firstPlugin + i), Argv: []string{"/" + Multi, name}, Extension: brought[name]}
+		separate := slices.Contains(p.Definition.SeparatePlugins, name)
+		if path := Executables + "/" + name; separate || plugin.Extension != nil {
 			plugin.Argv = []string{"/" + path}
-			p.Programs = append(p.Programs, Program{"./plugins/" + name + "/main", path})
+			if separate {
+				p.Programs = append(p.Programs, Program{"./plugins/" + name + "/main", path})
+			}
 		}
 		p.Plugins = append(p.Plugins, plugin)
 	}
