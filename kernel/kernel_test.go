@@ -2,8 +2,6 @@ package kernel
 
 import (
 	"bytes"
-	"debug/elf"
-	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -11,69 +9,23 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ulikunitz/xz"
+	"github.com/cosi-os/cosi/kernel/kerneltest"
 )
 
-// module is an ELF file with nothing but a .modinfo.
-func module(t testing.TB, pairs ...string) []byte {
-	t.Helper()
-	info := []byte(strings.Join(pairs, "\x00") + "\x00")
-	names := []byte("\x00.modinfo\x00.shstrtab\x00")
-	header := elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_REL), Machine: uint16(elf.EM_X86_64), Version: 1,
-		Ehsize: 64, Shentsize: 64, Shnum: 3, Shstrndx: 2, Shoff: uint64(64 + len(info) + len(names))}
-	out := &bytes.Buffer{}
-	for _, part := range []any{header, info, names, elf.Section64{},
-		elf.Section64{Name: 1, Type: uint32(elf.SHT_PROGBITS), Off: 64, Size: uint64(len(info)), Addralign: 1},
-		elf.Section64{Name: 10, Type: uint32(elf.SHT_STRTAB), Off: uint64(64 + len(info)), Size: uint64(len(names)), Addralign: 1},
-	} {
-		if err := binary.Write(out, binary.LittleEndian, part); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out.WriteString("~Module signature appended~\n")
-	return out.Bytes()
-}
-
-// tree writes a package's files: modules by path below kernel/.
-func tree(t *testing.T, builtin string, modules map[string][]byte) string {
-	t.Helper()
-	root := t.TempDir()
-	files := map[string][]byte{"boot/vmlinuz-6.12.1-test": []byte("kernel"), "usr/lib/modules/6.12.1-test/modules.builtin": []byte(builtin)}
-	for path, data := range modules {
-		if strings.HasSuffix(path, ".xz") {
-			compressed := &bytes.Buffer{}
-			w, _ := xz.NewWriter(compressed)
-			w.Write(data)
-			w.Close()
-			data = compressed.Bytes()
-		}
-		files["usr/lib/modules/6.12.1-test/kernel/"+path] = data
-	}
-	for path, data := range files {
-		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(path)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(root, path), data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return root
-}
-
 func example(t *testing.T) string {
-	return tree(t, "kernel/fs/ext4/ext4.ko\nkernel/crypto/crc32c_generic.ko\n", map[string][]byte{
-		"fs/erofs/erofs.ko.xz":            module(t, "license=GPL", "depends=libcrc32c", "alias=fs-erofs"),
-		"lib/libcrc32c.ko.xz":             module(t, "softdep=pre: crc32c", "depends="),
-		"net/8021q/8021q.ko.xz":           module(t, "alias=rtnl-link-vlan", "depends=garp,mrp"),
-		"net/802/garp.ko":                 module(t, "depends=stp,llc"),
-		"net/802/stp.ko":                  module(t, "depends=llc"),
-		"net/802/mrp.ko":                  module(t),
-		"net/llc/llc.ko":                  module(t),
-		"drivers/char/virtio-rng.ko.xz":   module(t, "alias=virtio:d00000004v*", "softdep=pre: ext4 mrp post: llc"),
-		"drivers/broken/round-robin.ko":   module(t, "depends=round-trip"),
-		"drivers/broken/round-trip.ko":    module(t, "depends=round_robin"),
+	return kerneltest.Tree(t, "kernel/fs/ext4/ext4.ko\nkernel/crypto/crc32c_generic.ko\n", map[string][]byte{
+		"fs/erofs/erofs.ko.xz":            kerneltest.Module(t, "license=GPL", "depends=libcrc32c", "alias=fs-erofs"),
+		"lib/libcrc32c.ko.xz":             kerneltest.Module(t, "softdep=pre: crc32c", "depends="),
+		"net/8021q/8021q.ko.xz":           kerneltest.Module(t, "alias=rtnl-link-vlan", "depends=garp,mrp"),
+		"net/802/garp.ko":                 kerneltest.Module(t, "depends=stp,llc"),
+		"net/802/stp.ko":                  kerneltest.Module(t, "depends=llc"),
+		"net/802/mrp.ko":                  kerneltest.Module(t),
+		"net/llc/llc.ko":                  kerneltest.Module(t),
+		"drivers/char/virtio-rng.ko.xz":   kerneltest.Module(t, "alias=virtio:d00000004v*", "softdep=pre: ext4 mrp post: llc"),
+		"drivers/broken/round-robin.ko":   kerneltest.Module(t, "depends=round-trip"),
+		"drivers/broken/round-trip.ko":    kerneltest.Module(t, "depends=round_robin"),
 		"drivers/broken/text.ko":          []byte("no ELF"),
-		"drivers/broken/needs-nothing.ko": module(t, "depends=gone"),
+		"drivers/broken/needs-nothing.ko": kerneltest.Module(t, "depends=gone"),
 	})
 }
 
@@ -213,7 +165,7 @@ kernel/net/llc/llc.ko:
 }
 
 func FuzzReadInfo(f *testing.F) {
-	f.Add(module(f, "depends=a,b", "softdep=pre: c", "alias=fs-x"))
+	f.Add(kerneltest.Module(f, "depends=a,b", "softdep=pre: c", "alias=fs-x"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		info, err := ReadInfo(bytes.NewReader(data))
 		if err != nil && !errors.Is(err, ErrNotModule) {

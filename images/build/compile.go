@@ -18,20 +18,31 @@ import (
 // kept is how many sets of programs the cache holds: a few branches' worth.
 const kept = 6
 
-// compile builds the plan's programs, or finds them in the cache: the go command would link them again each time. The key is what goes
-// into them, and only that; the version does not, so that a commit alone changes no program.
-func compile(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (programs map[string]string, cached bool, err error) {
-	arguments := []string{"build", "-trimpath", "-buildvcs=false", "-tags", "grpcnotrace", "-ldflags", "-s -w -buildid="}
-	environment := []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + p.Definition.Arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOEXPERIMENT=", "GOWORK=off", "GOFIPS140=off"}
-	sets := filepath.Join(o.Cache, "programs")
-	dir := filepath.Join(sets, digest(in.sources, p.Programs, arguments, environment))
-	programs = map[string]string{}
+// arguments of the go command, and its environment for an architecture.
+var arguments = []string{"build", "-trimpath", "-buildvcs=false", "-tags", "grpcnotrace", "-ldflags", "-s -w -buildid="}
+
+func environment(arch string) []string {
+	return []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOEXPERIMENT=", "GOWORK=off", "GOFIPS140=off"}
+}
+
+// programs is where the cache has, or will have, the plan's programs, by their paths in the root. The key of their directory is what goes into
+// them, and only that; the version does not, so that a commit alone changes no program.
+func programs(o Options, p *plan.Plan, in *Inputs) (dir string, all map[string]string) {
+	dir = filepath.Join(o.Cache, "programs", digest(in.sources, p.Programs, arguments, environment(p.Definition.Arch)))
+	all = map[string]string{}
 	for _, program := range p.Programs {
-		programs[program.Path] = filepath.Join(dir, path.Base(program.Path))
+		all[program.Path] = filepath.Join(dir, path.Base(program.Path))
 	}
+	return dir, all
+}
+
+// compile builds the plan's programs, or finds them in the cache: the go command would link them again each time.
+func compile(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (all map[string]string, cached bool, err error) {
+	dir, all := programs(o, p, in)
+	sets := filepath.Dir(dir)
 	now := time.Now()
 	if os.Chtimes(dir, now, now) == nil {
-		return programs, true, nil
+		return all, true, nil
 	}
 	if err := os.MkdirAll(sets, 0o755); err != nil {
 		return nil, false, err
@@ -43,7 +54,7 @@ func compile(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (programs
 	defer os.RemoveAll(work)
 	for _, command := range commands(p.Programs, work) {
 		cmd := exec.CommandContext(ctx, "go", slices.Concat(arguments, command)...)
-		cmd.Dir, cmd.Env = o.Tree, append(os.Environ(), environment...)
+		cmd.Dir, cmd.Env = o.Tree, append(os.Environ(), environment(p.Definition.Arch)...)
 		if output, err := cmd.CombinedOutput(); err != nil {
 			return nil, false, fmt.Errorf("go build: %w\n%s", err, bytes.TrimSpace(output))
 		}
@@ -52,7 +63,7 @@ func compile(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (programs
 	if err := os.Rename(work, dir); err != nil && !os.IsExist(err) {
 		return nil, false, err
 	}
-	return programs, false, prune(sets)
+	return all, false, prune(sets)
 }
 
 // commands are the arguments of go build that put programs into dir. One command builds all those that are named for their package: the

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -35,13 +34,6 @@ func readContents(tree string, p *plan.Plan) (c contents, err error) {
 	c.declarations, problems[0] = declarations(tree, p)
 	c.resources, problems[1] = resources(p.Definition)
 	return c, errors.Join(problems[:]...)
-}
-
-// Check finds what the build of a plan would fail on before it fetched or compiled anything: plugins that are not there, and declarations and
-// default resources that no node takes.
-func Check(o Options, p *plan.Plan) error {
-	_, err := readContents(o.Tree, p)
-	return err
 }
 
 // userland are the root's entries without the kernel's modules: what a node runs, whatever kernel is below it.
@@ -114,9 +106,9 @@ func file(path string, data []byte) rootfs.Entry {
 
 // modules are the kernel's part of the root.
 func modules(p *plan.Plan, parts *parts) ([]rootfs.Entry, error) {
-	wanted := slices.Concat(p.Definition.Kernel.Modules.Boot, p.Definition.Kernel.Modules.Ship)
-	for _, d := range parts.contents.declarations {
-		wanted = append(wanted, d.Modules...)
+	var wanted []string
+	for _, wish := range p.Wishes(parts.contents.declarations) {
+		wanted = append(wanted, wish.Module)
 	}
 	all, err := parts.kernel.Resolve(wanted...)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package plan says what a build will do, before it does anything: which packages it fetches, what it compiles, what becomes of it.
 //
-// The plan is a pure function of a definition and the lock file. The builder follows it; cosi-image plan prints it; a golden file holds
-// what it prints.
+// The plan is a pure function of a definition and the lock file. The builder follows it; cosi-image plan prints its explanation, with which line
+// of which definition asks for what; golden files hold what it prints.
 package plan
 
 import (
@@ -136,7 +136,7 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 		Definition: d, Name: "cosi-" + d.Name + "-" + d.Arch, Kernel: kernel, Stub: stub,
 		Programs:    []Program{{"./engine", "usr/bin/engine"}, {"./engine/runtime", "usr/bin/runtime"}, {"./plugins", Multi}},
 		CommandLine: commandLine(d),
-		Root:        []string{Image, Modules, Resources, OSRelease},
+		Root:        []string{Image, Modules, Resources, Kinds, OSRelease},
 	}
 	if d.UserData.URLCA != "" {
 		p.Root = append(p.Root, URLCA)
@@ -195,53 +195,4 @@ func (p *Plan) plugins() {
 // Writes reports whether the file with a suffix, as in ".raw", is one of the outputs.
 func (p *Plan) Writes(suffix string) bool {
 	return slices.ContainsFunc(p.Outputs, func(o Output) bool { return o.File == p.Name+suffix })
-}
-
-// String is the plan for people.
-func (p *Plan) String() string {
-	out := &strings.Builder{}
-	section := func(title string, lines ...string) {
-		fmt.Fprintf(out, "%s\n", title)
-		for _, line := range lines {
-			fmt.Fprintf(out, "  %s\n", line)
-		}
-	}
-	fmt.Fprintf(out, "%s, from %s\n", p.Name, p.Definition.File)
-	var packages []string
-	for _, pinned := range p.Packages() {
-		packages = append(packages, describe(pinned))
-	}
-	section("fetch, from Debian", packages...)
-	var programs []string
-	for _, program := range p.Programs {
-		programs = append(programs, fmt.Sprintf("%-18s → /%s", program.Package, program.Path))
-	}
-	section("compile", programs...)
-	var files []string
-	for _, file := range p.Root {
-		if file == URLCA {
-			file += ", from " + p.Definition.UserData.URLCA
-		}
-		files = append(files, "/"+file)
-	}
-	for _, plugin := range p.Plugins {
-		files = append(files, fmt.Sprintf("/%s/%s.json, uid %d", Declarations, plugin.Name, plugin.ID))
-	}
-	section("root file system (erofs)", append(files, "/usr/lib/modules/KERNEL: "+strings.Join(p.modules(), " ")+", and what they and the plugins need")...)
-	section("initramfs ("+string(p.Definition.Initramfs.Compression)+")", "/init: the engine", "/root.erofs", "modules that mounting it takes")
-	section("kernel command line", p.CommandLine)
-	var outputs []string
-	for _, output := range p.Outputs {
-		outputs = append(outputs, output.File)
-	}
-	section("write", append(outputs, p.Name+".manifest.json", p.Name+".sha256")...)
-	return out.String()
-}
-
-func (p *Plan) modules() []string {
-	return slices.Concat(p.Definition.Kernel.Modules.Boot, p.Definition.Kernel.Modules.Ship)
-}
-
-func describe(p lock.Package) string {
-	return fmt.Sprintf("%s: %s %s (%s), SHA-256 %s…", p.Suite, p.Name, p.Version, p.Architecture, p.SHA256[:12])
 }

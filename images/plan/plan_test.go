@@ -7,9 +7,13 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/cosi-os/cosi/api/declaration"
 	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/kernel"
+	"github.com/cosi-os/cosi/kernel/kerneltest"
 	"github.com/cosi-os/cosi/kernel/lock"
 )
 
@@ -28,17 +32,45 @@ func load(t *testing.T, name string) (*definition.Definition, *lock.Lock) {
 	return d, l
 }
 
+// known is all there is to know: a kernel, plugins that ask for modules, programs that were compiled.
+func known(t *testing.T) Known {
+	t.Helper()
+	dir := kerneltest.Tree(t, "kernel/fs/ext4/ext4.ko\nkernel/fs/fuse.ko\n", map[string][]byte{
+		"net/virtio_net.ko":        kerneltest.Module(t, "depends=net_failover"),
+		"net/net_failover.ko":      kerneltest.Module(t, "depends=failover"),
+		"net/failover.ko":          kerneltest.Module(t),
+		"fs/xfs.ko":                kerneltest.Module(t, "depends=libcrc32c"),
+		"fs/erofs.ko":              kerneltest.Module(t, "depends=libcrc32c"),
+		"lib/libcrc32c.ko":         kerneltest.Module(t, "softdep=pre: crc32c crc32c_generic"),
+		"crypto/crc32c_generic.ko": kerneltest.Module(t),
+		"block/loop.ko":            kerneltest.Module(t),
+		"input/evdev.ko":           kerneltest.Module(t),
+	})
+	tree, err := kernel.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Known{
+		Kernel: tree, Mounting: []string{"erofs"}, Programs: map[string]int64{"usr/bin/engine": 4_321_000},
+		Declarations: []*declaration.Declaration{{Name: "mount", Modules: []string{"xfs", "fuse"}}, {Name: "power", Modules: []string{"evdev"}}},
+	}
+}
+
 func TestAPlanReadsLikeThis(t *testing.T) {
-	for _, name := range []string{"small", "whole"} {
+	for name, k := range map[string]Known{"small": {}, "whole": known(t)} {
 		t.Run(name, func(t *testing.T) {
 			d, l := load(t, name+".yaml")
 			p, err := New(d, l)
 			if err != nil {
 				t.Fatal(err)
 			}
+			e, err := p.Explain(k)
+			if err != nil {
+				t.Fatal(err)
+			}
 			golden := filepath.Join("testdata", name+".golden")
 			if *update {
-				if err := os.WriteFile(golden, []byte(p.String()), 0o644); err != nil {
+				if err := os.WriteFile(golden, []byte(e.String()), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -46,10 +78,42 @@ func TestAPlanReadsLikeThis(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p.String() != string(want) {
-				t.Errorf("the plan reads\n%s\nwant\n%s", p, want)
+			if e.String() != string(want) {
+				t.Errorf("the plan reads\n%s\nwant\n%s", e, want)
 			}
 		})
+	}
+}
+
+// Nothing is in an image that nobody asked for.
+func TestEverythingHasAReason(t *testing.T) {
+	d, l := load(t, "whole.yaml")
+	p, err := New(d, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := p.Explain(known(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range e.Sections {
+		for _, item := range s.Items {
+			if len(item.Why) == 0 || slices.Contains(item.Why, "") || slices.Contains(item.Why, ":0") {
+				t.Errorf("%s %s is there because of %q", s.Name, item.Name, item.Why)
+			}
+		}
+	}
+}
+
+func TestAModuleThatTheKernelLacksIsNamed(t *testing.T) {
+	d, l := load(t, "whole.yaml")
+	d.Kernel.Modules.Ship = append(d.Kernel.Modules.Ship, "nonesuch")
+	p, err := New(d, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Explain(known(t)); !errors.Is(err, kernel.ErrUnknownModule) || !strings.Contains(err.Error(), "kernel.modules: nonesuch") {
+		t.Errorf("Explain = %v; want ErrUnknownModule", err)
 	}
 }
 

@@ -51,19 +51,23 @@ type Result struct {
 	Dir string
 }
 
+// Cached returns p unpacked, if it is in the cache.
+func (f *Fetcher) Cached(p lock.Package) (Result, bool) {
+	dir := f.unpacked(p)
+	return Result{Package: p, Dir: dir}, exists(dir)
+}
+
 // Fetch returns p unpacked, from the cache if it is there. Three things may happen: the pinned package, ErrHash if what the archive
 // hands out under that name is something else, or, where the archive has dropped it, the newest of its series with Unpinned set.
 func (f *Fetcher) Fetch(ctx context.Context, p lock.Package) (Result, error) {
-	if dir := f.unpacked(p); exists(dir) {
-		return Result{Package: p, Dir: dir}, nil
+	result, there := f.Cached(p)
+	if there {
+		return result, nil
 	}
-	var result Result
 	err := f.alone(func() (err error) {
-		if dir := f.unpacked(p); exists(dir) {
-			result = Result{Package: p, Dir: dir}
-			return nil
+		if result, there = f.Cached(p); !there {
+			result, err = f.fetch(ctx, p)
 		}
-		result, err = f.fetch(ctx, p)
 		return err
 	})
 	if err != nil {

@@ -76,6 +76,8 @@ func buildCommand() *cobra.Command {
 		Short: "Build an image: raw, qcow2, ISO, what the definition says",
 		Long:  "Builds the image of a definition. Does nothing if nothing has changed. The same sources give the same bytes.\n" + environment,
 		Args:  usage(cobra.ExactArgs(1)),
+
+		ValidArgsFunction: completeFiles(1, "yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return doBuild(cmd, o, args[0])
 		},
@@ -141,27 +143,30 @@ func rootCommand() *cobra.Command {
 }
 
 func planCommand() *cobra.Command {
-	return &cobra.Command{
+	var format string
+	cmd := &cobra.Command{
 		Use:   "plan DEFINITION",
-		Short: "Print what a build would do",
-		Args:  usage(cobra.ExactArgs(1)),
+		Short: "Print what a build would make, and why",
+		Long: `Prints what a build of the definition would make. Behind each thing stands why: the file and line that ask for it, or what needs it. What the
+modules need, and sizes, are known once the packages were fetched and the programs compiled.`,
+		Example: `  cosi-image plan images/base.yaml
+  cosi-image plan -o json images/base.yaml | jq '.sections[] | select(.name == "modules").items[].name'`,
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeFiles(1, "yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			tree, err := module(args[0])
+			o, err := complete(build.Options{}, args[0], nil)
 			if err != nil {
 				return err
 			}
-			o := build.Options{Tree: tree}
-			p, err := build.Plan(o, args[0])
+			e, err := build.Explain(cmd.Context(), o, args[0])
 			if err != nil {
 				return err
 			}
-			if err := build.Check(o, p); err != nil {
-				return err
-			}
-			fmt.Fprint(cmd.OutOrStdout(), p)
-			return nil
+			return show(cmd.OutOrStdout(), format, e, e.String)
 		},
 	}
+	addFormat(cmd, &format)
+	return cmd
 }
 
 func inspectCommand() *cobra.Command {

@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v4"
 
 	"github.com/cosi-os/cosi/images/build"
 	"github.com/cosi-os/cosi/images/plan"
@@ -20,13 +23,33 @@ func cosiImage(t *testing.T, arguments ...string) (code int, stdout, stderr stri
 }
 
 func TestPlanOfTheBaseImageIsPrinted(t *testing.T) {
+	t.Setenv("COSI_CACHE", t.TempDir())
 	code, stdout, stderr := cosiImage(t, "plan", "../../images/base.yaml")
 	if code != 0 || stderr != "" {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
-	for _, want := range []string{"cosi-base-amd64, from ../../images/base.yaml", "-cloud-amd64 6.12.", "./engine/runtime", "cosi-base-amd64.qcow2", "cosi-base-amd64.manifest.json"} {
+	for _, want := range []string{"cosi-base-amd64, from ../../images/base.yaml", "-cloud-amd64 ", "./engine/runtime", "cosi-base-amd64.qcow2 ", "cosi-base-amd64.manifest.json", "../../images/base.yaml:1"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in the plan:\n%s", want, stdout)
+		}
+	}
+	for format, read := range map[string]func([]byte, any) error{"json": json.Unmarshal, "yaml": func(b []byte, v any) error { return yaml.Load(b, v) }} {
+		code, stdout, stderr := cosiImage(t, "plan", "-o", format, "../../images/base.yaml")
+		var plan struct {
+			Name     string
+			Sections []struct {
+				Name  string
+				Items []struct {
+					Name string
+					Why  []string
+				}
+			}
+		}
+		if err := read([]byte(stdout), &plan); err != nil || code != 0 {
+			t.Fatalf("exit %d: %v, %s", code, err, stderr)
+		}
+		if plan.Name != "cosi-base-amd64" || len(plan.Sections) < 8 || plan.Sections[0].Items[0].Name != "arch" || !strings.Contains(plan.Sections[0].Items[0].Why[0], "base.yaml:") {
+			t.Errorf("as %s: %+v", format, plan)
 		}
 	}
 }
@@ -78,6 +101,7 @@ func TestExitCodesTellMistakesOfUsageFromFailures(t *testing.T) {
 		"no definition":              {[]string{"build"}, 2, "arg"},
 		"two definitions":            {[]string{"plan", "a", "b"}, 2, "arg"},
 		"no directory for the root":  {[]string{"root", "x.yaml"}, 2, "output"},
+		"an unknown format":          {[]string{"plan", "-o", "xml", "x.yaml"}, 2, "must be one of table, json, yaml"},
 		"a definition of nowhere":    {[]string{"build", "gone.yaml"}, 1, "gone.yaml: no such file"},
 		"a definition in no module":  {[]string{"plan", outside}, 1, "in no Go module"},
 		"a wrong definition":         {[]string{"plan", "../../images/definition/testdata/wrong.yaml"}, 1, "wrong.yaml:6: kernel.flavour"},

@@ -9,7 +9,7 @@ import (
 	"github.com/cosi-os/cosi/images/build"
 )
 
-// complete fills in what the environment says.
+// complete fills in what the environment says. Without p nothing is shown of what happens.
 func complete(o build.Options, definition string, p *progress) (build.Options, error) {
 	var err error
 	if o.Tree, err = module(definition); err != nil {
@@ -19,7 +19,9 @@ func complete(o build.Options, definition string, p *progress) (build.Options, e
 		return o, err
 	}
 	o.Mirror, o.SourceDateEpoch = os.Getenv("COSI_MIRROR"), os.Getenv("SOURCE_DATE_EPOCH")
-	o.Phase, o.Log = p.phase, p.log
+	if p != nil {
+		o.Phase, o.Log = p.phase, p.log
+	}
 	return o, nil
 }
 
