@@ -16,6 +16,7 @@ import (
 
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/grub"
+	"github.com/cosi-os/cosi/images/manifest"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/kernel"
 	"github.com/cosi-os/cosi/kernel/fetch"
@@ -51,7 +52,7 @@ type Result struct {
 	// Unpinned says that a package had to be replaced by a newer one.
 	Unpinned bool
 	// Outputs are the files, with their sizes.
-	Outputs []File
+	Outputs []manifest.File
 }
 
 // LockFile is the lock's place in the tree.
@@ -110,11 +111,15 @@ func assemble(ctx context.Context, o Options, p *plan.Plan, in *Inputs, stamp st
 		return nil, err
 	}
 	defer os.RemoveAll(work)
-	outputs, err := write(o, p, in, parts, work)
+	says, err := describe(o, p, in, parts)
 	if err != nil {
 		return nil, err
 	}
-	if err := publish(o.Output, work, p, in, parts, outputs); err != nil {
+	outputs, err := write(o, p, in, parts, says, work)
+	if err != nil {
+		return nil, err
+	}
+	if err := publish(o.Output, work, says, outputs); err != nil {
 		return nil, err
 	}
 	result := &Result{Plan: p, Unpinned: parts.unpinned(), Outputs: outputs}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -19,17 +20,19 @@ import (
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/api/layout/gpt"
 	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/internal/judge"
+	"github.com/cosi-os/cosi/images/manifest"
 	"github.com/cosi-os/cosi/kernel"
 )
 
-func build(t *testing.T, o Options) (*Result, *Manifest) {
+func build(t *testing.T, o Options) (*Result, *manifest.Manifest) {
 	t.Helper()
 	result, err := Run(context.Background(), o, o.definition())
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := ReadManifest(filepath.Join(o.Output, "cosi-dev-amd64.manifest.json"))
+	m, err := manifest.Read(filepath.Join(o.Output, "cosi-dev-amd64.manifest.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,6 +307,28 @@ func TestRootHoldsWhatTheEngineExpects(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(o.Output, program)); err != nil || info.Mode().Perm() != 0o755 {
 			t.Errorf("%s: %v, %v", program, info, err)
 		}
+	}
+}
+
+// An image says itself what it is made of: the same as the manifest beside it, without the hashes of the outputs.
+func TestTheManifestIsInTheImage(t *testing.T) {
+	o := fixture(t)
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [raw]")
+	_, beside := build(t, o)
+	image, err := inspect.Open(filepath.Join(o.Output, beside.Outputs[0].Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer image.Close()
+	inside, err := image.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if beside.Outputs = nil; !reflect.DeepEqual(inside, beside) {
+		t.Errorf("in the image: %+v; beside it: %+v", inside, beside)
+	}
+	if inside.Source != "images/dev.yaml" || !strings.Contains(inside.Definition, "- marker\n") || strings.Contains(inside.Definition, o.Tree) {
+		t.Errorf("it was built from %s:\n%s", inside.Source, inside.Definition)
 	}
 }
 

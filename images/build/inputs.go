@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -17,17 +16,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cosi-os/cosi/images/manifest"
 	"github.com/cosi-os/cosi/images/plan"
 )
 
-// Inputs are everything that an image is made of, but for the packages, which the plan pins.
+// Inputs are those of the manifest, and what else decides whether an image is built again.
 type Inputs struct {
-	// Files of the tree by path, with their SHA-256: what is compiled, the definition and the lock.
-	Files map[string]string `json:"files"`
-	// Go is the toolchain: "go1.26.8".
-	Go      string    `json:"go"`
-	Version string    `json:"version"`
-	Epoch   time.Time `json:"epoch"`
+	manifest.Inputs
 
 	// builder is the hash of the running program: another builder may write the same inputs differently.
 	builder string
@@ -42,7 +37,7 @@ var compiled = []string{"api", "engine", "plugins", "sdk"}
 var concerns = append([]string{"go.mod", "go.sum", "images", "initramfs", "kernel"}, compiled...)
 
 func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
-	in := &Inputs{Files: map[string]string{}}
+	in := &Inputs{Inputs: manifest.Inputs{Files: map[string]string{}}}
 	for _, dir := range compiled {
 		if err := in.addTree(o.Tree, dir); err != nil {
 			return nil, err
@@ -77,7 +72,7 @@ func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
 		if p.Content == "" {
 			continue
 		}
-		if in.Files[inTree(o.Tree, p.Content)], err = sumFile(p.Content); err != nil {
+		if in.Files[inTree(o.Tree, p.Content)], err = manifest.Sum(p.Content); err != nil {
 			return nil, err
 		}
 	}
@@ -169,7 +164,7 @@ func (in *Inputs) identify(ctx context.Context, o Options, epoch time.Time) erro
 }
 
 // digest of all inputs, the builder among them.
-func (in *Inputs) digest() string { return digest(in, in.builder) }
+func (in *Inputs) digest() string { return digest(in.Inputs, in.builder) }
 
 // digest hashes values by way of JSON, which sorts maps.
 func digest(values ...any) string {
@@ -194,20 +189,7 @@ func builder() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return sumFile(path)
-}
-
-func sumFile(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.CopyBuffer(h, struct{ io.Reader }{f}, make([]byte, 1<<20)); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return manifest.Sum(path)
 }
 
 // run returns what a command of the build machine prints.

@@ -19,6 +19,7 @@ import (
 	"github.com/cosi-os/cosi/images/fat"
 	"github.com/cosi-os/cosi/images/grub"
 	"github.com/cosi-os/cosi/images/iso"
+	"github.com/cosi-os/cosi/images/manifest"
 	"github.com/cosi-os/cosi/images/pack"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/images/qcow2"
@@ -26,13 +27,6 @@ import (
 	"github.com/cosi-os/cosi/images/uki"
 	"github.com/cosi-os/cosi/initramfs"
 )
-
-// File is an output.
-type File struct {
-	Name   string `json:"name"`
-	Size   int64  `json:"size"`
-	SHA256 string `json:"sha256"`
-}
 
 // efiNames are what the firmware starts from a medium that it knows nothing about.
 var efiNames = map[string]string{"amd64": "EFI/BOOT/BOOTX64.EFI", "arm64": "EFI/BOOT/BOOTAA64.EFI"}
@@ -44,11 +38,12 @@ type writer struct {
 	in    *Inputs
 	parts *parts
 	work  string
+	says  *manifest.Manifest
 
 	boot     bootable
 	diskBoot bootable   // it knows the disk that it is on
 	mu       sync.Mutex // guards made
-	made     map[string]File
+	made     map[string]manifest.File
 
 	// seed makes identifiers that differ from image to image, and are the same for the same image.
 	seed [sha256.Size]byte
@@ -61,8 +56,8 @@ type bootable struct {
 }
 
 // write makes the plan's outputs below work and returns them in the plan's order.
-func write(o Options, p *plan.Plan, in *Inputs, parts *parts, work string) ([]File, error) {
-	w := &writer{o: o, plan: p, in: in, parts: parts, work: work, made: map[string]File{}}
+func write(o Options, p *plan.Plan, in *Inputs, parts *parts, says *manifest.Manifest, work string) ([]manifest.File, error) {
+	w := &writer{o: o, plan: p, in: in, parts: parts, work: work, says: says, made: map[string]manifest.File{}}
 	if err := w.root(); err != nil {
 		return nil, err
 	}
@@ -91,7 +86,7 @@ func write(o Options, p *plan.Plan, in *Inputs, parts *parts, work string) ([]Fi
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	var all []File
+	var all []manifest.File
 	for _, output := range p.Outputs {
 		all = append(all, w.made[output.File])
 	}
@@ -125,10 +120,10 @@ func (w *writer) hash(suffix string) error {
 	if err != nil {
 		return err
 	}
-	hash, err := sumFile(path)
+	hash, err := manifest.Sum(path)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.made[filepath.Base(path)] = File{Name: filepath.Base(path), Size: info.Size(), SHA256: hash}
+	w.made[filepath.Base(path)] = manifest.File{Name: filepath.Base(path), Size: info.Size(), SHA256: hash}
 	return err
 }
 
@@ -176,7 +171,12 @@ func (w *writer) root() error {
 	if err != nil {
 		return err
 	}
-	if err := w.phase("root.erofs", func(f *os.File) error { return rootfs.Write(f, append(entries, kernelEntries...), w.in.Epoch) }); err != nil {
+	packed, err := w.says.Pack()
+	if err != nil {
+		return err
+	}
+	entries = append(append(entries, kernelEntries...), file(plan.Manifest, packed))
+	if err := w.phase("root.erofs", func(f *os.File) error { return rootfs.Write(f, entries, w.in.Epoch) }); err != nil {
 		return err
 	}
 	return w.phase("initramfs", w.initramfs)

@@ -48,6 +48,10 @@ func (c *checker) value(node *yaml.Node, field string, v reflect.Value) {
 	c.lines[field] = node.Line
 	switch {
 	case v.Type() == nodeType:
+		if alias := aliasIn(node); alias != nil {
+			c.problem(alias.Line, field, "*%s stands for what is written elsewhere: write it out, a resource is kept as it is", alias.Value)
+			return
+		}
 		v.Set(reflect.ValueOf(*node))
 	case v.Type() == timeType || v.Kind() == reflect.String || v.Kind() == reflect.Bool:
 		c.scalar(node, field, v)
@@ -63,6 +67,19 @@ func (c *checker) value(node *yaml.Node, field string, v reflect.Value) {
 	case v.Kind() == reflect.Struct:
 		c.structure(node, field, v)
 	}
+}
+
+// aliasIn returns an alias in a node.
+func aliasIn(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n
+	}
+	for _, child := range n.Content {
+		if found := aliasIn(child); found != nil {
+			return found
+		}
+	}
+	return nil
 }
 
 func (c *checker) scalar(node *yaml.Node, field string, v reflect.Value) {

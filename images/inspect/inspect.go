@@ -1,6 +1,7 @@
-// Package inspect reads what is in an image: cosictl validates against the kinds of one.
+// Package inspect reads what is in an image: cosictl validates against the kinds of one, cosi-image shows one, compares two, and says whether
+// one is what its sources give.
 //
-// It takes what the image builder writes: a raw disk, a qcow2, an ISO, a unified kernel image, or an initramfs that is not compressed.
+// It takes what the image builder writes: a raw disk, a qcow2, an ISO, a unified kernel image, or an initramfs.
 package inspect
 
 import (
@@ -15,14 +16,27 @@ import (
 
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/fat32"
+	"github.com/pierrec/lz4/v4"
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/api/layout/gpt"
+	"github.com/cosi-os/cosi/images/manifest"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/images/qcow2"
 	"github.com/cosi-os/cosi/images/rootfs"
+)
+
+// Format is what a file is.
+type Format string
+
+const (
+	Raw       Format = "raw"
+	QCOW2     Format = "qcow2"
+	ISO       Format = "iso"
+	UKI       Format = "uki"
+	Initramfs Format = "initramfs"
 )
 
 // efiSystem is the type of an EFI system partition (UEFI Specification 2.10, 5.3.3).
@@ -31,27 +45,79 @@ const efiSystem = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 // errForeign says that a file is none of our images.
 var errForeign = errors.New("is no image of a COSI node (raw, qcow2, ISO, .efi or .initramfs)")
 
-// Kinds returns the kinds that nodes of the image have from the start.
-func Kinds(path string) (*kinds.Set, error) {
+// Image is an image that is open. Its parts are nested: a disk holds a boot image, that an initramfs, that the root.
+type Image struct {
+	Format Format
+	// Size is the file's.
+	Size int64
+
+	path  string
+	file  *os.File
+	table *gpt.Table        // nil: it is no disk
+	esp   *fat32.FileSystem // of the disk
+	boot  *pe.File          // nil: it is an initramfs
+	raw   *io.SectionReader // all of the boot image
+	early []cpio.Record     // what is in the initramfs
+	Root  fs.FS             // the root file system
+}
+
+// Open opens the image in a file. It fails if that is none of ours. The caller closes it.
+func Open(path string) (*Image, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	info, err := f.Stat()
+	i := &Image{path: path, file: f}
+	if err == nil {
+		i.Size = info.Size()
+		err = i.open(f, i.Size)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return i, nil
+}
+
+// Close closes the file.
+func (i *Image) Close() error { return i.file.Close() }
+
+// read returns a file of the root. Errors name the image.
+func (i *Image) read(name, what string) ([]byte, error) {
+	data, err := fs.ReadFile(i.Root, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: does not say %s: it was built before images did", i.path, what)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", i.path, err)
+	}
+	return data, nil
+}
+
+// Manifest is what the image says of itself.
+func (i *Image) Manifest() (*manifest.Manifest, error) {
+	data, err := i.read(plan.Manifest, "what it is made of")
 	if err != nil {
 		return nil, err
 	}
-	root, err := rootOf(f, info.Size())
+	m, err := manifest.Unpack(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %s: %w", i.path, plan.Manifest, err)
 	}
-	compressed, err := fs.ReadFile(root, plan.Kinds)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: does not say which kinds it has: it was built before images did", path)
-	}
+	return m, nil
+}
+
+// Kinds returns the kinds that nodes of the image in a file have from the start.
+func Kinds(path string) (*kinds.Set, error) {
+	i, err := Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
+	}
+	defer i.Close()
+	compressed, err := i.read(plan.Kinds, "which kinds it has")
+	if err != nil {
+		return nil, err
 	}
 	reader, err := gzip.NewReader(bytes.NewReader(compressed))
 	if err != nil {
@@ -68,54 +134,62 @@ func Kinds(path string) (*kinds.Set, error) {
 	return kinds.NewSet(all...)
 }
 
-// rootOf finds the root file system of a file of size bytes, by what it begins with.
-func rootOf(f io.ReaderAt, size int64) (fs.FS, error) {
+// open finds out what a file of size bytes is, by what it begins with.
+func (i *Image) open(f io.ReaderAt, size int64) error {
 	head := make([]byte, 8)
 	if _, err := f.ReadAt(head, 0); err != nil {
-		return nil, errForeign
+		return errForeign
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte("QFI\xfb")):
+		i.Format = QCOW2
 		inner, err := qcow2.Open(f, size)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		return disk(inner, inner.Size())
-	case bytes.HasPrefix(head, []byte("070701")):
-		return initramfs(f)
+		return i.openDisk(inner, inner.Size())
+	case bytes.HasPrefix(head, []byte("070701")), bytes.HasPrefix(head, legacyLZ4):
+		i.Format = Initramfs
+		return i.openInitramfs(io.NewSectionReader(f, 0, size))
 	case bytes.HasPrefix(head, []byte("MZ")):
-		return kernelImage(f)
+		i.Format = UKI
+		return i.openBoot(io.NewSectionReader(f, 0, size))
 	}
-	return disk(f, size)
+	i.Format = Raw
+	descriptor := make([]byte, 6) // of the primary volume: ECMA-119, 8.4
+	if _, err := f.ReadAt(descriptor, 16*2048); err == nil && string(descriptor) == "\x01CD001" {
+		i.Format = ISO
+	}
+	return i.openDisk(f, size)
 }
 
-// disk reads the boot loader's file of a disk, or of an ISO: that has a partition table too.
-func disk(f io.ReaderAt, size int64) (fs.FS, error) {
-	table, err := gpt.Read(f, size)
-	if err != nil {
-		return nil, errForeign
+// openDisk reads the boot loader's file of a disk, or of an ISO: that has a partition table too.
+func (i *Image) openDisk(f io.ReaderAt, size int64) error {
+	var err error
+	if i.table, err = gpt.Read(f, size); err != nil {
+		return errForeign
 	}
-	for _, p := range table.Partitions {
+	for _, p := range i.table.Partitions {
 		if p.Type.String() != efiSystem {
 			continue
 		}
-		volume, err := fat32.Read(file.New(section{io.NewSectionReader(f, 0, size)}, true), p.End-p.Start, p.Start, gpt.Sector)
+		i.esp, err = fat32.Read(file.New(section{io.NewSectionReader(f, 0, size)}, true), p.End-p.Start, p.Start, gpt.Sector)
 		if err != nil {
-			return nil, fmt.Errorf("EFI system partition: %w", err)
+			return fmt.Errorf("EFI system partition: %w", err)
 		}
 		for _, name := range []string{"/EFI/BOOT/BOOTX64.EFI", "/EFI/BOOT/BOOTAA64.EFI"} {
-			loader, err := volume.OpenFile(name, os.O_RDONLY)
+			loader, err := i.esp.OpenFile(name, os.O_RDONLY)
 			if err != nil {
 				continue
 			}
 			data, err := io.ReadAll(loader)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
+				return fmt.Errorf("%s: %w", name, err)
 			}
-			return kernelImage(bytes.NewReader(data))
+			return i.openBoot(io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data))))
 		}
 	}
-	return nil, errForeign
+	return errForeign
 }
 
 // section makes a file of what can be read, for package fat32.
@@ -124,33 +198,58 @@ type section struct{ *io.SectionReader }
 func (section) Stat() (fs.FileInfo, error) { return nil, errors.ErrUnsupported }
 func (section) Close() error               { return nil }
 
-func kernelImage(r io.ReaderAt) (fs.FS, error) {
+func (i *Image) openBoot(r *io.SectionReader) error {
 	image, err := pe.NewFile(r)
 	if err != nil {
-		return nil, errForeign
+		return errForeign
 	}
-	section := image.Section(".initrd")
-	if section == nil {
-		return nil, errForeign
+	i.boot, i.raw = image, r
+	initrd := image.Section(".initrd")
+	if initrd == nil {
+		return errForeign
 	}
-	return initramfs(io.NewSectionReader(section, 0, int64(section.VirtualSize)))
+	return i.openInitramfs(io.NewSectionReader(initrd, 0, int64(initrd.VirtualSize)))
 }
 
-func initramfs(r io.ReaderAt) (fs.FS, error) {
+// legacyLZ4 is what the form of LZ4 begins with that the kernel reads.
+var legacyLZ4 = []byte{0x02, 0x21, 0x4c, 0x18}
+
+// mostUnpacked is how large an initramfs may become.
+const mostUnpacked = 1 << 30
+
+func (i *Image) openInitramfs(r *io.SectionReader) error {
 	magic := make([]byte, 6)
-	if _, err := r.ReadAt(magic, 0); err != nil || string(magic) != "070701" {
-		return nil, errors.New("its initramfs is compressed: build it with compression none")
+	if _, err := r.ReadAt(magic, 0); err != nil {
+		return errForeign
 	}
-	for records := cpio.Newc.Reader(r); ; {
+	var archive io.ReaderAt = r
+	if bytes.HasPrefix(magic, legacyLZ4) {
+		plain, err := io.ReadAll(io.LimitReader(lz4.NewReader(r), mostUnpacked))
+		if err != nil {
+			return fmt.Errorf("initramfs: %w", err)
+		}
+		archive = bytes.NewReader(plain)
+	} else if string(magic) != "070701" {
+		return errForeign
+	}
+	for records := cpio.Newc.Reader(archive); ; {
 		record, err := records.ReadRecord()
 		if errors.Is(err, io.EOF) {
-			return nil, errForeign
+			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("initramfs: %w", err)
+			return fmt.Errorf("initramfs: %w", err)
 		}
-		if record.Name == "root.erofs" {
-			return rootfs.Open(record.ReaderAt)
+		i.early = append(i.early, record)
+		if record.Name != "root.erofs" {
+			continue
+		}
+		if i.Root, err = rootfs.Open(record.ReaderAt); err != nil {
+			return err
 		}
 	}
+	if i.Root == nil {
+		return errForeign
+	}
+	return nil
 }

@@ -192,6 +192,7 @@ var rootFiles = map[string]string{
 	OSRelease: "the image's identity, for everybody",
 	Modules:   "what is loaded at boot",
 	Resources: "the default resources",
+	Manifest:  "what the image is made of",
 	Kinds:     "the kinds that a node has from the start",
 }
 

@@ -78,6 +78,8 @@ const (
 	URLCA = "usr/lib/cosi/userdata-ca.pem"
 	// Kinds has the descriptors of all kinds that a node has from the start, for whoever looks at the image: a FileDescriptorSet, with gzip.
 	Kinds = "usr/lib/cosi/kinds.binpb.gz"
+	// Manifest is what the image is made of: see package manifest.
+	Manifest = "usr/lib/cosi/manifest.json.gz"
 	// Image is the image's identity for the engine.
 	Image = "usr/lib/cosi/image.json"
 	// OSRelease is the image's identity for everybody: see os-release(5).
@@ -136,7 +138,7 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 		Definition: d, Name: "cosi-" + d.Name + "-" + d.Arch, Kernel: kernel, Stub: stub,
 		Programs:    []Program{{"./engine", "usr/bin/engine"}, {"./engine/runtime", "usr/bin/runtime"}, {"./plugins", Multi}},
 		CommandLine: commandLine(d),
-		Root:        []string{Image, Modules, Resources, Kinds, OSRelease},
+		Root:        []string{Image, Modules, Resources, Kinds, Manifest, OSRelease},
 	}
 	if d.UserData.URLCA != "" {
 		p.Root = append(p.Root, URLCA)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cosi-os/cosi/images/build"
+	"github.com/cosi-os/cosi/images/manifest"
 )
 
 func main() {
@@ -175,7 +176,7 @@ func inspectCommand() *cobra.Command {
 		Short: "Print what an image is made of, and check the files beside its manifest",
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m, err := build.ReadManifest(args[0])
+			m, err := manifest.Read(args[0])
 			if err != nil {
 				return err
 			}
