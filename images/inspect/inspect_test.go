@@ -40,6 +40,10 @@ func FuzzRootOf(f *testing.F) {
 		if err := os.WriteFile(file, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		if i, err := Open(file); err == nil {
+			i.Report() // an error or a report
+			i.Close()
+		}
 		if set, err := Kinds(file); err == nil && len(set.All()) == 0 {
 			t.Error("an image without kinds")
 		}

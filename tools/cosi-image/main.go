@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cosi-os/cosi/images/build"
-	"github.com/cosi-os/cosi/images/manifest"
+	"github.com/cosi-os/cosi/images/inspect"
 )
 
 func main() {
@@ -28,7 +28,18 @@ func main() {
 // usageError is the user's mistake in typing the command.
 type usageError struct{ error }
 
-// run executes one command line and returns the exit code: 0, 1 if it failed, 2 if it makes no sense.
+// unequalError says that two things which were compared are not the same. What is different was printed.
+type unequalError struct{}
+
+func (unequalError) Error() string { return "not the same" }
+
+// undecidedError is why two things could not be compared.
+type undecidedError struct{ error }
+
+func (e undecidedError) Unwrap() error { return e.error }
+
+// run executes one command line and returns the exit code: 0, 1 if it failed, 2 if it makes no sense. Of commands that compare, 1 says that
+// there are differences, and 2 that nobody knows.
 func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:           "cosi-image",
@@ -41,14 +52,20 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int 
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(buildCommand(), planCommand(), rootCommand(), inspectCommand(), versionCommand())
+	root.AddCommand(buildCommand(), planCommand(), diffCommand(), inspectCommand(), rootCommand(), versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
 	}
+	if errors.As(err, &unequalError{}) {
+		return 1
+	}
 	fmt.Fprintln(stderr, "cosi-image:", err)
 	if errors.As(err, &usageError{}) {
 		fmt.Fprintln(stderr, "Type cosi-image --help for how it is used.")
+		return 2
+	}
+	if errors.As(err, &undecidedError{}) {
 		return 2
 	}
 	return 1
@@ -171,30 +188,35 @@ modules need, and sizes, are known once the packages were fetched and the progra
 }
 
 func inspectCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "inspect MANIFEST",
-		Short: "Print what an image is made of, and check the files beside its manifest",
-		Args:  usage(cobra.ExactArgs(1)),
+	var format string
+	cmd := &cobra.Command{
+		Use:   "inspect IMAGE",
+		Short: "Print what is in an image: partitions, files, versions, arguments, signatures",
+		Long: `Prints what an image is and holds: a raw disk, a qcow2, an ISO, a unified kernel image (.efi) or an initramfs. What it is made of, it says itself.
+Signatures are shown with the name that they carry; whether one is good is for the firmware and the kernel to say.`,
+		Example: `  cosi-image inspect build/cosi-base-amd64.raw
+  cosi-image inspect -o json build/cosi-base-amd64.iso | jq '.files[] | select(.place == "root")'`,
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeFiles(1, imageFiles...),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m, err := manifest.Read(args[0])
+			image, err := inspect.Open(args[0])
 			if err != nil {
 				return err
 			}
-			out := cmd.OutOrStdout()
-			fmt.Fprintf(out, "%s %s of %s, kernel %s, %s, %d source files\n", m.Image, m.Inputs.Version, m.Inputs.Epoch.Format("2006-01-02 15:04:05"), m.Kernel, m.Inputs.Go, len(m.Inputs.Files))
-			for _, p := range m.Packages {
-				fmt.Fprintf(out, "package %s %s %s\n", p.Name, p.Version, p.SHA256)
+			defer image.Close()
+			r, err := image.Report()
+			if err != nil {
+				return err
 			}
-			for _, file := range m.Outputs {
-				fmt.Fprintf(out, "output %s %d %s\n", file.Name, file.Size, file.SHA256)
-			}
-			if m.Unpinned {
-				fmt.Fprintln(out, "UNPINNED: a package was replaced by a newer one")
-			}
-			return m.Verify(filepath.Dir(args[0]))
+			return show(cmd.OutOrStdout(), format, r, r.String)
 		},
 	}
+	addFormat(cmd, &format)
+	return cmd
 }
+
+// imageFiles are the extensions of images.
+var imageFiles = []string{"raw", "qcow2", "iso", "efi", "initramfs"}
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{

@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/cosi-os/cosi/images/build"
+	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/plan"
 )
 
@@ -107,6 +108,11 @@ func TestExitCodesTellMistakesOfUsageFromFailures(t *testing.T) {
 		"a wrong definition":         {[]string{"plan", "../../images/definition/testdata/wrong.yaml"}, 1, "wrong.yaml:6: kernel.flavour"},
 		"a plugin that is not there": {[]string{"plan", heir("plugin.yaml", "plugins: [mountt]\n")}, 1, "plugins/mountt/plugin.json: "},
 		"a resource of no kind":      {[]string{"plan", heir("kind.yaml", "resources:\n  - metadata: {type: mountt, id: x}\n    spec: {}\n")}, 1, "kind.yaml:4: resources[1].metadata.type: unknown kind"},
+		"the same definition":        {[]string{"diff", "../../images/base.yaml", "../../images/base.yaml"}, 0, ""},
+		"another definition":         {[]string{"diff", "../../images/base.yaml", "../../images/test.yaml"}, 1, ""},
+		"no second thing":            {[]string{"diff", "../../images/base.yaml"}, 2, "arg"},
+		"nothing to compare":         {[]string{"diff", "../../images/base.yaml", "gone.raw"}, 2, "gone.raw: no such file"},
+		"no image":                   {[]string{"inspect", "main.go"}, 1, "main.go: is no image"},
 		"no manifest":                {[]string{"inspect", "../../images/base.yaml"}, 1, "base.yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -132,14 +138,35 @@ func TestAnUnpinnedImageIsSaidToBeOne(t *testing.T) {
 			t.Errorf("%q; want %q", got, test.want)
 		}
 	}
-	for unpinned, want := range map[string]bool{"true": true, "false": false} {
-		manifest := filepath.Join(t.TempDir(), "manifest.json")
-		if err := os.WriteFile(manifest, []byte(`{"image": "cosi-dev-amd64", "inputs": {}, "unpinned": `+unpinned+`}`), 0o644); err != nil {
-			t.Fatal(err)
+}
+
+func TestDiffPrintsWhatIsDifferent(t *testing.T) {
+	_, stdout, stderr := cosiImage(t, "diff", "../../images/base.yaml", "../../images/test-6-1.yaml")
+	for _, want := range []string{"../../images/test-6-1.yaml\n", "definition   kernel.flavour ", " metal\n", " probe\n", "package      kernel-metal-6.1 "} {
+		if !strings.Contains(stdout, want) || stderr != "" {
+			t.Errorf("no %q in\n%s%s", want, stdout, stderr)
 		}
-		code, stdout, stderr := cosiImage(t, "inspect", manifest)
-		if code != 0 || strings.Contains(stdout, "UNPINNED") != want {
-			t.Errorf("inspect, unpinned %s: exit %d, %s%s", unpinned, code, stdout, stderr)
+	}
+	var all []inspect.Difference
+	if _, stdout, _ = cosiImage(t, "diff", "-o", "json", "../../images/base.yaml", "../../images/base.yaml"); json.Unmarshal([]byte(stdout), &all) != nil || all == nil || len(all) > 0 {
+		t.Errorf("of the same: %s; want an empty list", stdout)
+	}
+	if _, stdout, _ = cosiImage(t, "diff", "-o", "json", "../../images/base.yaml", "../../images/test.yaml"); json.Unmarshal([]byte(stdout), &all) != nil || len(all) < 5 || all[0].Section != "definition" {
+		t.Errorf("as JSON: %s", stdout)
+	}
+}
+
+func TestCompletionOffersFilesAndFormats(t *testing.T) {
+	for want, words := range map[string][]string{
+		"yaml\n:8\n":            {"plan", ""},
+		"json\n":                {"plan", "-o", ""},
+		"yaml\nraw\nqcow2\niso": {"diff", "a.raw", ""},
+		"raw\nqcow2\niso":       {"inspect", ""},
+		":4\n":                  {"inspect", "a.raw", ""},
+	} {
+		code, stdout, stderr := cosiImage(t, append([]string{"__complete"}, words...)...)
+		if code != 0 || !strings.Contains(stdout, want) {
+			t.Errorf("%q: exit %d, %q, %s; want %q", words, code, stdout, stderr, want)
 		}
 	}
 }

@@ -25,16 +25,20 @@ func complete(o build.Options, definition string, p *progress) (build.Options, e
 	return o, nil
 }
 
-// module is the directory of the module that a definition belongs to: the nearest with a go.mod.
+// module is the directory of the module that a definition, or a directory, belongs to: the nearest with a go.mod.
 func module(definition string) (string, error) {
 	path, err := filepath.Abs(definition)
 	if err != nil {
 		return "", err
 	}
-	if _, err := os.Stat(path); err != nil {
+	info, err := os.Stat(path)
+	if err != nil {
 		return "", err
 	}
-	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+	if !info.IsDir() {
+		path = filepath.Dir(path)
+	}
+	for dir := path; ; dir = filepath.Dir(dir) {
 		_, err := os.Stat(filepath.Join(dir, "go.mod"))
 		if err == nil {
 			return dir, nil
