@@ -1,0 +1,274 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cosi-os/cosi/images/inspect"
+	"github.com/cosi-os/cosi/images/manifest"
+)
+
+// Verification is what came of building an image again.
+type Verification struct {
+	File    string `json:"file"`
+	Image   string `json:"image"`
+	Version string `json:"version"`
+	// Tree says of what it was built again.
+	Tree string `json:"tree"`
+	// Outputs are the hashes of the file, or of all that a manifest names, and of those built again.
+	Outputs []Compared `json:"outputs"`
+	// Differences are those between the image and the one built again: a is the image.
+	Differences []inspect.Difference `json:"differences,omitempty"`
+}
+
+// Compared is a file's hash, and what it should be.
+type Compared struct {
+	Name string `json:"name"`
+	Is   string `json:"is"`
+	Want string `json:"want"`
+}
+
+// Equal reports whether everything is as it should be.
+func (v *Verification) Equal() bool {
+	return len(v.Differences) == 0 && !slices.ContainsFunc(v.Outputs, func(c Compared) bool { return c.Is != c.Want })
+}
+
+// String is the verification for people.
+func (v *Verification) String() string {
+	out := &strings.Builder{}
+	fmt.Fprintf(out, "%s is %s %s, built again from %s\n", v.File, v.Image, v.Version, v.Tree)
+	for _, c := range v.Outputs {
+		if c.Is == c.Want {
+			fmt.Fprintf(out, "equal       %s  %s\n", c.Is, c.Name)
+		} else {
+			fmt.Fprintf(out, "NOT EQUAL   %s  %s, built again %s\n", c.Is, c.Name, c.Want)
+		}
+	}
+	if len(v.Differences) > 0 {
+		fmt.Fprintf(out, "\n%s", inspect.Table("HERE", "BUILT AGAIN", v.Differences))
+	}
+	return out.String()
+}
+
+// ErrOtherTree says that an image was built of sources that are not here.
+var ErrOtherTree = errors.New("its sources are not here")
+
+// Verify builds an image again, by the manifest in it, and compares. file is an image, or the manifest beside outputs: then all of these are
+// compared. The sources are those of o.Tree if they are the ones that the manifest names, or else the commit that it names, from o.Tree's
+// repository, built by that commit's builder; it fails with ErrOtherTree if neither can be.
+func Verify(ctx context.Context, o Options, file string) (*Verification, error) {
+	m, image, err := manifestOf(file)
+	if err != nil {
+		return nil, err
+	}
+	work, err := os.MkdirTemp("", "cosi-verify-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(work)
+	v := &Verification{File: file, Image: m.Image, Version: m.Inputs.Version}
+	o.SourceDateEpoch = strconv.FormatInt(m.Inputs.Epoch.Unix(), 10)
+	o.Output = filepath.Join(work, "output")
+	if v.Tree, err = rebuild(ctx, o, m, work); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	again, err := manifest.Read(filepath.Join(o.Output, m.Image+".manifest.json"))
+	if err != nil {
+		return nil, err
+	}
+	if image == "" {
+		return v, v.outputs(file, m, again)
+	}
+	return v, v.image(image, o.Output, again)
+}
+
+// manifestOf reads the manifest in an image, or a file that is one; image is empty then.
+func manifestOf(file string) (m *manifest.Manifest, image string, err error) {
+	if filepath.Ext(file) == ".json" {
+		m, err = manifest.Read(file)
+		return m, "", err
+	}
+	i, err := inspect.Open(file)
+	if err != nil {
+		return nil, "", err
+	}
+	defer i.Close()
+	m, err = i.Manifest()
+	return m, file, err
+}
+
+// outputs compares the files beside a manifest with what it says, and what it says with what was built.
+func (v *Verification) outputs(file string, m, again *manifest.Manifest) error {
+	for _, output := range m.Outputs {
+		is, err := manifest.Sum(filepath.Join(filepath.Dir(file), output.Name))
+		if err != nil {
+			return err
+		}
+		want := ""
+		for _, built := range again.Outputs {
+			if built.Name == output.Name {
+				want = built.SHA256
+			}
+		}
+		v.Outputs = append(v.Outputs, Compared{output.Name, is, want})
+		if is != output.SHA256 {
+			v.Differences = append(v.Differences, inspect.Difference{Section: "manifest", Name: output.Name, A: output.SHA256, B: is})
+		}
+	}
+	return nil
+}
+
+// suffixes of the outputs that an image may be.
+var imageSuffixes = map[inspect.Format]string{
+	inspect.Raw: ".raw", inspect.QCOW2: ".qcow2", inspect.ISO: ".iso", inspect.UKI: ".efi", inspect.Initramfs: ".initramfs",
+}
+
+// image compares an image, byte for byte and part by part, with the output of its kind.
+func (v *Verification) image(file, output string, again *manifest.Manifest) error {
+	here, err := inspect.Open(file)
+	if err != nil {
+		return err
+	}
+	defer here.Close()
+	name := again.Image + imageSuffixes[here.Format]
+	built := slices.IndexFunc(again.Outputs, func(f manifest.File) bool { return f.Name == name })
+	if built < 0 {
+		return fmt.Errorf("%s: its definition makes no %s", file, name)
+	}
+	is, err := manifest.Sum(file)
+	if err != nil {
+		return err
+	}
+	v.Outputs = []Compared{{filepath.Base(file), is, again.Outputs[built].SHA256}}
+	if v.Equal() {
+		return nil
+	}
+	there, err := inspect.Open(filepath.Join(output, name))
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	a, err := here.Facts()
+	if err != nil {
+		return err
+	}
+	b, err := there.Facts()
+	if err != nil {
+		return err
+	}
+	v.Differences = inspect.Compare(a, b)
+	return nil
+}
+
+// rebuild makes the outputs of m in o.Output, and says of what.
+func rebuild(ctx context.Context, o Options, m *manifest.Manifest, work string) (tree string, err error) {
+	definition := filepath.Join(o.Tree, filepath.FromSlash(m.Source))
+	other, err := different(ctx, o, m, definition)
+	if err != nil {
+		return "", err
+	}
+	if len(other) == 0 {
+		_, err := Run(ctx, o, definition)
+		return "the sources here", err
+	}
+	commit := commitOf(m.Inputs.Version)
+	if commit == "" {
+		return "", fmt.Errorf("%w: version %s is no commit, and of the tree here these differ: %s", ErrOtherTree, m.Inputs.Version, strings.Join(other, ", "))
+	}
+	o.Tree, err = checkout(ctx, o, commit, work)
+	if err != nil {
+		return "", fmt.Errorf("%w: commit %s: %w", ErrOtherTree, commit, err)
+	}
+	return "commit " + commit, runBuilder(ctx, o, m.Source)
+}
+
+// different lists what is not the same in the tree here and in what m was made of.
+func different(ctx context.Context, o Options, m *manifest.Manifest, definition string) ([]string, error) {
+	p, err := Plan(o, definition)
+	if err != nil {
+		return []string{err.Error()}, nil
+	}
+	in, err := readInputs(ctx, o, p)
+	if err != nil {
+		return nil, err
+	}
+	var other []string
+	for name, hash := range m.Inputs.Files {
+		if in.Files[name] != hash {
+			other = append(other, name)
+		}
+	}
+	for name := range in.Files {
+		if _, there := m.Inputs.Files[name]; !there {
+			other = append(other, name)
+		}
+	}
+	slices.Sort(other)
+	if in.Version != m.Inputs.Version {
+		other = append(other, "version "+in.Version)
+	}
+	if in.Go != m.Inputs.Go {
+		other = append(other, in.Go+" instead of "+m.Inputs.Go)
+	}
+	const most = 10
+	if len(other) > most {
+		other = append(other[:most], fmt.Sprintf("and %d more", len(other)-most))
+	}
+	return other, nil
+}
+
+// commitOf is the commit that a version names, empty if it names none or more than a commit.
+func commitOf(version string) string {
+	_, commit, _ := strings.Cut(version, "+")
+	if strings.HasSuffix(commit, ".dirty") {
+		return ""
+	}
+	return commit
+}
+
+// checkout puts a commit of o.Tree's repository into a directory of work.
+func checkout(ctx context.Context, o Options, commit, work string) (string, error) {
+	top, err := run(ctx, o.Tree, "git", "-c", "safe.directory=*", "rev-parse", "--show-toplevel")
+	if err != nil {
+		return "", err
+	}
+	inside, err := filepath.Rel(top, o.Tree)
+	if err != nil {
+		return "", err
+	}
+	tree := filepath.Join(work, "tree")
+	if _, err := run(ctx, work, "git", "-c", "safe.directory=*", "clone", "--quiet", "--shared", "--no-checkout", top, tree); err != nil {
+		return "", err
+	}
+	_, err = run(ctx, tree, "git", "-c", "safe.directory=*", "checkout", "--quiet", "--detach", commit)
+	return filepath.Join(tree, inside), err
+}
+
+// runBuilder builds a definition of a tree with the builder that is in it.
+func runBuilder(ctx context.Context, o Options, definition string) error {
+	done := o.Phase("builder")
+	builder := filepath.Join(filepath.Dir(o.Output), "cosi-image")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", builder, "./tools/cosi-image")
+	cmd.Dir, cmd.Env = o.Tree, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, bytes.TrimSpace(out))
+	}
+	done("")
+	done = o.Phase("image")
+	defer done("")
+	cmd = exec.CommandContext(ctx, builder, "build", "-o", o.Output, definition)
+	cmd.Dir = o.Tree
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+o.SourceDateEpoch, "COSI_CACHE="+o.Cache, "COSI_MIRROR="+o.Mirror)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("cosi-image build: %w\n%s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}

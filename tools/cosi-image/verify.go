@@ -1,0 +1,48 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/cosi-os/cosi/images/build"
+)
+
+func verifyCommand() *cobra.Command {
+	var format, tree string
+	cmd := &cobra.Command{
+		Use:   "verify IMAGE|MANIFEST",
+		Short: "Build an image again, by the manifest in it, and compare",
+		Long: `Builds an image again and compares: the whole file by its SHA-256 and, if that differs, each part. The manifest in the image says of what it was
+made. The sources are those of the module here, if they are the same, or the commit that the image names, which is taken from the
+repository here and built by its own builder. Of a manifest beside outputs, all of these are compared.
+
+Ends with 1 if something is not equal, and with 2 if that cannot be known, as when the sources are not here.
+` + environment,
+		Example: `  cosi-image verify build/cosi-base-amd64.qcow2
+  cosi-image verify --tree ~/cosi build/cosi-base-amd64.manifest.json`,
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeFiles(1, append([]string{"manifest.json"}, imageFiles...)...),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			progress := newProgress(cmd.ErrOrStderr())
+			defer progress.stop()
+			o, err := complete(build.Options{}, tree, progress)
+			if err != nil {
+				return undecidedError{err}
+			}
+			v, err := build.Verify(cmd.Context(), o, args[0])
+			progress.stop()
+			if err == nil {
+				err = show(cmd.OutOrStdout(), format, v, v.String)
+			}
+			if err != nil {
+				return undecidedError{err}
+			}
+			if !v.Equal() {
+				return unequalError{}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&tree, "tree", ".", "the `directory` of the module that has the sources")
+	addFormat(cmd, &format)
+	return cmd
+}
