@@ -118,7 +118,7 @@ func (i *Image) files() ([]File, error) {
 	}
 	if i.boot != nil {
 		for _, s := range i.boot.Sections {
-			f, err := hashed(io.NewSectionReader(s, 0, int64(min(s.Size, s.VirtualSize))))
+			f, err := Hash(io.NewSectionReader(s, 0, int64(min(s.Size, s.VirtualSize))))
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", s.Name, err)
 			}
@@ -130,7 +130,7 @@ func (i *Image) files() ([]File, error) {
 		if record.Mode&cpio.S_IFMT != cpio.S_IFREG {
 			continue
 		}
-		f, err := hashed(io.NewSectionReader(record, 0, int64(record.FileSize)))
+		f, err := Hash(io.NewSectionReader(record, 0, int64(record.FileSize)))
 		if err != nil {
 			return nil, fmt.Errorf("initramfs: %s: %w", record.Name, err)
 		}
@@ -163,7 +163,7 @@ func rootFile(root fs.FS, name string, entry fs.DirEntry) (f File, err error) {
 		data, err = fs.ReadFile(root, name)
 	}
 	if err == nil {
-		f, err = hashed(bytes.NewReader(data))
+		f, err = Hash(bytes.NewReader(data))
 	}
 	f.Place, f.Path, f.Mode = RootPlace, "/"+name, info.Mode().String()
 	return f, err
@@ -187,7 +187,7 @@ func (i *Image) espFiles(dir string, all *[]File) error {
 			if err != nil {
 				return err
 			}
-			f, err := hashed(opened)
+			f, err := Hash(opened)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
@@ -198,8 +198,8 @@ func (i *Image) espFiles(dir string, all *[]File) error {
 	return nil
 }
 
-// hashed reads all of r.
-func hashed(r io.Reader) (f File, err error) {
+// Hash reads all of r, and says how much that is and its SHA-256.
+func Hash(r io.Reader) (f File, err error) {
 	h := sha256.New()
 	f.Size, err = io.Copy(h, r)
 	f.SHA256 = hex.EncodeToString(h.Sum(nil))

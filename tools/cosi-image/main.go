@@ -7,15 +7,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/cosi-os/cosi/images/build"
 	"github.com/cosi-os/cosi/images/inspect"
+	"github.com/cosi-os/cosi/images/sbom"
 )
 
 func main() {
@@ -193,8 +196,12 @@ func inspectCommand() *cobra.Command {
 		Use:   "inspect IMAGE",
 		Short: "Print what is in an image: partitions, files, versions, arguments, signatures",
 		Long: `Prints what an image is and holds: a raw disk, a qcow2, an ISO, a unified kernel image (.efi) or an initramfs. What it is made of, it says itself.
-Signatures are shown with the name that they carry; whether one is good is for the firmware and the kernel to say.`,
+Signatures are shown with the name that they carry; whether one is good is for the firmware and the kernel to say.
+
+With -o spdx it prints the list of all software in the image (SBOM, SPDX 2.3): the programs and of which modules each was linked, the kernel and
+the boot loaders. Licences of modules are looked up in Go's module cache, where they are.`,
 		Example: `  cosi-image inspect build/cosi-base-amd64.raw
+  cosi-image inspect -o spdx build/cosi-base-amd64.raw > sbom.spdx.json
   cosi-image inspect -o json build/cosi-base-amd64.iso | jq '.files[] | select(.place == "root")'`,
 		Args:              usage(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeFiles(1, imageFiles...),
@@ -204,6 +211,9 @@ Signatures are shown with the name that they carry; whether one is good is for t
 				return err
 			}
 			defer image.Close()
+			if format == spdx {
+				return sbom.Write(cmd.OutOrStdout(), image, moduleCache(cmd.Context()))
+			}
 			r, err := image.Report()
 			if err != nil {
 				return err
@@ -211,8 +221,20 @@ Signatures are shown with the name that they carry; whether one is good is for t
 			return show(cmd.OutOrStdout(), format, r, r.String)
 		},
 	}
-	addFormat(cmd, &format)
+	addFormat(cmd, &format, spdx)
 	return cmd
+}
+
+// spdx is the format of inspect that is a list of software.
+const spdx = "spdx"
+
+// moduleCache is the directory of Go's module cache, empty where there is no Go.
+func moduleCache(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // imageFiles are the extensions of images.

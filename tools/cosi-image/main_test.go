@@ -113,6 +113,7 @@ func TestExitCodesTellMistakesOfUsageFromFailures(t *testing.T) {
 		"no second thing":            {[]string{"diff", "../../images/base.yaml"}, 2, "arg"},
 		"nothing to compare":         {[]string{"diff", "../../images/base.yaml", "gone.raw"}, 2, "gone.raw: no such file"},
 		"no image":                   {[]string{"inspect", "main.go"}, 1, "main.go: is no image"},
+		"a plan has no software":     {[]string{"plan", "-o", "spdx", "main.go"}, 2, "must be one of table, json, yaml"},
 		"no image to verify":         {[]string{"verify", "main.go"}, 2, "main.go: is no image"},
 		"no tree":                    {[]string{"verify", "--tree", t.TempDir(), "main.go"}, 2, "in no Go module"},
 		"no manifest":                {[]string{"inspect", "../../images/base.yaml"}, 1, "base.yaml"},

@@ -15,8 +15,9 @@ import (
 // formats of what a command prints.
 var formats = []string{"table", "json", "yaml"}
 
-// addFormat gives a command the flag -o with the formats.
-func addFormat(cmd *cobra.Command, format *string) {
+// addFormat gives a command the flag -o with the formats, and those that it alone has.
+func addFormat(cmd *cobra.Command, format *string, more ...string) {
+	formats := slices.Concat(formats, more)
 	cmd.Flags().StringVarP(format, "output", "o", formats[0], "`format`: "+strings.Join(formats, ", "))
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)) // fails only for an unknown flag
 	cmd.PreRunE = func(*cobra.Command, []string) error {
