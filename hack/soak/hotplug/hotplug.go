@@ -53,8 +53,10 @@ type Report struct {
 // size is that of the disk, in bytes.
 const size = 16 << 20
 
-// Run plugs a disk in and out, Rounds times, until something is wrong or ctx is done.
+// Run plugs a disk in and out, Rounds times, until something is wrong or ctx is done. A round that has begun is finished.
 func Run(ctx context.Context, c Config) Report {
+	over := ctx.Done()
+	ctx = context.WithoutCancel(ctx)
 	var r Report
 	file := filepath.Join(c.Dir, "hotplug.raw")
 	if err := os.WriteFile(file, nil, 0o600); err == nil {
@@ -75,7 +77,7 @@ func Run(ctx context.Context, c Config) Report {
 	defer w.close()
 	var before *testpb.GaugeRequestStatus
 	random := rand.New(rand.NewPCG(c.Seed, uint64(c.First)))
-	for round := c.First; round < c.First+c.Rounds && ctx.Err() == nil; round++ {
+	for round := c.First; round < c.First+c.Rounds && !closed(over); round++ {
 		if c.Leaks > 0 && r.Done == warm {
 			if before, err = c.measure(ctx, round); err != nil {
 				return r.failed(err)
@@ -83,9 +85,6 @@ func Run(ctx context.Context, c Config) Report {
 		}
 		d := qemu.Disk{ID: fmt.Sprintf("%s-%d", c.Bus.Name, round), File: file, Format: "raw"} // QMP tells of a device by its id, once for all
 		if err := c.round(ctx, d, w, time.Duration(random.Int64N(int64(50*time.Millisecond)))); err != nil {
-			if ctx.Err() != nil {
-				break
-			}
 			return r.failed(fmt.Errorf("round %d: %w", round, err))
 		}
 		r.Done++
@@ -102,6 +101,15 @@ func Run(ctx context.Context, c Config) Report {
 		return r.failed(err)
 	}
 	return r
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 func (r Report) failed(err error) Report {

@@ -26,9 +26,9 @@ func (h Held) String() string {
 		h.Process, h.Before.GetDescriptors(), h.After.GetDescriptors(), h.Before.GetPrivateDirty()>>10, h.After.GetPrivateDirty()>>10)
 }
 
-// measure asks what each process holds, though the time for the rounds may be over.
+// measure asks what each process holds.
 func (c Config) measure(ctx context.Context, round int) (*testpb.GaugeRequestStatus, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Leaks+4*c.Patience)
+	ctx, cancel := context.WithTimeout(ctx, c.Leaks+4*c.Patience)
 	defer cancel()
 	return gauge.Measure(ctx, c.Client, fmt.Sprintf("%s-%d", c.Bus.Name, round), c.Leaks)
 }
