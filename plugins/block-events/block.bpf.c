@@ -86,7 +86,8 @@ static __always_inline void ring(enum what what, struct device *dev)
 }
 
 /* announced reads "ACTION=add" and, behind DEVPATH and SUBSYSTEM, what there is to say of a change: "RESIZE=1", "DISK_RO=1". What somebody
- * asked for by /sys ("SYNTH_UUID=0") is no change: PID 1 does, when the kernel has looked at a new medium. A disk is announced when its queue is there and its partitions have been read. */
+ * asked for by /sys ("SYNTH_UUID=0") is no change: PID 1 does when the kernel has looked at a new medium. A disk is announced when its queue
+ * is there and its partitions have been read. */
 static __always_inline void announced(struct kobject *kobj, struct kobj_uevent_env *env)
 {
 	struct device *dev = (void *)kobj - bpf_core_field_offset(struct device, kobj);
