@@ -39,7 +39,7 @@ func TestAnImageShowsWhatIsInIt(t *testing.T) {
 	}{
 		".raw":       {inspect.Raw, "1 bios-boot, 2 esp, 3 root-a, 4 root-b", loader, "rootfstype=ramfs console=ttyS0 cosi.disk="},
 		".qcow2":     {inspect.QCOW2, "1 bios-boot, 2 esp, 3 root-a, 4 root-b", loader, "rootfstype=ramfs console=ttyS0 cosi.disk="},
-		".iso":       {inspect.ISO, "1 esp", loader, "rootfstype=ramfs console=ttyS0"},
+		".iso":       {inspect.ISO, "1 bios-boot, 2 esp", loader, "rootfstype=ramfs console=ttyS0"},
 		".efi":       {inspect.UKI, "", inner, "rootfstype=ramfs console=ttyS0"},
 		".initramfs": {inspect.Initramfs, "", inner[2:], "rootfstype=ramfs console=ttyS0"},
 	} {
