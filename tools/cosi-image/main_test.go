@@ -55,6 +55,19 @@ func TestPlanOfTheBaseImageIsPrinted(t *testing.T) {
 	}
 }
 
+// Where the kernel was fetched already, that it has all the modules is seen as well.
+func TestEveryCommittedDefinitionHasAPlan(t *testing.T) {
+	files, err := filepath.Glob("../../images/*.yaml")
+	if err != nil || len(files) < 5 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for _, file := range files {
+		if code, _, stderr := cosiImage(t, "plan", file); code != 0 {
+			t.Errorf("%s: exit %d, %s", file, code, stderr)
+		}
+	}
+}
+
 // heirs returns what writes a definition that says text beside what the base image's says, and returns its file. It lies in a module of its
 // own with this repository's plugins and packages.
 func heirs(t *testing.T) func(name, text string) string {
