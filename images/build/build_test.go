@@ -216,7 +216,7 @@ func TestBuildFailsInWords(t *testing.T) {
 		"a plugin under another name":           {"plugins/mount/plugin.json", `"mount"`, `"mound"`, `plugins/mount/plugin.json: name: "mound"`},
 		"a plugin that is not there":            {"images/dev.yaml", "\nplugins: [mount]", "\nplugins: [mount, nfs]", "plugins/nfs/plugin.json"},
 		"a program that does not compile":       {"engine/main.go", "println", "printline", "engine/main.go:5"},
-		"a module that the kernel lacks":        {"images/dev.yaml", "ext4", "ext5", "kernel.modules: ext5"},
+		"a module that the kernel lacks":        {"images/dev.yaml", "ext4", "ext5", "dev.yaml:4: kernel.modules: ext5"},
 		"an argument that iPXE would change":    {"images/dev.yaml", "ttyS0]", "ttyS0, 'a=${b}']", "${"},
 		"an architecture without packages":      {"images/dev.yaml", "amd64", "arm64", "kernel/lock.yaml: kernel-cloud for arm64"},
 	} {

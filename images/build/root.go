@@ -106,13 +106,9 @@ func file(path string, data []byte) rootfs.Entry {
 
 // modules are the kernel's part of the root.
 func modules(p *plan.Plan, parts *parts) ([]rootfs.Entry, error) {
-	var wanted []string
-	for _, wish := range p.Wishes(parts.contents.declarations) {
-		wanted = append(wanted, wish.Module)
-	}
-	all, err := parts.kernel.Resolve(wanted...)
+	all, err := plan.Resolve(parts.kernel, p.Wishes(parts.contents.declarations))
 	if err != nil {
-		return nil, fmt.Errorf("%s: kernel.modules: %w", p.Definition.File, err)
+		return nil, err
 	}
 	dir := "usr/lib/modules/" + parts.kernel.Release + "/"
 	entries := []rootfs.Entry{

@@ -44,3 +44,16 @@ func TestWhoSignedAModule(t *testing.T) {
 		}
 	}
 }
+
+// FuzzModuleSigner: any bytes are signed by somebody, by nobody, or wrongly.
+func FuzzModuleSigner(f *testing.F) {
+	f.Add([]byte("a module"))
+	f.Add([]byte("\x30\x80\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02\xa0\x80"))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		signed := append(message[:len(message):len(message)], make([]byte, 8)...)
+		signed = append(binary.BigEndian.AppendUint32(signed, uint32(len(message))), moduleMagic...)
+		if by, err := moduleSigner(signed); err == nil && by == "" {
+			t.Error("a signature of nobody")
+		}
+	})
+}

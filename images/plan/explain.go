@@ -73,6 +73,25 @@ func (p *Plan) Wishes(declarations []*declaration.Declaration) []Wish {
 	return all
 }
 
+// Resolve returns the modules that are wished for, and all that they need. It fails with kernel.ErrUnknownModule, naming who wishes for it, if the
+// kernel has not what is asked of it.
+func Resolve(tree *kernel.Tree, wishes []Wish) ([]*kernel.Module, error) {
+	names := make([]string, len(wishes))
+	for i, w := range wishes {
+		names[i] = w.Module
+	}
+	all, err := tree.Resolve(names...)
+	if err == nil {
+		return all, nil
+	}
+	for _, w := range wishes {
+		if _, err := tree.Resolve(w.Module); err != nil {
+			return nil, fmt.Errorf("%s: kernel.modules: %w", w.Why, err)
+		}
+	}
+	return nil, err
+}
+
 func (p *Plan) origin(field, value string) string { return p.Definition.Origin(field, value).String() }
 
 // Explain says what p makes and why. It fails if the kernel has not what is asked of it.
@@ -233,15 +252,13 @@ func (p *Plan) explainModules(k Known) ([]Item, error) {
 	for _, name := range k.Mounting {
 		wishes = append(wishes, Wish{name, "in the initramfs", "mounting the root takes it"})
 	}
-	var names []string
 	for _, w := range wishes {
 		item := at(w.Module)
 		item.Note, item.Why = cmp.Or(item.Note, w.Note), append(item.Why, w.Why)
-		names = append(names, w.Module)
 	}
 	if k.Kernel != nil {
-		if err := needs(k.Kernel, names, at); err != nil {
-			return nil, fmt.Errorf("%s: kernel.modules: %w", p.Definition.File, err)
+		if err := needs(k.Kernel, wishes, at); err != nil {
+			return nil, err
 		}
 	}
 	items := make([]Item, len(order))
@@ -252,8 +269,8 @@ func (p *Plan) explainModules(k Known) ([]Item, error) {
 }
 
 // needs fills in what a kernel knows: sizes, what is built in, and what the named modules need.
-func needs(tree *kernel.Tree, names []string, at func(string) *Item) error {
-	all, err := tree.Resolve(names...)
+func needs(tree *kernel.Tree, wishes []Wish, at func(string) *Item) error {
+	all, err := Resolve(tree, wishes)
 	if err != nil {
 		return err
 	}
@@ -261,8 +278,8 @@ func needs(tree *kernel.Tree, names []string, at func(string) *Item) error {
 	for _, m := range all {
 		there[m.Name] = true
 	}
-	for _, name := range names {
-		if item := at(name); !there[item.Name] && !strings.Contains(item.Note, "built") {
+	for _, w := range wishes {
+		if item := at(w.Module); !there[item.Name] && !strings.Contains(item.Note, "built") {
 			item.Note = strings.TrimPrefix(item.Note+", built into the kernel", ", ")
 		}
 	}

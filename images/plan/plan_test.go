@@ -107,12 +107,13 @@ func TestEverythingHasAReason(t *testing.T) {
 
 func TestAModuleThatTheKernelLacksIsNamed(t *testing.T) {
 	d, l := load(t, "whole.yaml")
-	d.Kernel.Modules.Ship = append(d.Kernel.Modules.Ship, "nonesuch")
 	p, err := New(d, l)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Explain(known(t)); !errors.Is(err, kernel.ErrUnknownModule) || !strings.Contains(err.Error(), "kernel.modules: nonesuch") {
+	k := known(t)
+	k.Declarations[1].Modules = []string{"nonesuch"}
+	if _, err := p.Explain(k); !errors.Is(err, kernel.ErrUnknownModule) || !strings.Contains(err.Error(), "plugin power: kernel.modules: nonesuch") {
 		t.Errorf("Explain = %v; want ErrUnknownModule", err)
 	}
 }

@@ -145,6 +145,8 @@ func rootCommand() *cobra.Command {
 		Short: "Write the root file system into a directory, for an engine beside another system",
 		Long:  "Writes what a node runs, compiled for this machine and without kernel modules, into a directory: engine --root DIR runs it.",
 		Args:  usage(cobra.ExactArgs(1)),
+
+		ValidArgsFunction: completeFiles(1, "yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.Output == "" {
 				return usageError{errors.New("say where, with --output DIR")}
