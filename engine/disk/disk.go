@@ -1,5 +1,5 @@
-// Package disk prepares the state partition of the disk that a node was booted from: the fifth one, in the rest of the disk. PID 1 calls
-// it before it starts the runtime.
+// Package disk prepares the state partition of the disk that a node was booted from: the one behind those of the image, the fifth unless that
+// has more, in the rest of the disk. PID 1 calls it before it starts the runtime.
 //
 // On the first boot there is none. Prepare moves the copy of the partition table to the real end of the disk, adds the partition under
 // the name state-new, makes a file system, names the partition state, mounts it and has the kernel grow the file system to the partition's

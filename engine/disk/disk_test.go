@@ -54,6 +54,7 @@ func TestArrange(t *testing.T) {
 		"a smaller one is wanted":    {4 * gib, []gpt.Partition{state(770, 4095, nameState)}, state(770, 4095, nameState), false, "1024"},
 		"a larger one is wanted":     {4 * gib, []gpt.Partition{state(770, 1794, nameState)}, state(770, 2818, nameState), true, "2048"},
 		"somebody stands behind":     {8 * gib, []gpt.Partition{state(770, 2000, nameState), {Type: gpt.GUID{8}, GUID: gpt.GUID{8}, Start: 3 * gib, End: 4 * gib}}, state(770, 2000, nameState), false, ""},
+		"behind one of the image's":  {4 * gib, []gpt.Partition{{Type: gpt.GUID{8}, GUID: gpt.GUID{8}, Name: "data", Start: 770 * mib, End: 2 * gib}}, state(2048, 4095, nameNew), true, ""},
 		"smaller than it could be":   {4 * gib, []gpt.Partition{state(770, 2000, nameState)}, state(770, 4095, nameState), true, ""},
 	} {
 		table := image()
