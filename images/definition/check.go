@@ -182,16 +182,7 @@ func (c *checker) meaning(d *Definition) {
 	c.each("kernel.modules.boot", d.Kernel.Modules.Boot, modulePattern.MatchString, "%q is not a module's name")
 	c.each("kernel.modules.ship", d.Kernel.Modules.Ship, modulePattern.MatchString, "%q is not a module's name")
 	c.each("kernel.arguments", d.Kernel.Arguments, func(s string) bool { return s != "" && !strings.ContainsAny(s, "\x00\r\n\t ") }, "%q: want one argument without white space")
-	c.each("without.plugins", d.Without.Plugins, notEmpty, "%q is not a plugin's name")
-	c.each("without.separate_plugins", d.Without.SeparatePlugins, notEmpty, "%q is not a plugin's name")
-	c.each("without.kernel.modules", d.Without.Kernel.Modules, notEmpty, "%q is not a module's name")
-	c.each("without.kernel.arguments", d.Without.Kernel.Arguments, notEmpty, "%q is not an argument")
-	c.each("without.resources", d.Without.Resources, notEmpty, "%q is not a resource (TYPE/ID)")
-	if line, is := c.lines["without"]; is && d.Extends == "" {
-		c.problem(line, "without", "there is nothing to take away: this definition extends none")
-	}
-	c.each("without.partitions", d.Without.Partitions, notEmpty, "%q is not a partition's name")
-	c.each("without.extensions", d.Without.Extensions, notEmpty, "%q is not an extension's name")
+	c.without(d)
 	c.each("extensions", names(d.Extensions, extensionName), notEmpty, "%q")
 	c.partitions(&d.Partitions)
 	c.each("resources", names(d.Resources, ResourceName), func(string) bool { return true }, "%q")
@@ -199,6 +190,21 @@ func (c *checker) meaning(d *Definition) {
 		if node.Kind != yaml.MappingNode {
 			at(fmt.Sprintf("resources[%d]", i), "want a resource (metadata and spec)")
 		}
+	}
+}
+
+// without finds mistakes in what is to be taken away. Whether it is there is seen when the definitions are merged.
+func (c *checker) without(d *Definition) {
+	w := &d.Without
+	c.each("without.plugins", w.Plugins, notEmpty, "%q is not a plugin's name")
+	c.each("without.separate_plugins", w.SeparatePlugins, notEmpty, "%q is not a plugin's name")
+	c.each("without.kernel.modules", w.Kernel.Modules, notEmpty, "%q is not a module's name")
+	c.each("without.kernel.arguments", w.Kernel.Arguments, notEmpty, "%q is not an argument")
+	c.each("without.resources", w.Resources, notEmpty, "%q is not a resource (TYPE/ID)")
+	c.each("without.partitions", w.Partitions, notEmpty, "%q is not a partition's name")
+	c.each("without.extensions", w.Extensions, notEmpty, "%q is not an extension's name")
+	if line, is := c.lines["without"]; is && d.Extends == "" {
+		c.problem(line, "without", "there is nothing to take away: this definition extends none")
 	}
 }
 
