@@ -22,7 +22,7 @@ import (
 type Format string
 
 // All formats. Zstandard unpacks fastest, and gzip is everywhere. xz is smallest: what is in an image is compressed already, so that it gains
-// 3 % for thirty times the work.
+// 2 % for twenty times the work.
 const (
 	Zstandard Format = "zst"
 	Gzip      Format = "gz"
@@ -31,6 +31,10 @@ const (
 
 // piece is a compromise: smaller ones lose what they have in common, of larger ones there are too few for many processors.
 const piece = 4 << 20
+
+// dictionary is how far back xz looks for what it has seen. For an image, 4 MiB would make 0.5 % less of it, and take two and a half times as
+// long.
+const dictionary = 256 << 10
 
 // Write writes c to w in a format.
 func (f Format) Write(w io.Writer, c content.Content) error {
@@ -70,7 +74,7 @@ func newPacker(f Format) (*packer, error) {
 	case Gzip:
 		p.compress = stream(func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriterLevel(w, gzip.DefaultCompression) })
 	case XZ:
-		p.compress = stream(func(w io.Writer) (io.WriteCloser, error) { return xz.WriterConfig{DictCap: piece}.NewWriter(w) })
+		p.compress = stream(func(w io.Writer) (io.WriteCloser, error) { return xz.WriterConfig{DictCap: dictionary}.NewWriter(w) })
 	default:
 		return nil, fmt.Errorf("unknown format")
 	}
