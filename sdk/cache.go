@@ -27,7 +27,7 @@ type cache struct {
 // entry is a resource and its decoded content.
 type entry struct {
 	resource *resourcepb.Resource
-	spec     proto.Message
+	spec     proto.Message // nil after drop
 }
 
 func newCache(k kind) *cache { return &cache{kind: k, items: map[string]entry{}} }
@@ -167,6 +167,15 @@ func (c *cache) created(r *resourcepb.Resource) change {
 		return unchanged
 	}
 	return c.put(r)
+}
+
+// drop keeps of id who it is, and no content.
+func (c *cache) drop(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.items[id]; ok {
+		c.items[id] = entry{resource: &resourcepb.Resource{Metadata: e.resource.GetMetadata()}}
+	}
 }
 
 // destroyed takes in that a write of our own destroyed id.

@@ -124,6 +124,21 @@ func TestCacheTakesOwnWritesIn(t *testing.T) {
 	}
 }
 
+func TestCacheDropsContents(t *testing.T) {
+	c := testCache(t)
+	c.start()
+	c.apply(&resourcepb.Event{EventType: bootstrapped})
+	c.drop("data")
+	c.created(event(created, "1", 1).Resource)
+	c.drop("data")
+	if got := c.apply(event(created, "1", 1)); got != unchanged || version(c) != "1" || c.list()[0].spec != nil {
+		t.Errorf("the event of the own write is %v, and brings %v back", got, c.list()[0].spec)
+	}
+	if got := c.apply(event(updated, "2", 1)); got != content || c.list()[0].spec == nil {
+		t.Errorf("what somebody else wrote is %v, and its content %v", got, c.list()[0].spec)
+	}
+}
+
 func TestCacheLeavesOutWhatItCannotRead(t *testing.T) {
 	c := testCache(t)
 	c.start()

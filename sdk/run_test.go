@@ -316,6 +316,36 @@ func TestOneControllerReadsWhatAnotherWrites(t *testing.T) {
 	}
 }
 
+// What was dropped is not read any more, but written and deleted as before.
+func TestADroppedOutputIsKnownByItsName(t *testing.T) {
+	declared := []byte(`{"name": "dropper", "description": "keeps nothing", "inputs": [{"type": "` + points + `"}], "outputs": ["` + statuses + `"]}`)
+	r := plugintest.Start(t, declared)
+	run(t, r, sdk.Plugin{Declaration: declared, Controllers: []sdk.Controller{{
+		Name: "dropper", Inputs: []string{points}, Outputs: []string{statuses}, Reconcile: func(ctx context.Context, s *sdk.State) error {
+			all := sdk.List[*storagepb.MountPoint](s, points)
+			if len(all) == 0 {
+				return s.Delete(ctx, statuses, "it")
+			}
+			if err := s.Write(ctx, statuses, "it", &storagepb.MountPointStatus{Target: all[0].Spec.GetTarget()}, nil); err != nil {
+				return err
+			}
+			s.Drop(statuses, "it")
+			_, read := sdk.Get[*storagepb.MountPointStatus](s, statuses, "it")
+			if listed, outputs := sdk.List[*storagepb.MountPointStatus](s, statuses), s.Outputs(statuses); read || len(listed) != 0 || len(outputs) != 1 {
+				t.Errorf("read %v, listed %d, outputs %q; want nothing but the name", read, len(listed), outputs)
+			}
+			return nil
+		},
+	}}})
+	status := &storagepb.MountPointStatus{}
+	for _, target := range []string{"/var/a", "/var/b"} {
+		r.Apply("data", mountPoint(target))
+		r.Wait("the status has "+target, func() bool { return r.Get("it", status) != nil && status.GetTarget() == target })
+	}
+	r.Delete("data", &storagepb.MountPoint{})
+	r.Wait("the status is gone", func() bool { return r.Get("it", status) == nil })
+}
+
 // TestFetchIsNeverBehind: a write that was acknowledged is in it, whatever the watch has brought. Of an output it is the plugin's own.
 func TestFetchIsNeverBehind(t *testing.T) {
 	r := plugintest.Start(t, declared)

@@ -86,9 +86,9 @@ func typed[T proto.Message](e entry) Resource[T] {
 	return Resource[T]{proto.CloneOf(e.resource.GetMetadata()), e.spec.(T)}
 }
 
-// sees reports whether e is the controller's to read: all of an input, its own of an output.
+// sees reports whether e is the controller's to read: all of an input, its own of an output, unless it has dropped it.
 func (s *State) sees(typ string, e entry) bool {
-	return slices.Contains(s.inputs, typ) || e.resource.GetMetadata().GetOwner() == s.plugin
+	return e.spec != nil && (slices.Contains(s.inputs, typ) || e.resource.GetMetadata().GetOwner() == s.plugin)
 }
 
 func (s *State) cache(typ string) *cache {
@@ -146,6 +146,7 @@ func (s *State) RemoveFinalizer(ctx context.Context, m *resourcepb.Metadata) err
 func (s *State) finalizer(ctx context.Context, m *resourcepb.Metadata, verb string, change func([]string) []string) error {
 	c := s.cache(m.GetType())
 	e, ok := c.get(m.GetId())
+	ok = ok && e.spec != nil // without its content it would be written without
 	resource := e.resource
 	var err error
 	for try := 0; ; try++ {

@@ -114,6 +114,10 @@ func (s *State) Delete(ctx context.Context, typ, id string) error {
 	return fmt.Errorf("delete %s %q: %w", typ, id, err)
 }
 
+// Drop takes the content of an output out of memory: the controller does not look at it again. List and Get leave it out; Outputs, Write and
+// Delete know it as before.
+func (s *State) Drop(typ, id string) { s.mustOutput(typ).drop(id) }
+
 // Outputs returns the ids of the resources of an output that the plugin owns, sorted. A controller deletes those that nothing
 // asks for any more.
 func (s *State) Outputs(typ string) []string {

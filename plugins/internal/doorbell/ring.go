@@ -59,6 +59,7 @@ func (r *Ring[E]) Begin(ctx context.Context, s *sdk.State) error {
 	}
 	r.began, r.restarted, r.first = true, len(s.Outputs(StatusType)) > 0, 1
 	for _, id := range slices.Backward(s.Outputs(r.Type)) {
+		s.Drop(r.Type, id)
 		if n, err := strconv.ParseUint(id, 10, 64); err == nil {
 			r.first, r.last = n, max(r.last, n)
 		}
@@ -96,6 +97,7 @@ func (r *Ring[E]) Write(ctx context.Context, s *sdk.State) error {
 		if err := s.Write(ctx, r.Type, ID(r.last+1), r.pending[0], nil); err != nil {
 			return err
 		}
+		s.Drop(r.Type, ID(r.last+1))
 		r.last++
 		r.pending = r.pending[1:]
 	}
