@@ -56,23 +56,6 @@ func (c *stillClock) ring() {
 	}
 }
 
-// TestAlarm: the last time that was set is the one that counts.
-func TestAlarm(t *testing.T) {
-	c := newStillClock()
-	a := newAlarm(c)
-	woken := make(chan time.Time)
-	go func() { _ = a.watch(t.Context(), func() { woken <- c.Now() }) }()
-	began := c.Now()
-	a.ring(began.Add(time.Minute))
-	a.ring(began.Add(time.Hour))
-	go c.forward(time.Hour)
-	if at := <-woken; !at.Equal(began.Add(time.Hour)) {
-		t.Errorf("woken at %v; want after an hour", at)
-	}
-	a.ring(began.Add(time.Second)) // is over
-	<-woken
-}
-
 func TestEarliest(t *testing.T) {
 	early, late := time.Unix(1, 0), time.Unix(2, 0)
 	for _, tc := range []struct{ a, b, want time.Time }{

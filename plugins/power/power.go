@@ -8,6 +8,7 @@ package power
 import (
 	_ "embed"
 
+	"github.com/cosi-os/cosi/plugins/internal/alarm"
 	"github.com/cosi-os/cosi/sdk"
 )
 
@@ -32,7 +33,7 @@ var declared []byte
 func Plugin() sdk.Plugin { return plugin(realClock{}) }
 
 func plugin(c clock) sdk.Plugin {
-	q := &requests{clock: c, alarm: newAlarm(c)}
+	q := &requests{clock: c, alarm: alarm.New(c)}
 	return sdk.Plugin{
 		Declaration: declared,
 		Version:     Version,
@@ -42,7 +43,7 @@ func plugin(c clock) sdk.Plugin {
 				Inputs:    []string{requestType, inhibitorType, pluginType},
 				Outputs:   []string{statusType, inhibitorStatusType},
 				Reconcile: q.reconcile,
-				Watch:     q.alarm.watch,
+				Watch:     q.alarm.Watch,
 			},
 			{
 				Name:      "causes",

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
+	"github.com/cosi-os/cosi/plugins/internal/alarm"
 	"github.com/cosi-os/cosi/sdk"
 )
 
@@ -27,7 +28,7 @@ const (
 // requests decides what becomes of each request. Its fields are used by reconcile only.
 type requests struct {
 	clock clock
-	alarm *alarm
+	alarm *alarm.Alarm
 
 	began      bool
 	requests   sightings
@@ -73,7 +74,7 @@ func (q *requests) reconcile(ctx context.Context, s *sdk.State) error {
 			}
 		}
 	}
-	q.alarm.ring(next)
+	q.alarm.Ring(next)
 	return nil
 }
 
