@@ -13,15 +13,22 @@ import (
 	"github.com/cosi-os/cosi/plugins/internal/donefd"
 )
 
-// devices are the open input devices that have a key or a switch that matters.
+// inputs are the input devices that matter.
+type inputs struct {
+	dir string // /dev/input
+	// identify tells the name of an open device, and whether it matters. Tests have no device of the kernel.
+	identify func(fd int) (name string, ours bool, _ error)
+}
+
+// devices are those that are open.
 type devices struct {
-	*withoutBPF
+	inputs
 	hear    func(note)
 	lost    func(uint64)
 	notify  int // inotify: something about the device nodes has changed
 	stop    int
 	open    map[string]inputDevice // by path
-	refused map[string]bool        // not to be tried again: no such key
+	refused map[string]bool        // not to be tried again: it does not matter
 }
 
 type inputDevice struct {
@@ -29,8 +36,8 @@ type inputDevice struct {
 	name string
 }
 
-// watch hears the input devices until ctx is done. Devices may come and go; their nodes may change owner after they came.
-func (w *withoutBPF) watch(ctx context.Context, hear func(note), lost func(uint64)) error {
+// watch holds the input devices open and hears them, until ctx is done. Devices may come and go; their nodes may change owner after they came.
+func (i inputs) watch(ctx context.Context, hear func(note), lost func(uint64)) error {
 	notify, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("inotify: %w", err)
@@ -41,7 +48,7 @@ func (w *withoutBPF) watch(ctx context.Context, hear func(note), lost func(uint6
 		return err
 	}
 	defer done.Close()
-	d := &devices{withoutBPF: w, hear: hear, lost: lost, notify: notify, stop: done.Number(), open: map[string]inputDevice{}, refused: map[string]bool{}}
+	d := &devices{inputs: i, hear: hear, lost: lost, notify: notify, stop: done.Number(), open: map[string]inputDevice{}, refused: map[string]bool{}}
 	defer d.close()
 	return d.run()
 }
@@ -111,12 +118,12 @@ func (d *devices) read(ready map[int]bool) {
 // scan looks for devices that were not there before. The directory itself may not be there before the first device.
 func (d *devices) scan() error {
 	const events = unix.IN_CREATE | unix.IN_ATTRIB | unix.IN_DELETE
-	for _, dir := range []string{filepath.Dir(d.withoutBPF.devices), d.withoutBPF.devices} {
+	for _, dir := range []string{filepath.Dir(d.dir), d.dir} {
 		if _, err := unix.InotifyAddWatch(d.notify, dir, events); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("inotify %s: %w", dir, err)
 		}
 	}
-	paths, err := filepath.Glob(filepath.Join(d.withoutBPF.devices, "event*"))
+	paths, err := filepath.Glob(filepath.Join(d.dir, "event*"))
 	if err != nil {
 		return err
 	}

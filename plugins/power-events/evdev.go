@@ -3,6 +3,8 @@ package powerevents
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -32,29 +34,50 @@ func eviocgbit(event, size int) uintptr  { return ioctlRead(0x20+event, size) }
 func ioctlRead(number, size int) uintptr { return uintptr(2<<30 | size<<16 | 'E'<<8 | number) }
 func hasBit(bits []byte, bit int) bool   { return bits[bit/8]&(1<<(bit%8)) != 0 }
 
-// eviocsclockid is _IOW('E', 0xa0, int).
-const eviocsclockid = 1<<30 | 4<<16 | 'E'<<8 | 0xa0
+const (
+	// eviocsclockid is _IOW('E', 0xa0, int).
+	eviocsclockid = 1<<30 | 4<<16 | 'E'<<8 | 0xa0
+	// eviocsmask is _IOW('E', 0x93, struct input_mask): type and number of codes, of 32 bits each, and a pointer to a bit for each code. What
+	// has no bit is not queued.
+	eviocsmask    = 1<<30 | inputMaskSize<<16 | 'E'<<8 | 0x93
+	inputMaskSize = 16
+)
 
 // identify returns the name of an input device, and whether it has a key or a switch that matters. From then on its events carry the time of
 // CLOCK_BOOTTIME.
 func identify(fd int) (name string, ours bool, err error) {
-	var keys [keyMax/8 + 1]byte
-	if err := ioctl(fd, eviocgbit(evKey, len(keys)), keys[:]); err != nil {
+	ours, err = hasCode(fd, evKey, keyMax, keyPower, keyPower2, keySleep)
+	if err == nil && !ours {
+		ours, err = hasCode(fd, evSw, swMax, swLid)
+	}
+	if err != nil || !ours {
 		return "", false, err
 	}
-	var switches [swMax/8 + 1]byte
-	if err := ioctl(fd, eviocgbit(evSw, len(switches)), switches[:]); err != nil {
+	name, err = deviceName(fd)
+	return name, err == nil, errors.Join(err, ioctl(fd, eviocsclockid, binary.NativeEndian.AppendUint32(nil, unix.CLOCK_BOOTTIME)))
+}
+
+// identifyLid returns the name of an input device, and whether it is a lid. From then on none of its events is queued for fd.
+func identifyLid(fd int) (name string, ours bool, err error) {
+	if ours, err = hasCode(fd, evSw, swMax, swLid); err != nil || !ours {
 		return "", false, err
 	}
-	if !hasBit(keys[:], keyPower) && !hasBit(keys[:], keyPower2) && !hasBit(keys[:], keySleep) && !hasBit(switches[:], swLid) {
-		return "", false, nil
-	}
+	name, err = deviceName(fd)
+	return name, err == nil, errors.Join(err, ioctl(fd, eviocsmask, binary.NativeEndian.AppendUint32(make([]byte, 0, inputMaskSize), evSw)[:inputMaskSize]))
+}
+
+// hasCode reports whether an input device has one of the codes of a type of event; last is the last that there may be.
+func hasCode(fd, kind, last int, codes ...int) (bool, error) {
+	bits := make([]byte, last/8+1)
+	err := ioctl(fd, eviocgbit(kind, len(bits)), bits)
+	return slices.ContainsFunc(codes, func(code int) bool { return hasBit(bits, code) }), err
+}
+
+func deviceName(fd int) (string, error) {
 	var text [256]byte
-	if err := ioctl(fd, eviocgname(len(text)), text[:]); err != nil {
-		return "", false, err
-	}
+	err := ioctl(fd, eviocgname(len(text)), text[:])
 	before, _, _ := bytes.Cut(text[:], []byte{0})
-	return string(before), true, ioctl(fd, eviocsclockid, binary.NativeEndian.AppendUint32(nil, unix.CLOCK_BOOTTIME))
+	return string(before), err
 }
 
 func ioctl(fd int, request uintptr, buffer []byte) error {

@@ -23,28 +23,64 @@ func sources(every time.Duration) []doorbell.Source[note] {
 		{Program: "kretprobe_power_supply_unregister", Function: "power_supply_unregister", Return: true},
 	}
 	return []doorbell.Source[note]{
-		{Mode: doorbell.Fentry, Open: doorbell.Probe[note]{Load: loadProbe, Attach: fentry, Decode: decode}.Open},
-		{Mode: doorbell.Kprobe, Open: doorbell.Probe[note]{Load: loadProbe, Attach: kprobe, Decode: decode}.Open},
+		{Mode: doorbell.Fentry, Open: withLids(doorbell.Probe[note]{Load: loadProbe, Attach: fentry, Decode: decode}.Open)},
+		{Mode: doorbell.Kprobe, Open: withLids(doorbell.Probe[note]{Load: loadProbe, Attach: kprobe, Decode: decode}.Open)},
 		{Mode: doorbell.Evdev, Open: func() (doorbell.Listener[note], error) {
 			s, err := uevent.Open()
-			return &withoutBPF{devices: "/dev/input", identify: identify, supplies: s}, err
+			return &withoutBPF{keys: inputs{devInput, identify}, supplies: s}, err
 		}},
 		{
 			Mode: doorbell.Poll, Without: fmt.Sprintf("what happens to a supply is noticed within %v, heat is not; keys and lids are heard by their devices", every),
 			Open: func() (doorbell.Listener[note], error) {
-				return &withoutBPF{devices: "/dev/input", identify: identify, every: every}, nil
+				return &withoutBPF{keys: inputs{devInput, identify}, every: every}, nil
 			},
 		},
 	}
 }
 
+const devInput = "/dev/input"
+
+// withLids opens a probe that also hears of lids. The button driver of ACPI does not even ask how a lid is before somebody has opened its
+// input device (since Linux 4.15): they are held open, and not read.
+func withLids(open func() (doorbell.Listener[note], error)) func() (doorbell.Listener[note], error) {
+	return func() (doorbell.Listener[note], error) {
+		probe, err := open()
+		return &lidsOpen{Listener: probe, lids: inputs{devInput, identifyLid}}, err
+	}
+}
+
+type lidsOpen struct {
+	doorbell.Listener[note]
+	lids inputs
+}
+
+// Listen ends when the probe or the watch over the devices does.
+func (l *lidsOpen) Listen(ctx context.Context, hear func(note), lost func(uint64)) error {
+	return together(ctx,
+		func(ctx context.Context) error { return l.Listener.Listen(ctx, hear, lost) },
+		func(ctx context.Context) error { return l.lids.watch(ctx, func(note) {}, func(uint64) {}) },
+	)
+}
+
+// together runs all until one of them ends, which ends the others.
+func together(ctx context.Context, all ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make([]error, len(all))
+	var running sync.WaitGroup
+	for i, run := range all {
+		running.Go(func() { defer cancel(); errs[i] = run(ctx) })
+	}
+	running.Wait()
+	return errors.Join(errs...)
+}
+
 // withoutBPF hears keys and lids by input devices, and by netlink supplies from the kernel's device events, and heat from what ACPI says. Without
 // netlink it looks at the supplies.
 type withoutBPF struct {
-	supplies *uevent.Socket                                 // nil: none
-	every    time.Duration                                  // how often to look, if there is none
-	devices  string                                         // /dev/input
-	identify func(fd int) (name string, ours bool, _ error) // a device of the kernel; tests have none
+	supplies *uevent.Socket // nil: none
+	every    time.Duration  // how often to look, if there is none
+	keys     inputs
 }
 
 func (w *withoutBPF) Close() error {
@@ -56,22 +92,19 @@ func (w *withoutBPF) Close() error {
 
 // Listen ends when one of those ends that it listens to.
 func (w *withoutBPF) Listen(ctx context.Context, hear func(note), lost func(uint64)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	parts := []func(context.Context, func(note), func(uint64)) error{w.watch}
+	parts := []func(context.Context) error{func(ctx context.Context) error { return w.keys.watch(ctx, hear, lost) }}
 	if w.supplies != nil {
-		parts = append(parts, watchACPI, w.hearSupplies)
+		parts = append(parts,
+			func(ctx context.Context) error { return watchACPI(ctx, hear, lost) },
+			func(ctx context.Context) error { return w.hearSupplies(ctx, hear, lost) },
+		)
 	} else {
 		look := func() ([]note, error) { return []note{{at: doorbell.Now(), what: supply}}, nil }
-		parts = append(parts, doorbell.Poller[note]{Every: w.every, Look: look}.Listen)
+		parts = append(parts, func(ctx context.Context) error {
+			return doorbell.Poller[note]{Every: w.every, Look: look}.Listen(ctx, hear, lost)
+		})
 	}
-	errs := make([]error, len(parts))
-	var all sync.WaitGroup
-	for i, listen := range parts {
-		all.Go(func() { defer cancel(); errs[i] = listen(ctx, hear, lost) })
-	}
-	all.Wait()
-	return errors.Join(errs...)
+	return together(ctx, parts...)
 }
 
 func (w *withoutBPF) hearSupplies(ctx context.Context, hear func(note), lost func(uint64)) error {

@@ -22,11 +22,7 @@ func listen(t *testing.T) (devices string, notes <-chan note, lost <-chan uint64
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &withoutBPF{supplies: supplies, devices: devices, identify: func(fd int) (string, bool, error) {
-		var stat unix.Stat_t
-		err := unix.Fstat(fd, &stat)
-		return "Power Button", stat.Mode&unix.S_IFMT == unix.S_IFIFO, err
-	}}
+	w := &withoutBPF{supplies: supplies, keys: pipes(devices)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- w.Listen(ctx, func(n note) { heard <- n }, func(n uint64) { missed <- n }) }()
@@ -37,6 +33,15 @@ func listen(t *testing.T) (devices string, notes <-chan note, lost <-chan uint64
 		}
 	})
 	return devices, heard, missed
+}
+
+// pipes are the input devices of a directory.
+func pipes(dir string) inputs {
+	return inputs{dir, func(fd int) (string, bool, error) {
+		var stat unix.Stat_t
+		err := unix.Fstat(fd, &stat)
+		return "Power Button", stat.Mode&unix.S_IFMT == unix.S_IFIFO, err
+	}}
 }
 
 func TestKeysWithoutBPF(t *testing.T) {
@@ -70,6 +75,36 @@ func TestKeysWithoutBPF(t *testing.T) {
 		if len(notes) > 0 {
 			t.Errorf("more than a press: %+v", <-notes)
 		}
+	}
+}
+
+// TestLidsAreHeldOpen: for their driver, while a probe hears of them. What comes from the device itself is nothing.
+func TestLidsAreHeldOpen(t *testing.T) {
+	k := newKernel(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "event0")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan note, 16)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	l := &lidsOpen{Listener: k, lids: pipes(dir)}
+	go func() { done <- l.Listen(ctx, func(n note) { heard <- n }, func(uint64) {}) }()
+	if _, err := openWriter(t, path).Write(event(evSw, swLid, 1)); err != nil {
+		t.Fatal(err)
+	}
+	k.notes <- note{what: lidClosed, name: "Lid Switch"}
+	if n := <-heard; n.what != lidClosed || n.name != "Lid Switch" {
+		t.Errorf("note %+v; want that of the probe", n)
+	}
+	cancel()
+	if err := <-done; err != nil || len(heard) > 0 {
+		t.Errorf("Listen = %v, with %d more notes; want none", err, len(heard))
+	}
+	if fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
+		unix.Close(fd)
+		t.Error("the device is open after the end")
 	}
 }
 
