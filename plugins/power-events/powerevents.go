@@ -42,7 +42,7 @@ func plugin(g *generator) sdk.Plugin {
 			Name:      "power",
 			Outputs:   []string{supplyType, eventType, doorbell.StatusType},
 			Reconcile: g.reconcile,
-			Watch:     g.bell.Watch,
+			Watch:     g.watch,
 		}},
 	}
 }

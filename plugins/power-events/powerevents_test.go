@@ -170,6 +170,46 @@ func TestWithoutNetlink(t *testing.T) {
 	}
 }
 
+// TestASupplyIsLookedAtAgain: what it says right after a note may be what it said before. The event is of when it rang.
+func TestASupplyIsLookedAtAgain(t *testing.T) {
+	k := newKernel(t)
+	k.supply("BAT0", map[string]string{"type": "Battery\n", "status": "Charging\n"})
+	r := plugintest.Start(t, declared)
+	k.start(r)
+	at := doorbell.Now()
+	k.notes <- note{at: at, what: supply}
+	status := &eventspb.GeneratorStatus{}
+	r.Wait("it has rung", func() bool { return r.Get(name, status) != nil && status.GetRings() == 1 })
+	k.supply("BAT0", map[string]string{"status": "Discharging\n"})
+	if e := wait(r, 1); e.GetMessage() != "Discharging" || e.GetBoottimeNs() != uint64(at) {
+		t.Errorf("event %v", e)
+	}
+}
+
+// TestNext: when supplies are looked at, besides when they ring.
+func TestNext(t *testing.T) {
+	now := moment{clock: time.Unix(1000, 0)}
+	battery := &powerpb.PowerSupply{Status: "Discharging"}
+	for name, tc := range map[string]struct {
+		supply  *powerpb.PowerSupply
+		settled time.Duration // from now
+		want    time.Duration // from now; 0 is never
+	}{
+		"adapter": {&powerpb.PowerSupply{Online: true}, -time.Hour, 0}, "has rung": {&powerpb.PowerSupply{Online: true}, time.Second, time.Second},
+		"battery in use": {battery, -time.Hour, time.Minute}, "it has rung": {battery, time.Second, time.Second}, "it rang a while ago": {battery, 0, time.Minute},
+		"battery of a mouse": {&powerpb.PowerSupply{Status: "Discharging", Peripheral: true}, 0, 0}, "full": {&powerpb.PowerSupply{Status: "Full"}, 0, 0},
+	} {
+		g := generator{supplies: supplies{"x": tc.supply}, settled: now.clock.Add(tc.settled)}
+		var want time.Time
+		if tc.want > 0 {
+			want = now.clock.Add(tc.want)
+		}
+		if got := g.next(now); !got.Equal(want) {
+			t.Errorf("%s: next = %v; want %v", name, got, want)
+		}
+	}
+}
+
 // TestHeatIsOneEvent: though the kernel rings as long as it lasts.
 func TestHeatIsOneEvent(t *testing.T) {
 	g := newGenerator(&doorbell.Bell[note]{}, t.TempDir())

@@ -85,3 +85,13 @@ func state(s *powerpb.PowerSupply) string {
 	}
 	return text
 }
+
+// draining reports whether the node runs on a battery.
+func (now supplies) draining() bool {
+	for _, s := range now {
+		if s.GetStatus() == "Discharging" && !s.GetPeripheral() {
+			return true
+		}
+	}
+	return false
+}
