@@ -35,6 +35,8 @@ type note struct {
 	name string // empty for a supply
 }
 
+func (n note) isHeat() bool { return n.what == hot || n.what == tooHot }
+
 // noteSize is that of struct note in power.bpf.c.
 const noteSize = 8 + 4 + 4 + 48
 

@@ -2,6 +2,7 @@ package powerevents
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -58,7 +59,7 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	}
 	notes, gap := g.bell.Take()
 	now := moment{doorbell.Now(), time.Now()}
-	for _, n := range notes {
+	for _, n := range g.heat(notes, gap != doorbell.NoGap, now) {
 		switch {
 		case n.what == supply:
 			g.rang, g.settled = n.at, now.clock.Add(settling)
@@ -80,9 +81,29 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	return doorbell.Tell(ctx, s, name, g.bell, &g.ring)
 }
 
+// heat returns the notes, those of thermal zones with the names that they have whoever says it. If notes may be missing there is one more for
+// each zone that is hot now: Linux 6.12 says it once, as the zone gets so hot.
+func (g *generator) heat(notes []note, behind bool, now moment) []note {
+	if !behind && !slices.ContainsFunc(notes, note.isHeat) {
+		return notes
+	}
+	all := zones(g.sys)
+	for i, n := range notes {
+		if z := slices.IndexFunc(all, func(z zone) bool { return n.isHeat() && z.device == n.name }); z >= 0 {
+			notes[i].name = all[z].name
+		}
+	}
+	for _, z := range all {
+		if behind && z.heat != 0 {
+			notes = append(notes, note{at: now.boottime, what: z.heat, name: z.name})
+		}
+	}
+	return notes
+}
+
 // stillHot reports whether n says no more than another one of the same trip did a moment ago.
 func (g *generator) stillHot(n note) bool {
-	if n.what != hot && n.what != tooHot {
+	if !n.isHeat() {
 		return false
 	}
 	trip := note{what: n.what, name: n.name}
