@@ -46,13 +46,15 @@ test: ## Run all tests, those in a VM included
 reproduce: ## Build the image twice, as two users if root calls it, the second time with nothing compiled or downloaded before, and compare
 	@COSI_REPRODUCE=full $(GO) test -count=1 -v -timeout 30m -run '^TestTwoBuildsGiveTheSameBytes$$' ./hack/vmtest
 
-test-kernels: ## Run the tests of the generators on the oldest kernel they are for, on the one that nodes run, and on the newest
+test-kernels: ## Run the tests of the generators on the oldest kernel they are for, on the one that nodes run, on the newest, and on a laptop's
 	@hack/setup test
 	@$(MAKE) --no-print-directory build
 	@for definition in test-6-1 test test-backports; do \
 		$(MAKE) --no-print-directory image DEFINITION=$$definition && \
 		COSI_TEST_DEFINITION=$$definition $(GO) test -count=1 -v -timeout 30m -run '^(TestGenerators|TestStorm)$$' ./hack/vmtest || exit 1; \
 	done
+	@$(MAKE) --no-print-directory image DEFINITION=metal
+	@COSI_TEST_DEFINITION=metal $(GO) test -count=1 -v -timeout 30m -run '^TestLaptop$$' ./hack/vmtest
 
 test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk, CD, USB stick, network
 	@hack/setup test
