@@ -19,13 +19,14 @@ type checks struct {
 	*vmtest.Node
 	outside    *outside
 	data, late qemu.Disk
+	system     string // a file: what the node was booted from, and may write to
 }
 
 func TestNode(t *testing.T) {
 	t.Parallel()
 	vmtest.Host(t)
-	c := &checks{outside: buildOutside(t), data: vmtest.Ext4(t, "data"), late: vmtest.Ext4(t, "late")}
-	c.Node = vmtest.Start(t, vmtest.Options{Definition: "test", Disks: []qemu.Disk{c.data}, HotplugPorts: 1})
+	c := &checks{outside: buildOutside(t), data: vmtest.Ext4(t, "data"), late: vmtest.Ext4(t, "late"), system: vmtest.SystemDisk(t, "test", 0)}
+	c.Node = vmtest.Start(t, vmtest.Options{File: c.system, Keep: true, Disks: []qemu.Disk{c.data}, HotplugPorts: 1})
 	c.Ready(t)
 	c.outside.connect(t, c.Node)
 

@@ -37,15 +37,25 @@ func BrokenExt4(t testing.TB, id, file string) qemu.Disk {
 	return d
 }
 
-// SystemDisk returns a copy of a definition's raw image on a disk of size bytes, for a node that keeps its state on it.
+// SystemDisk returns a copy of a definition's raw image on a disk of size bytes, for a node that keeps its state on it. 0 is the image's own size,
+// without room for any.
 func SystemDisk(t testing.TB, definition string, size int64) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "system.raw")
 	run(t, "cp", "--sparse=always", Image(t, definition, "raw"), file)
+	if size == 0 {
+		return file
+	}
 	if err := os.Truncate(file, size); err != nil {
 		t.Fatal(err)
 	}
 	return file
+}
+
+// CheckUnwritten fails the test unless the disk, which SystemDisk returned, holds what the image does, after the VM has ended.
+func CheckUnwritten(t testing.TB, file, definition string) {
+	t.Helper()
+	run(t, "cmp", Image(t, definition, "raw"), file)
 }
 
 // ReadExt4 returns a file of the disk's file system, after the VM has ended; ok is false if there is

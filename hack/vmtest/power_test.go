@@ -75,7 +75,7 @@ func (c *checks) bootID(t *testing.T) string {
 
 // powerButton: the first press is refused, as somebody holds a block; the second one is an orderly power-off, quickly, with a file system
 // mounted. The host finds the marker on the data disk and nowhere
-// else: of the disk that the image was booted from not one sector was written.
+// else: the disk that the image was booted from is as it was.
 func (c *checks) powerButton(t *testing.T) {
 	boot := c.bootID(t)
 	c.demo(t, "rebooted")
@@ -84,12 +84,6 @@ func (c *checks) powerButton(t *testing.T) {
 	c.Expect(t, from, `marker: .*wrote `+target("pressed")+`/cosi-marker`)
 	if c.bootID(t) != boot {
 		t.Error("the node has rebooted again")
-	}
-	if n := c.written(t, "system"); n != 0 {
-		t.Errorf("%d bytes were written to the image's disk", n)
-	}
-	if c.written(t, "data") == 0 {
-		t.Error("nothing was written to the data disk, QEMU says: it cannot tell of the image's disk then")
 	}
 	c.Converged(t, c.Apply(t, inhibitors)...)
 	before := c.clock(t)
@@ -108,6 +102,7 @@ func (c *checks) powerButton(t *testing.T) {
 	}
 	vmtest.CheckExt4(t, c.data)
 	c.marked(t, c.data, "pressed")
+	vmtest.CheckUnwritten(t, c.system, "test")
 }
 
 // nobodysRole is a resource that changes nothing.
@@ -135,23 +130,3 @@ func seconds(t *testing.T, text string) time.Duration {
 	return d
 }
 
-// written tells how many bytes the guest has written to a disk since its power-on.
-func (c *checks) written(t *testing.T, disk string) uint64 {
-	t.Helper()
-	var all []struct {
-		Device string `json:"device"`
-		Stats  struct {
-			Bytes uint64 `json:"wr_bytes"`
-		} `json:"stats"`
-	}
-	if err := c.Monitor.Execute(c.Patience(t, patience), "query-blockstats", nil, &all); err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range all {
-		if d.Device == disk+"-drive" {
-			return d.Stats.Bytes
-		}
-	}
-	t.Fatalf("QEMU has no disk %q: %v", disk, all)
-	return 0
-}
