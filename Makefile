@@ -46,7 +46,7 @@ test: ## Run all tests, those in a VM included
 reproduce: ## Build the image twice, as two users if root calls it, the second time with nothing compiled or downloaded before, and compare
 	@COSI_REPRODUCE=full $(GO) test -count=1 -v -timeout 30m -run '^TestTwoBuildsGiveTheSameBytes$$' ./hack/vmtest
 
-test-kernels: ## Run the tests of the generators on the oldest kernel they are for, on the one that nodes run, on the newest, and on a laptop's
+test-kernels: ## Run the tests of the generators on the oldest kernel they are for, on the one that nodes run, on the newest, and on a laptop's; docs/kernels.md says what came of it
 	@hack/setup test
 	@$(MAKE) --no-print-directory build
 	@for definition in test-6-1 test test-backports; do \
