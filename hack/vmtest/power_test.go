@@ -129,4 +129,3 @@ func seconds(t *testing.T, text string) time.Duration {
 	}
 	return d
 }
-
