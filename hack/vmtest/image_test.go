@@ -67,12 +67,12 @@ func TestEveryFileOfTheImageIsKnown(t *testing.T) {
 	}
 }
 
-// The disk and the CD hold the boot image beside that and no other file: the same initramfs is in each.
-func TestDiskAndCDHoldTheBootImageAlone(t *testing.T) {
+// The disk and the CD hold the boot image, what a BIOS needs to find its parts, and no other file: the same initramfs is in each.
+func TestDiskAndCDHoldTheBootImage(t *testing.T) {
 	raw, iso, dir := vmtest.Image(t, "base", "raw"), vmtest.Image(t, "base", "iso"), t.TempDir()
 	cd := filepath.Join(dir, "cd")
 	files := regexp.MustCompile(`(?m)^'/.*'$`).FindAllString(judged(t, "xorriso", "-indev", iso, "-find", "/"), -1)
-	if want := []string{"'/'", "'/BOOT.CAT'", "'/ESP.IMG'"}; !slices.Equal(files, want) {
+	if want := []string{"'/'", "'/BOOT.CAT'", "'/ESP.IMG'", "'/GRUB.IMG'"}; !slices.Equal(files, want) {
 		t.Errorf("files of the CD: %q; want %q", files, want)
 	}
 	judged(t, "xorriso", "-osirrox", "on", "-indev", iso, "-extract", "/ESP.IMG", cd)
@@ -81,9 +81,9 @@ func TestDiskAndCDHoldTheBootImageAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, esp := range map[string]string{"disk": raw + "@@2M", "CD": cd} {
-		const boot = "::/EFI/BOOT/BOOTX64.EFI"
-		if got := strings.Fields(judged(t, "mdir", "-/", "-b", "-i", esp, "::")); !slices.Equal(got, []string{"::/EFI/", "::/EFI/BOOT/", boot}) {
-			t.Errorf("files of the %s's EFI system partition: %q; want %s alone", name, got, boot)
+		const boot, grub = "::/EFI/BOOT/BOOTX64.EFI", "::/grub/grub.cfg" // GRUB finds the boot image's parts by the second
+		if got, want := strings.Fields(judged(t, "mdir", "-/", "-b", "-i", esp, "::")), []string{"::/EFI/", "::/grub/", "::/EFI/BOOT/", boot, grub}; !slices.Equal(got, want) {
+			t.Errorf("files of the %s's EFI system partition: %q; want %q", name, got, want)
 		}
 		copied := filepath.Join(dir, name+".efi")
 		judged(t, "mcopy", "-i", esp, boot, copied)
