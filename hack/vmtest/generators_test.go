@@ -24,20 +24,25 @@ func TestGenerators(t *testing.T) {
 	for _, tc := range []struct{ name, commandLine string }{{"eBPF", ""}, {"WithoutEBPF", "lockdown=confidentiality"}} {
 		t.Run(tc.name, func(t *testing.T) {
 			ebpf := tc.commandLine == ""
-			broken := vmtest.BrokenExt4(t, "broken", "victim")
-			n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: tc.commandLine, Disks: []qemu.Disk{broken}, Extra: hotplug.SCSI.Arguments})
+			broken, hardware := vmtest.BrokenExt4(t, "broken", "victim"), vmtest.NewLaptop(t)
+			n := vmtest.Start(t, vmtest.Options{
+				Definition: "test", Boot: node.Kernel, CommandLine: tc.commandLine, Disks: []qemu.Disk{broken}, Extra: slices.Concat(hotplug.SCSI.Arguments, hardware.Extra),
+			})
 			n.Ready(t)
+			lid := func(t *testing.T) { l := laptop{Node: n, hardware: hardware}; l.watch(t); l.lid(t) }
 			t.Run("Processes", func(t *testing.T) { checkProcessEvents(t, n, ebpf) })
 			t.Run("Kernel", func(t *testing.T) { checkKernelEvents(t, n) })
 			t.Run("Pressure", func(t *testing.T) { checkPressureEvents(t, n) })
 			t.Run("Links", func(t *testing.T) { checkLinkEvents(t, n, ebpf) })
 			t.Run("Mounts", func(t *testing.T) { checkMountEvents(t, n, !ebpf) })
 			if ebpf {
+				t.Run("Lid", lid)
 				t.Run("WithoutBTF", func(t *testing.T) { checkWithoutBTF(t, n) })
 				t.Run("WithoutCapability", func(t *testing.T) { checkWithoutCapability(t, n) })
 			} else {
 				t.Run("Disks", func(t *testing.T) { checkDisks(t, n, "netlink", 2, hotplug.SCSI) })
 				t.Run("Keys", func(t *testing.T) { checkPress(t, n, "evdev", 1) })
+				t.Run("Lid", lid)
 				t.Run("EtcdGuard", func(t *testing.T) { checkEtcdGuard(t, n) }) // the last: the node powers off
 			}
 		})
