@@ -52,7 +52,8 @@ var (
 		shows: func(d *storagepb.Disk, _ string) bool { return d.GetSerial() == "reader" && d.GetSize() > 0 },
 		stays: func(d *storagepb.Disk) bool { return d.GetSerial() == "reader" },
 	}
-	Buses = []Bus{Virtio, SCSI, USB, SD, Reader}
+	// Buses begin with the one whose disk a node may still be finding when it is ready: its coming would be taken for another's.
+	Buses = []Bus{Reader, Virtio, SCSI, USB, SD}
 )
 
 func (b Bus) in(ctx context.Context, m Machine, d qemu.Disk) error {

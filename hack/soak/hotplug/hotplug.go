@@ -69,6 +69,7 @@ func Run(ctx context.Context, c Config) Report {
 		if _, _, err := c.find(ctx, c.Bus.stays); err != nil {
 			return r.failed(fmt.Errorf("no %s: %w", c.Bus.Name, err))
 		}
+		time.Sleep(2 * time.Second) // if it has just come, its event is written after Disks, and is none of a round
 	}
 	w, err := watch(ctx, c)
 	if err != nil {
