@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"fmt"
 	"log"
 	"slices"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 // cache holds the resources of one kind.
 type cache struct {
 	kind
+	events bool // it holds none
 
 	mu       sync.Mutex // guards the fields below
 	synced   bool
@@ -27,10 +29,20 @@ type cache struct {
 // entry is a resource and its decoded content.
 type entry struct {
 	resource *resourcepb.Resource
-	spec     proto.Message // nil after drop
+	spec     proto.Message
 }
 
-func newCache(k kind) *cache { return &cache{kind: k, items: map[string]entry{}} }
+func newCache(k kind, events bool) *cache {
+	return &cache{kind: k, events: events, items: map[string]entry{}}
+}
+
+// kept is c unless it holds nothing because its kind are events.
+func (c *cache) kept() *cache {
+	if c.events {
+		panic(fmt.Sprintf("sdk: %s are events, which are not kept: Fetch them", c.typ))
+	}
+	return c
+}
 
 // forget empties the cache: the store that it mirrored is gone.
 func (c *cache) forget() {
@@ -116,6 +128,9 @@ func (c *cache) contents() map[string]entry {
 
 // put stores r unless it is older than what is there. mu is held.
 func (c *cache) put(r *resourcepb.Resource) change {
+	if c.events {
+		return unchanged
+	}
 	m := r.GetMetadata()
 	old, ok := c.contents()[m.GetId()]
 	before := old.resource.GetMetadata()
@@ -169,15 +184,6 @@ func (c *cache) created(r *resourcepb.Resource) change {
 	return c.put(r)
 }
 
-// drop keeps of id who it is, and no content.
-func (c *cache) drop(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e, ok := c.items[id]; ok {
-		c.items[id] = entry{resource: &resourcepb.Resource{Metadata: e.resource.GetMetadata()}}
-	}
-}
-
 // destroyed takes in that a write of our own destroyed id.
 func (c *cache) destroyed(id string) change {
 	c.mu.Lock()
@@ -212,7 +218,7 @@ func (c *cache) list() []entry {
 func (c *cache) isSynced() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.synced
+	return c.synced || c.events
 }
 
 // newer reports whether b is a later state than a of the resource with one id: a higher version, or another life of it.

@@ -19,7 +19,7 @@ func testCache(t *testing.T) *cache {
 	if k.namespace != "config" {
 		t.Fatalf("namespace = %q, want config", k.namespace)
 	}
-	return newCache(k)
+	return newCache(k, false)
 }
 
 // event is one of a resource with one id, born at the second born.
@@ -121,21 +121,6 @@ func TestCacheTakesOwnWritesIn(t *testing.T) {
 	c.destroyed("data")
 	if version(c) != "" {
 		t.Error("destroyed and still there")
-	}
-}
-
-func TestCacheDropsContents(t *testing.T) {
-	c := testCache(t)
-	c.start()
-	c.apply(&resourcepb.Event{EventType: bootstrapped})
-	c.drop("data")
-	c.created(event(created, "1", 1).Resource)
-	c.drop("data")
-	if got := c.apply(event(created, "1", 1)); got != unchanged || version(c) != "1" || c.list()[0].spec != nil {
-		t.Errorf("the event of the own write is %v, and brings %v back", got, c.list()[0].spec)
-	}
-	if got := c.apply(event(updated, "2", 1)); got != content || c.list()[0].spec == nil {
-		t.Errorf("what somebody else wrote is %v, and its content %v", got, c.list()[0].spec)
 	}
 }
 

@@ -4,7 +4,7 @@
 // A plugin's main calls Main with a Plugin. The SDK connects to the runtime, registers, watches every input, and calls each
 // controller's Reconcile when something may have to be done. It promises:
 //
-//   - Reconcile is first called when all inputs and outputs of its controller are in memory, and never twice at a time.
+//   - Reconcile is first called when all inputs and outputs of its controller are in memory, except events, and never twice at a time.
 //   - A change is never lost: what changes while Reconcile runs leads to one more call. Changes may be taken together.
 //   - When the runtime restarts, the plugin connects again; when the runtime lost its memory store, all inputs are read again
 //     and every controller reconciles, so that all outputs are written again.

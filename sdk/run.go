@@ -97,7 +97,7 @@ func newRunner(p Plugin) (*runner, error) {
 	r := &runner{name: d.Name, version: p.Version, declaration: d, caches: map[string]*cache{}}
 	wanted := map[string]bool{}
 	for _, c := range p.Controllers {
-		for _, typ := range slices.Concat(c.Inputs, c.Outputs) {
+		for _, typ := range slices.Concat(c.Inputs, c.Outputs, c.Events) {
 			wanted[typ] = true
 		}
 	}
@@ -118,21 +118,25 @@ func (r *runner) newLoop(c Controller, kinds map[string]kind) (*loop, error) {
 	}
 	l := &loop{
 		Controller: c, runner: r, bell: make(chan struct{}, 1),
-		state: &State{plugin: r.name, caches: map[string]*cache{}, ring: r.ring, inputs: c.Inputs, outputs: c.Outputs},
+		state: &State{plugin: r.name, caches: map[string]*cache{}, ring: r.ring, inputs: c.Inputs, outputs: slices.Concat(c.Outputs, c.Events)},
 	}
-	for _, typ := range slices.Concat(c.Inputs, c.Outputs) {
+	for _, typ := range slices.Concat(c.Inputs, l.state.outputs) {
 		if !r.declaration.Reads(typ) && slices.Contains(c.Inputs, typ) {
 			return nil, fmt.Errorf("input %s is not in the plugin's declaration", typ)
 		}
-		if !r.declaration.Writes(typ) && slices.Contains(c.Outputs, typ) {
+		if !r.declaration.Writes(typ) && slices.Contains(l.state.outputs, typ) {
 			return nil, fmt.Errorf("output %s is not in the plugin's declaration", typ)
 		}
 		k, ok := kinds[typ]
 		if !ok {
 			return nil, fmt.Errorf("%s: no message of this kind is linked into the program", typ)
 		}
+		events := slices.Contains(c.Events, typ)
 		if r.caches[typ] == nil {
-			r.caches[typ] = newCache(k)
+			r.caches[typ] = newCache(k, events)
+		}
+		if r.caches[typ].events != events {
+			return nil, fmt.Errorf("%s: a controller has them as events, and another keeps them", typ)
 		}
 		l.state.caches[typ] = r.caches[typ]
 	}

@@ -316,34 +316,52 @@ func TestOneControllerReadsWhatAnotherWrites(t *testing.T) {
 	}
 }
 
-// What was dropped is not read any more, but written and deleted as before.
-func TestADroppedOutputIsKnownByItsName(t *testing.T) {
-	declared := []byte(`{"name": "dropper", "description": "keeps nothing", "inputs": [{"type": "` + points + `"}], "outputs": ["` + statuses + `"]}`)
+// Events are written and deleted, and can be fetched; the plugin neither watches nor keeps them.
+func TestEventsAreWrittenAndNotKept(t *testing.T) {
+	declared := []byte(`{"name": "teller", "description": "keeps nothing", "inputs": [{"type": "` + points + `"}], "outputs": ["` + statuses + `"]}`)
 	r := plugintest.Start(t, declared)
 	run(t, r, sdk.Plugin{Declaration: declared, Controllers: []sdk.Controller{{
-		Name: "dropper", Inputs: []string{points}, Outputs: []string{statuses}, Reconcile: func(ctx context.Context, s *sdk.State) error {
+		Name: "teller", Inputs: []string{points}, Events: []string{statuses}, Reconcile: func(ctx context.Context, s *sdk.State) error {
 			all := sdk.List[*storagepb.MountPoint](s, points)
 			if len(all) == 0 {
-				return s.Delete(ctx, statuses, "it")
+				for _, id := range []string{"nothing", "foreign", "it"} {
+					if err := s.Delete(ctx, statuses, id); err != nil {
+						return err
+					}
+				}
+				return nil
 			}
-			if err := s.Write(ctx, statuses, "it", &storagepb.MountPointStatus{Target: all[0].Spec.GetTarget()}, nil); err != nil {
-				return err
+			for range 2 { // the answer to the first may be lost
+				if err := s.Write(ctx, statuses, "it", &storagepb.MountPointStatus{Target: all[0].Spec.GetTarget()}, nil); err != nil {
+					return err
+				}
 			}
-			s.Drop(statuses, "it")
-			_, read := sdk.Get[*storagepb.MountPointStatus](s, statuses, "it")
-			if listed, outputs := sdk.List[*storagepb.MountPointStatus](s, statuses), s.Outputs(statuses); read || len(listed) != 0 || len(outputs) != 1 {
-				t.Errorf("read %v, listed %d, outputs %q; want nothing but the name", read, len(listed), outputs)
+			there, err := sdk.Fetch[*storagepb.MountPointStatus](ctx, s, statuses)
+			if err != nil || len(there) != 1 || there[0].Spec.GetTarget() != all[0].Spec.GetTarget() {
+				t.Errorf("fetched %v, %v; want the one that was written", there, err)
 			}
+			defer func() {
+				if recover() == nil {
+					t.Error("List of events shows none, though there is one")
+				}
+			}()
+			sdk.List[*storagepb.MountPointStatus](s, statuses)
 			return nil
 		},
 	}}})
+	r.WaitReady()
+	r.Apply("foreign", &storagepb.MountPointStatus{})
+	r.Apply("data", mountPoint("/var/a"))
 	status := &storagepb.MountPointStatus{}
-	for _, target := range []string{"/var/a", "/var/b"} {
-		r.Apply("data", mountPoint(target))
-		r.Wait("the status has "+target, func() bool { return r.Get("it", status) != nil && status.GetTarget() == target })
+	r.Wait("the event is there", func() bool { return r.Get("it", status) != nil && status.GetTarget() == "/var/a" })
+	if m := r.Get("it", status); m.GetVersion() != "1" || m.GetOwner() != "teller" {
+		t.Errorf("metadata %v; want the first version of the plugin's own", m)
 	}
 	r.Delete("data", &storagepb.MountPoint{})
-	r.Wait("the status is gone", func() bool { return r.Get("it", status) == nil })
+	r.Wait("the event is gone", func() bool { return r.Get("it", status) == nil })
+	if r.Get("foreign", status) == nil {
+		t.Error("what is not the plugin's is gone")
+	}
 }
 
 // TestFetchIsNeverBehind: a write that was acknowledged is in it, whatever the watch has brought. Of an output it is the plugin's own.
@@ -413,6 +431,9 @@ func TestRunRefusesWhatCanNeverWork(t *testing.T) {
 			`controller "c": input ` + statuses + ` is not in the plugin's declaration`},
 		{"undeclared output", "", sdk.Plugin{Declaration: declared, Controllers: []sdk.Controller{{Name: "c", Outputs: []string{points}, Reconcile: nothing}}},
 			`controller "c": output ` + points + ` is not in the plugin's declaration`},
+		{"events that are kept", "", sdk.Plugin{Declaration: declared, Controllers: []sdk.Controller{
+			{Name: "a", Events: []string{statuses}, Reconcile: nothing}, {Name: "b", Outputs: []string{statuses}, Reconcile: nothing}}},
+			`controller "b": ` + statuses + `: a controller has them as events, and another keeps them`},
 		{"no reconcile", "", sdk.Plugin{Declaration: declared, Controllers: []sdk.Controller{{Name: "c"}}}, `controller "c": it needs a name and Reconcile`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -30,6 +30,9 @@ type Controller struct {
 	Inputs []string
 	// Outputs are the types that it writes, as the plugin.
 	Outputs []string
+	// Events are outputs that the controller writes once and never looks at again. The SDK neither watches them nor keeps them in memory: Write
+	// creates and Delete removes them, Fetch asks the runtime which there are, and List, Get and Outputs panic.
+	Events []string
 	// Reconcile makes the world what the inputs say. It is called once all inputs are in memory, after each change, after each
 	// wake, after a reconnect, and again with back-off (100 ms doubling to 30 s) when it returned an error.
 	Reconcile func(ctx context.Context, s *State) error

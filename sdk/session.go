@@ -64,7 +64,9 @@ func (r *runner) session(ctx context.Context, drain func(time.Time), registered 
 	registered()
 	ready := r.begin(first.GetRegistered().GetEpoch())
 	for _, c := range r.caches {
-		tasks.Go(func() { r.watch(ctx, c) })
+		if !c.events {
+			tasks.Go(func() { r.watch(ctx, c) })
+		}
 	}
 	drains, ended := make(chan *pluginpb.Drain, 1), make(chan error, 1)
 	tasks.Go(func() { ended <- receive(stream, drains) })
@@ -96,7 +98,7 @@ func (r *runner) register(ctx context.Context) (pluginpb.Plugin_SessionClient, e
 		for _, typ := range l.Inputs {
 			c.Inputs = append(c.Inputs, &pluginpb.Input{Type: typ, Finalizers: r.declaration.Finalizes(typ)})
 		}
-		for _, typ := range l.Outputs {
+		for _, typ := range l.state.outputs {
 			c.Outputs = append(c.Outputs, &pluginpb.Output{Type: typ})
 		}
 		message.Controllers = append(message.Controllers, c)

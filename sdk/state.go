@@ -25,10 +25,10 @@ type State struct {
 }
 
 // List returns the resources of an input, or the plugin's own of an output, in the order of their ids. It panics when typ is
-// neither, or when T is not its message: the plugin is then wrong whatever the node holds.
+// neither, or events, or when T is not its message: the plugin is then wrong whatever the node holds.
 func List[T proto.Message](s *State, typ string) []Resource[T] {
 	var all []Resource[T]
-	for _, e := range s.cache(typ).list() {
+	for _, e := range s.cache(typ).kept().list() {
 		if s.sees(typ, e) {
 			all = append(all, typed[T](e))
 		}
@@ -38,7 +38,7 @@ func List[T proto.Message](s *State, typ string) []Resource[T] {
 
 // Get returns one resource of what List lists.
 func Get[T proto.Message](s *State, typ, id string) (Resource[T], bool) {
-	e, ok := s.cache(typ).get(id)
+	e, ok := s.cache(typ).kept().get(id)
 	if !ok || !s.sees(typ, e) {
 		return Resource[T]{}, false
 	}
@@ -86,9 +86,9 @@ func typed[T proto.Message](e entry) Resource[T] {
 	return Resource[T]{proto.CloneOf(e.resource.GetMetadata()), e.spec.(T)}
 }
 
-// sees reports whether e is the controller's to read: all of an input, its own of an output, unless it has dropped it.
+// sees reports whether e is the controller's to read: all of an input, its own of an output.
 func (s *State) sees(typ string, e entry) bool {
-	return e.spec != nil && (slices.Contains(s.inputs, typ) || e.resource.GetMetadata().GetOwner() == s.plugin)
+	return slices.Contains(s.inputs, typ) || e.resource.GetMetadata().GetOwner() == s.plugin
 }
 
 func (s *State) cache(typ string) *cache {
@@ -146,7 +146,6 @@ func (s *State) RemoveFinalizer(ctx context.Context, m *resourcepb.Metadata) err
 func (s *State) finalizer(ctx context.Context, m *resourcepb.Metadata, verb string, change func([]string) []string) error {
 	c := s.cache(m.GetType())
 	e, ok := c.get(m.GetId())
-	ok = ok && e.spec != nil // without its content it would be written without
 	resource := e.resource
 	var err error
 	for try := 0; ; try++ {

@@ -92,8 +92,7 @@ func (s *State) write(ctx context.Context, c *cache, old *resourcepb.Resource, e
 // left tearing down, and the error is ErrFinalizers.
 func (s *State) Delete(ctx context.Context, typ, id string) error {
 	c := s.mustOutput(typ)
-	e, ok := c.get(id)
-	if !ok || e.resource.GetMetadata().GetOwner() != s.plugin {
+	if e, ok := c.get(id); !c.events && (!ok || e.resource.GetMetadata().GetOwner() != s.plugin) {
 		return nil
 	}
 	_, err := s.client.Destroy(ctx, &resourcepb.DestroyRequest{
@@ -103,6 +102,10 @@ func (s *State) Delete(ctx context.Context, typ, id string) error {
 	case codes.OK, codes.NotFound:
 		s.wrote(c, c.destroyed(id))
 		return nil
+	case codes.PermissionDenied:
+		if c.events { // it is not known whose it is
+			return nil
+		}
 	case codes.FailedPrecondition:
 		_, err = s.client.Teardown(ctx, &resourcepb.TeardownRequest{
 			Namespace: c.namespace, Type: typ, Id: id, Options: &resourcepb.TeardownOptions{Owner: s.plugin},
@@ -114,15 +117,11 @@ func (s *State) Delete(ctx context.Context, typ, id string) error {
 	return fmt.Errorf("delete %s %q: %w", typ, id, err)
 }
 
-// Drop takes the content of an output out of memory: the controller does not look at it again. List and Get leave it out; Outputs, Write and
-// Delete know it as before.
-func (s *State) Drop(typ, id string) { s.mustOutput(typ).drop(id) }
-
 // Outputs returns the ids of the resources of an output that the plugin owns, sorted. A controller deletes those that nothing
 // asks for any more.
 func (s *State) Outputs(typ string) []string {
 	var ids []string
-	for _, e := range s.mustOutput(typ).list() {
+	for _, e := range s.mustOutput(typ).kept().list() {
 		if e.resource.GetMetadata().GetOwner() == s.plugin {
 			ids = append(ids, e.resource.GetMetadata().GetId())
 		}

@@ -41,7 +41,8 @@ func plugin(g *generator) sdk.Plugin {
 		Version:     Version,
 		Controllers: []sdk.Controller{{
 			Name:      "devices",
-			Outputs:   []string{diskType, partitionType, eventType, doorbell.StatusType},
+			Outputs:   []string{diskType, partitionType, doorbell.StatusType},
+			Events:    []string{eventType},
 			Reconcile: g.reconcile,
 			Watch:     g.bell.Watch,
 		}},

@@ -76,9 +76,13 @@ func newGenerator(bell *doorbell.Bell[record]) *generator {
 // is not written again.
 func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	if !g.began {
+		events, err := sdk.Fetch[*eventspb.KernelEvent](ctx, s, eventType)
+		if err != nil {
+			return err
+		}
 		g.began = true
-		for _, id := range s.Outputs(eventType) {
-			if e, ok := sdk.Get[*eventspb.KernelEvent](s, eventType, id); ok && e.Spec.GetAction() != resynchronised {
+		for _, e := range events {
+			if e.Spec.GetAction() != resynchronised {
 				g.next = max(g.next, e.Spec.GetSequence()+1)
 			}
 		}

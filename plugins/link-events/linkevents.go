@@ -41,7 +41,8 @@ func plugin(g *generator) sdk.Plugin {
 		Version:     Version,
 		Controllers: []sdk.Controller{{
 			Name:      "links",
-			Outputs:   []string{eventType, doorbell.StatusType},
+			Outputs:   []string{doorbell.StatusType},
+			Events:    []string{eventType},
 			Reconcile: g.reconcile,
 			Watch:     g.watch,
 		}},

@@ -46,7 +46,8 @@ func plugin(g *generator) sdk.Plugin {
 		Controllers: []sdk.Controller{{
 			Name:      "mounts",
 			Inputs:    []string{pointType},
-			Outputs:   []string{eventType, doorbell.StatusType},
+			Outputs:   []string{doorbell.StatusType},
+			Events:    []string{eventType},
 			Reconcile: g.reconcile,
 			Watch:     g.bell.Watch,
 		}},

@@ -40,7 +40,8 @@ func plugin(g *generator) sdk.Plugin {
 		Version:     Version,
 		Controllers: []sdk.Controller{{
 			Name:      "power",
-			Outputs:   []string{supplyType, eventType, doorbell.StatusType},
+			Outputs:   []string{supplyType, doorbell.StatusType},
+			Events:    []string{eventType},
 			Reconcile: g.reconcile,
 			Watch:     g.watch,
 		}},

@@ -21,7 +21,7 @@ type Generator[N any, E Event] struct {
 
 // Controller is the one controller of a plugin that is a Generator.
 func (g *Generator[N, E]) Controller(name string) sdk.Controller {
-	return sdk.Controller{Name: name, Outputs: []string{g.Ring.Type, StatusType}, Reconcile: g.Reconcile, Watch: g.Bell.Watch}
+	return sdk.Controller{Name: name, Outputs: []string{StatusType}, Events: []string{g.Ring.Type}, Reconcile: g.Reconcile, Watch: g.Bell.Watch}
 }
 
 // Reconcile writes the events and the status.

@@ -57,10 +57,13 @@ func (r *Ring[E]) Begin(ctx context.Context, s *sdk.State) error {
 	if r.began {
 		return nil
 	}
+	events, err := sdk.Fetch[E](ctx, s, r.Type)
+	if err != nil {
+		return err
+	}
 	r.began, r.restarted, r.first = true, len(s.Outputs(StatusType)) > 0, 1
-	for _, id := range slices.Backward(s.Outputs(r.Type)) {
-		s.Drop(r.Type, id)
-		if n, err := strconv.ParseUint(id, 10, 64); err == nil {
+	for _, e := range slices.Backward(events) {
+		if n, err := strconv.ParseUint(e.GetId(), 10, 64); err == nil {
 			r.first, r.last = n, max(r.last, n)
 		}
 	}
@@ -97,7 +100,6 @@ func (r *Ring[E]) Write(ctx context.Context, s *sdk.State) error {
 		if err := s.Write(ctx, r.Type, ID(r.last+1), r.pending[0], nil); err != nil {
 			return err
 		}
-		s.Drop(r.Type, ID(r.last+1))
 		r.last++
 		r.pending = r.pending[1:]
 	}
