@@ -104,7 +104,7 @@ func stillAsked(current []point, p point) bool {
 }
 
 // readOnly reports whether the table says that nothing can be written through m. After an error ext4 says so in a word of its own since
-// Linux 6.15; from 6.12 on until then it says nothing, see refusal.
+// Linux 6.15; before it may say nothing, see refusal.
 func readOnly(m mountinfo.Mount) bool {
 	options := strings.Split(m.Options, ",")
 	return slices.Contains(m.Flags, "ro") || slices.Contains(options, "ro") || slices.Contains(options, "emergency_ro")

@@ -67,7 +67,7 @@ func (g *generator) look(ctx context.Context, s *sdk.State, m *moment, again boo
 	if err != nil {
 		return err
 	}
-	g.ask(m.notes)
+	g.ask(m.notes, table)
 	points := sdk.List[*storagepb.MountPoint](s, pointType)
 	current := points
 	if g.table != nil && !same(g.table, table) {
@@ -93,28 +93,31 @@ func (g *generator) look(ctx context.Context, s *sdk.State, m *moment, again boo
 	return nil
 }
 
-// ask has file systems that found an error in themselves say whether they still take writes.
-func (g *generator) ask(notes []note) {
+// ask has file systems that found an error in themselves, and are not read-only by the table, say whether they still take writes.
+func (g *generator) ask(notes []note, table mountinfo.Table) {
 	if !slices.ContainsFunc(notes, func(n note) bool { return n.what == faulty || n.what == something }) {
 		return
 	}
-	for _, is := range g.table {
+	for _, m := range table {
+		is := g.table[keyOf(m)]
+		if is == nil {
+			continue
+		}
 		is.faulty = is.faulty || slices.ContainsFunc(notes, func(n note) bool { return n.what == faulty && n.fault.fsid == is.fsid })
-		if is.faulty && is.refuses == "" {
+		if is.faulty && is.refuses == "" && !readOnly(m) {
 			is.refuses = refusal(is.Target)
 		}
 	}
 }
 
-// refusal asks a file system to write what it has not yet written, and returns the error that says that it takes no more: the mount table
-// does not, for ext4 of Linux 6.12 to 6.14. There is nothing to write of a directory that nobody has changed.
+// attribute is one that no file has.
+const attribute = "trusted.cosi.dev-nothing"
+
+// refusal asks a file system to take away an attribute that is not there, for which it begins to write before it looks, and returns the error
+// that says that it takes no writes: the mount table does not, for ext4 of Linux 6.12 to 6.14, and of 6.1 since it was mended as 6.12 was
+// (d3476f3dad4a). That of 6.1 takes an fsync of what nobody has changed.
 func refusal(target string) string {
-	fd, err := unix.Open(target, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "" // gone, or no directory
-	}
-	defer unix.Close(fd)
-	switch err := unix.Fsync(fd); err {
+	switch err := unix.Removexattr(target, attribute); err {
 	case unix.EIO, unix.EROFS:
 		return "writes fail: " + err.Error()
 	default:
