@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
@@ -27,7 +29,8 @@ const (
 const balloon = "/machine/peripheral/balloon"
 
 // idle looks at nodes that have nothing to do: that one of 256 MiB gets ready, the memory that one of 512 MiB needs, what each plugin holds
-// alone, and how often it wakes up. The plugin gauge, which looks at the processes, has a node of its own.
+// alone, and how often it wakes up. The plugin gauge, which looks at the processes, has nodes of its own, one with the plugins of the base image
+// and one with all generators.
 func idle(ctx context.Context) ([]figure, error) {
 	none := func(context.Context, *node.Node, *client.Client) error { return nil }
 	if err := with(ctx, image, quiet(small), none); err != nil {
@@ -44,8 +47,28 @@ func idle(ctx context.Context) ([]figure, error) {
 	if err != nil {
 		return nil, fmt.Errorf("512 MiB: %w", err)
 	}
-	var gauged *testpb.GaugeRequestStatus
-	err = with(ctx, gaugeImage, quiet(512), func(ctx context.Context, _ *node.Node, c *client.Client) (err error) {
+	base, err := watch(ctx, gaugeImage)
+	if err != nil {
+		return nil, err
+	}
+	others, err := watch(ctx, testImage)
+	if err != nil {
+		return nil, err
+	}
+	others.Processes = slices.DeleteFunc(others.GetProcesses(), func(p *testpb.GaugeRequestStatus_Process) bool {
+		seen := func(other *testpb.GaugeRequestStatus_Process) bool { return other.GetName() == p.GetName() }
+		return !strings.HasSuffix(p.GetName(), "-events") || slices.ContainsFunc(base.GetProcesses(), seen)
+	})
+	figures := []figure{
+		{"memory of a node that gets ready", small, "MiB", 256},
+		{"memory used, 512 MiB, idle for a minute", used, "MiB", 96},
+	}
+	return slices.Concat(figures, processes(base), processes(others)), nil
+}
+
+// watch has the plugin gauge of an image watch the processes of a node that is left alone.
+func watch(ctx context.Context, image string) (gauged *testpb.GaugeRequestStatus, err error) {
+	err = with(ctx, image, quiet(512), func(ctx context.Context, _ *node.Node, c *client.Client) (err error) {
 		if err = sleep(ctx, settled); err != nil {
 			return err
 		}
@@ -53,13 +76,9 @@ func idle(ctx context.Context) ([]figure, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("512 MiB: %w", err)
+		return nil, fmt.Errorf("%s: %w", image, err)
 	}
-	figures := []figure{
-		{"memory of a node that gets ready", small, "MiB", 256},
-		{"memory used, 512 MiB, idle for a minute", used, "MiB", 96},
-	}
-	return append(figures, processes(gauged)...), nil
+	return gauged, nil
 }
 
 // memoryUsed is MemTotal − MemAvailable as the kernel tells the balloon, so that nothing on the node has to look.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
 )
@@ -88,6 +89,18 @@ test -e "$COSI_CACHE/packages/0123/boot/vmlinuz"; test ! -e "$COSI_CACHE/program
 	c.remove()
 	if _, err := os.Stat(c.dir); !os.IsNotExist(err) {
 		t.Errorf("after remove: %v", err)
+	}
+}
+
+func TestPressesAreShownByTheirMedianAndTheLongest(t *testing.T) {
+	var all []press
+	for _, n := range []time.Duration{3, 1, 9, 2, 4} {
+		all = append(all, press{written: n * time.Millisecond, answered: 2 * n * time.Millisecond, came: 10 * n * time.Millisecond})
+	}
+	want := []float64{3, 9, 6, 18, 30, 90}
+	got := pressFigures(all)
+	if !slices.EqualFunc(got, want, func(f figure, measured float64) bool { return f.measured == measured }) || !strings.HasSuffix(got[0].name, ", median of 5") {
+		t.Errorf("figures %v; want %v", got, want)
 	}
 }
 
