@@ -172,6 +172,11 @@ func (r *resolver) add(name string) error {
 	return nil
 }
 
+// asks are modules that another has the kernel load when it is used first, by names that its file does not tell. On a node the kernel loads
+// nothing by itself: they count as needed. For vfat they are those of CONFIG_FAT_DEFAULT_CODEPAGE and _IOCHARSET; the others want a
+// checksum "crc32c", which is built into the cloud flavour.
+var asks = map[string][]string{"vfat": {"nls_cp437", "nls_ascii"}, "ext4": {"crc32c_generic"}, "libcrc32c": {"crc32c_generic"}}
+
 // load reads one module, and keeps its uncompressed form beside the compressed one for the next build.
 func (t *Tree) load(name string) (*Module, error) {
 	relative, ok := t.files[name]
@@ -189,6 +194,11 @@ func (t *Tree) load(name string) (*Module, error) {
 	info, err := ReadInfo(bytes.NewReader(data))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", plain, err)
+	}
+	for _, asked := range asks[name] {
+		if _, ok := t.files[asked]; ok && !t.builtin[asked] {
+			info.Depends = append(info.Depends, asked)
+		}
 	}
 	return &Module{Name: name, Path: plain, Data: data, Info: info}, nil
 }

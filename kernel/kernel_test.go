@@ -15,6 +15,9 @@ import (
 func example(t *testing.T) string {
 	return kerneltest.Tree(t, "kernel/fs/ext4/ext4.ko\nkernel/crypto/crc32c_generic.ko\n", map[string][]byte{
 		"fs/erofs/erofs.ko.xz":            kerneltest.Module(t, "license=GPL", "depends=libcrc32c", "alias=fs-erofs"),
+		"fs/fat/vfat.ko.xz":               kerneltest.Module(t, "alias=fs-vfat", "depends="),
+		"fs/nls/nls_cp437.ko.xz":          kerneltest.Module(t),
+		"fs/nls/nls_ascii.ko.xz":          kerneltest.Module(t),
 		"lib/libcrc32c.ko.xz":             kerneltest.Module(t, "softdep=pre: crc32c", "depends="),
 		"net/8021q/8021q.ko.xz":           kerneltest.Module(t, "alias=rtnl-link-vlan", "depends=garp,mrp"),
 		"net/802/garp.ko":                 kerneltest.Module(t, "depends=stp,llc"),
@@ -43,6 +46,7 @@ func TestResolveOrdersByNeed(t *testing.T) {
 		"a diamond":                 {[]string{"8021q"}, []string{"llc", "stp", "garp", "mrp", "8021q"}},
 		"built in":                  {[]string{"ext4"}, nil},
 		"hyphens and soft needs":    {[]string{"virtio-rng"}, []string{"mrp", "virtio_rng"}},
+		"what it asks for later":    {[]string{"vfat"}, []string{"nls_cp437", "nls_ascii", "vfat"}},
 		"twice":                     {[]string{"llc", "llc"}, []string{"llc"}},
 		"the order of the question": {[]string{"virtio_rng", "erofs"}, []string{"mrp", "virtio_rng", "libcrc32c", "erofs"}},
 	} {
