@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,6 +29,8 @@ type machine struct {
 	readOnly bool
 	// fail, if set, is what a call fails with, by its name.
 	fail map[string]error
+
+	modules []string // that the image has
 
 	parts   map[string]part // what the kernel knows, by node
 	mounted string
@@ -98,6 +101,17 @@ func (m *machine) partition(node string) (volume, error) {
 // sizeAt is where this kernel keeps the size of a file system that has grown: in one sector, because the real one has a journal.
 const sizeAt = 512
 
+// load loads a module, which has the kernel know the file system.
+func (m *machine) load(name string) error {
+	if !slices.Contains(m.modules, name) {
+		return errNoModule
+	}
+	delete(m.fail, "mount")
+	return nil
+}
+
+var errNoModule = errors.New("no such module")
+
 func (m *machine) mount(node string) error {
 	if err := m.fail["mount"]; err != nil {
 		return err
@@ -160,7 +174,7 @@ func (m *machine) kept() bool {
 func now() time.Time { return time.Unix(1_700_000_000, 0) }
 
 func (m *machine) preparer() *Preparer {
-	return &Preparer{GUID: gpt.GUID{1}.String(), Now: now, Log: m.t.Logf, Search: func() {}, kernel: m}
+	return &Preparer{GUID: gpt.GUID{1}.String(), Now: now, Log: m.t.Logf, Search: func() {}, LoadModule: m.load, kernel: m}
 }
 
 // small is a disk of some MiB with the image on it: four partitions, and no state.
@@ -299,6 +313,9 @@ func TestAStateThatCannotBeUsedIsFrozen(t *testing.T) {
 		{"it cannot be read", there, func(m *machine) { m.fail = map[string]error{"mount": unix.EIO} }, wire.StorageDamaged, true},
 		{"it can be mounted only to be read", there, func(m *machine) { m.fail = map[string]error{"directory": unix.EROFS} }, wire.StorageDamaged, true},
 		{"the kernel has no driver", there, func(m *machine) { m.fail = map[string]error{"mount": unix.ENODEV} }, otherError, true},
+		{"the kernel has the driver as a module", there, func(m *machine) {
+			m.fail, m.modules = map[string]error{"mount": unix.ENODEV}, []string{"fs-ext4"}
+		}, "", false},
 		{"the disk is read-only", there, func(m *machine) { m.readOnly = true }, readOnly, true},
 		{"the table cannot be written, which was not needed", there, func(m *machine) { m.fail = map[string]error{"write": unix.EIO} }, "", false},
 		{"it does not grow", append(bytes.Clone(there), make([]byte, 8*mib)...), func(m *machine) { m.fail = map[string]error{"write": unix.EIO} }, "", false},

@@ -61,10 +61,13 @@ type Preparer struct {
 	Now      func() time.Time
 	// Log is told what is done for good.
 	Log func(format string, args ...any)
-	// Search loads drivers of disks. It is called once, when the disk is not there.
+	// Search loads the drivers of what is there. It is called while the disk is not there, again and again: a driver may bring more to look
+	// for, as one of USB does.
 	Search func()
-	// Patience is how long a disk may take to come after that.
+	// Patience is how long a disk may take to come.
 	Patience time.Duration
+	// LoadModule loads the module of a name or an alias.
+	LoadModule func(name string) error
 
 	kernel kernel // nil: the real one
 }
@@ -279,6 +282,12 @@ func arrange(t *gpt.Table, size, most int64, guid func() gpt.GUID) (index int, c
 func (p *Preparer) mount(f *found, index int) (dir string, err error) {
 	node, part := f.node(index), f.table.Partitions[index]
 	err = p.kernel.mount(node)
+	if errors.Is(err, unix.ENODEV) { // a kernel that has ext4 as a module
+		if failed := p.LoadModule("fs-ext4"); failed != nil {
+			return "", fmt.Errorf("%w: %w", err, failed)
+		}
+		err = p.kernel.mount(node)
+	}
 	if err == nil {
 		if err := p.kernel.grow(node, part.End-part.Start); err != nil {
 			p.Log("state: grow %s: %v", node, err) // smaller than it could be, and whole

@@ -48,9 +48,11 @@ func (p *Preparer) wait(guid gpt.GUID) (*found, error) {
 	if !errors.Is(err, errNoDisk) {
 		return f, err
 	}
-	p.Search()
-	for end := time.Now().Add(p.Patience); errors.Is(err, errNoDisk) && time.Now().Before(end); time.Sleep(pause) {
-		f, err = p.kernel.find(guid)
+	for end := time.Now().Add(p.Patience); ; time.Sleep(pause) {
+		p.Search()
+		if f, err = p.kernel.find(guid); !errors.Is(err, errNoDisk) || time.Now().After(end) {
+			break
+		}
 	}
 	if errors.Is(err, errNoDisk) {
 		return nil, because(noBootDisk, "%w: what the API writes is gone with the next boot", err)

@@ -28,6 +28,12 @@ func parseDep(text string) table {
 	return t
 }
 
+// has reports whether the table knows a module.
+func (t table) has(module string) bool {
+	_, ok := t[canonical(module)]
+	return ok
+}
+
 // order lists the files to load for a module, the module last; ok is false if the table does not know it.
 func (t table) order(module string) (files []string, ok bool) {
 	e, ok := t[canonical(module)]

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -13,7 +14,9 @@ import (
 )
 
 // Load loads one module from its file. A module that is there already is no error.
-func Load(file string) error {
+func Load(file string) error { return load(file, "") }
+
+func load(file, parameters string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -23,7 +26,7 @@ func Load(file string) error {
 	if compressed(file) {
 		flags = unix.MODULE_INIT_COMPRESSED_FILE
 	}
-	if err := unix.FinitModule(int(f.Fd()), "", flags); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := unix.FinitModule(int(f.Fd()), parameters, flags); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("load module %s: %w", file, err)
 	}
 	return nil
@@ -59,10 +62,11 @@ func Open(dir string) (*Loader, error) {
 func (l *Loader) Load(module string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.load(module)
+	return l.load(module, "")
 }
 
-func (l *Loader) load(module string) error {
+// load loads a module with parameters, and what it needs without.
+func (l *Loader) load(module, parameters string) error {
 	files, ok := l.table.order(module)
 	if !ok {
 		if _, err := os.Stat("/sys/module/" + canonical(module)); err == nil {
@@ -70,11 +74,15 @@ func (l *Loader) load(module string) error {
 		}
 		return fmt.Errorf("module %s: %s has none of that name", module, l.dir)
 	}
-	for _, file := range files {
+	for i, file := range files {
 		if l.loaded[file] {
 			continue
 		}
-		if err := Load(filepath.Join(l.dir, file)); err != nil {
+		own := ""
+		if i == len(files)-1 {
+			own = parameters
+		}
+		if err := load(filepath.Join(l.dir, file), own); err != nil {
 			return err
 		}
 		l.loaded[file] = true
@@ -87,23 +95,32 @@ func (l *Loader) load(module string) error {
 func (l *Loader) LoadFor(modalias string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.alias == nil {
-		text, err := os.ReadFile(filepath.Join(l.dir, "modules.alias"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		l.alias = parseAlias(string(text))
+	if err := l.readAliases(); err != nil {
+		return err
 	}
 	var first error
 	for _, module := range l.alias.modules(strings.TrimSpace(modalias)) {
-		if _, ok := l.table[canonical(module)]; !ok {
+		if !l.table.has(module) {
 			continue // modules.alias may speak of more than the image ships
 		}
-		if err := l.load(module); err != nil && first == nil {
+		if err := l.load(module, ""); err != nil && first == nil {
 			first = err
 		}
 	}
 	return first
+}
+
+// readAliases reads modules.alias, once.
+func (l *Loader) readAliases() error {
+	if l.alias != nil {
+		return nil
+	}
+	text, err := os.ReadFile(filepath.Join(l.dir, "modules.alias"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	l.alias = parseAlias(string(text))
+	return nil
 }
 
 // Network reports whether a modalias is that of a network card: PCI class 02, or virtio device 1.
@@ -111,14 +128,19 @@ func Network(modalias string) bool {
 	return strings.HasPrefix(modalias, "virtio:d00000001v") || strings.HasPrefix(modalias, "pci:") && strings.Contains(modalias, "bc02sc")
 }
 
-// Storage reports whether a modalias is that of a controller of disks: PCI class 01, a virtio disk or SCSI host, or a disk on SCSI.
+// storage are the beginnings of modaliases, with wildcards, of what a disk may hang on: a virtio disk or SCSI host, a disk on SCSI; PCI
+// class 01 (disks), 0805 (SD cards) and 0c03 (USB), and Realtek's card readers, which have a class of nobody; SD hosts that ACPI tells of;
+// mass storage on USB; SD and MMC cards.
+var storage = []string{
+	"virtio:d00000002v*", "virtio:d00000008v*", "scsi:t-0x00*",
+	"pci:*bc01sc*", "pci:*bc08sc05*", "pci:*bc0Csc03*", "pci:v000010EC*bcFFsc00*", "platform:rtsx_pci_sdmmc", "acpi*:PNP0D40:*", "acpi*:INT33BB:*", "acpi*:80860F14:*", "acpi*:AMDI0040:*",
+	"usb:*ic08isc*", "mmc:block",
+}
+
+// Storage reports whether a modalias is that of something that a disk may hang on.
 func Storage(modalias string) bool {
-	for _, prefix := range []string{"virtio:d00000002v", "virtio:d00000008v", "scsi:t-0x00"} {
-		if strings.HasPrefix(modalias, prefix) {
-			return true
-		}
-	}
-	return strings.HasPrefix(modalias, "pci:") && strings.Contains(modalias, "bc01sc")
+	modalias = strings.TrimSpace(modalias)
+	return slices.ContainsFunc(storage, func(pattern string) bool { return match(pattern, modalias) })
 }
 
 // ColdPlug loads modules for the devices that are there and that wanted holds for: those on a bus, and input devices. nil wants all of

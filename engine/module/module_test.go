@@ -1,7 +1,11 @@
 package module
 
 import (
+	"errors"
+	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -113,6 +117,49 @@ func FuzzParseAlias(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestStorage(t *testing.T) {
+	for modalias, want := range map[string]bool{
+		"virtio:d00000002v00001AF4\n": true,
+		"virtio:d00000001v00001AF4":   false,
+		"scsi:t-0x00":                 true,
+		"pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01": true,  // AHCI
+		"pci:v00001B36d0000000Dsv00001AF4sd00001100bc0Csc03i30": true,  // xHCI
+		"pci:v00001B36d00000007sv00001AF4sd00001100bc08sc05i01": true,  // SD host
+		"pci:v000010ECd0000522Asv000017AAsd00002258bcFFsc00i00": true,  // Realtek's card reader
+		"pci:v00008086d000010D3sv00008086sd00000000bc02sc00i00": false, // a network card
+		"pci:v00001234d00001111sv00001AF4sd00001100bc03sc00i00": false, // a screen
+		"usb:v46F4p0001d0000dc00dsc00dp00ic08isc06ip50in00":     true,
+		"usb:v0627p0001d0000dc00dsc00dp00ic03isc00ip02in00":     false, // a tablet
+		"mmc:block":              true,
+		"acpi:80860F14:PNP0D40:": true,
+		"acpi:PNP0C0C:":          false,
+		"input:b0019v0000p0001e0000-e0,1,k74,ramlsfw": false,
+		"virtio:d00000008v00001AF4":                   true,
+	} {
+		if got := Storage(modalias); got != want {
+			t.Errorf("Storage(%q) = %v; want %v", modalias, got, want)
+		}
+	}
+}
+
+// TestAsk asks for what the kernel of any machine has, and for what no image has. Loading is for a virtual machine.
+func TestAsk(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "modules.alias"), []byte("alias fs-bogus bogus\nalias fs-other other\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := &Loader{dir: dir, table: parseDep("kernel/bogus.ko:\n"), loaded: map[string]bool{}}
+	for name, want := range map[string]error{
+		"fs-proc": nil, "kernel": nil, // built in
+		"fs-other": ErrMissing, "nosuchmodule": ErrMissing, "": ErrMissing, "..": ErrMissing, "../module/kernel": ErrMissing, "fs-": ErrMissing,
+		"bogus": fs.ErrNotExist, "fs-bogus": fs.ErrNotExist, // the image's list has it
+	} {
+		if builtIn, err := l.Ask(name, ""); !errors.Is(err, want) || builtIn != (want == nil) {
+			t.Errorf("%q: %v, %v; want %v", name, builtIn, err, want)
+		}
+	}
 }
 
 func TestNetwork(t *testing.T) {

@@ -32,6 +32,10 @@ func (n *Node) openStorage() {
 		GUID: boot.KernelValue(disk.Argument), Size: boot.KernelValue(disk.SizeArgument), UID: runtimeUID, GID: runtimeUID, Now: time.Now, Log: n.log.Printf,
 		Search:   func() { n.coldPlug(module.Storage) },
 		Patience: patienceForDisk,
+		LoadModule: func(name string) error {
+			_, err := n.modules.Ask(name, "")
+			return err
+		},
 	}
 	n.storage = n.disk.Prepare()
 	if n.storage.Dir == "" {

@@ -30,7 +30,7 @@ type Options struct {
 	File         string // an image by its path, instead of Definition and Format
 	Keep         bool   // what the guest writes to the image stays
 	Boot         node.Boot
-	Stick        bool // an ISO is a USB stick
+	Stick        bool // the image is a USB stick
 	CommandLine  string
 	Memory       int
 	Disks        []qemu.Disk

@@ -9,7 +9,7 @@ import (
 )
 
 // Plug puts a disk into a running VM: into one of its HotplugPorts ("port0"…), as a USB stick into "usb", or as a SCSI disk into
-// "scsi", a SCSI controller of that id.
+// "scsi", controllers of that id, or one that begins so.
 func (vm *VM) Plug(ctx context.Context, d Disk, port string) error {
 	if err := vm.addBackend(ctx, d); err != nil {
 		return fmt.Errorf("disk %q: %w", d.ID, err)

@@ -34,7 +34,7 @@ var (
 		Name: "scsi", Definition: "test", Arguments: []string{"-device", "virtio-scsi-pci,id=scsi"}, Port: "scsi", In: "Added", Out: "Removed", shows: bySerial,
 	}
 	USB = Bus{
-		Name: "usb", Definition: "test-metal", Arguments: []string{"-device", "qemu-xhci,id=usb"}, Port: "usb", In: "Added", Out: "Removed", shows: bySerial,
+		Name: "usb", Definition: "test-metal", Arguments: []string{"-device", "qemu-xhci,id=usbsticks"}, Port: "usbsticks", In: "Added", Out: "Removed", shows: bySerial,
 	}
 	// SD is a controller of SD cards. It hears of a card by itself, and makes a disk of it. All of QEMU's cards have the same serial number.
 	SD = Bus{

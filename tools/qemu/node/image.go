@@ -30,7 +30,7 @@ func ParseBoot(s string) (Boot, error) {
 	return "", fmt.Errorf("%q is none of %q, %q and %q", s, UEFI, BIOS, Kernel)
 }
 
-// machine returns a machine that boots image: a .raw or .qcow2 as a disk, an .iso as a CD, or as a USB stick, an .efi or .ipxe over
+// machine returns a machine that boots image: a .raw or .qcow2 as a disk, an .iso as a CD, each also as a USB stick; an .efi or .ipxe over
 // the network. What the guest writes to it is thrown away.
 func machine(image string, boot Boot, stick bool) (qemu.Machine, error) {
 	m := qemu.Machine{BIOS: boot == BIOS, USB: stick}
@@ -40,7 +40,7 @@ func machine(image string, boot Boot, stick bool) (qemu.Machine, error) {
 	ext := filepath.Ext(image)
 	switch ext {
 	case ".raw", ".qcow2":
-		m.Disks = []qemu.Disk{{ID: "system", File: image, Format: ext[1:], Snapshot: true}}
+		m.Disks = []qemu.Disk{{ID: "system", File: image, Format: ext[1:], Snapshot: true, Stick: stick}}
 	case ".iso":
 		if stick {
 			m.Disks = []qemu.Disk{{ID: "system", File: image, Format: "raw", Stick: true}}

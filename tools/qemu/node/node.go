@@ -26,7 +26,7 @@ import (
 type Options struct {
 	Image    string
 	Boot     Boot // "" is UEFI
-	Stick    bool // an .iso is a USB stick, not a CD
+	Stick    bool // the image is a USB stick
 	Identity *Identity
 	UserData string // a file; "" hands nothing in
 
