@@ -151,6 +151,8 @@ func (n *Node) obey(ctx context.Context, down *wire.Down) {
 		n.shutdown(*down.Shutdown)
 	case down.ResetStorage != nil:
 		n.resetStorage(down.ResetStorage)
+	case down.LoadModule != nil:
+		n.loadModule(*down.LoadModule)
 	case down.Start != nil:
 		n.command(ctx, n.supervisor.Start, down.Start.Name)
 	case down.Stop != nil:

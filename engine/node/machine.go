@@ -158,6 +158,32 @@ func (n *Node) load(name string) {
 	}
 }
 
+// loadModule loads a module and says what came of it. It takes a while.
+func (n *Node) loadModule(order wire.LoadModule) {
+	n.background.Go(func() {
+		defer crash.Guard()
+		n.record.publish(wire.Up{Module: n.askFor(order)})
+	})
+}
+
+func (n *Node) askFor(order wire.LoadModule) *wire.Module {
+	answer := &wire.Module{LoadModule: order, Reason: wire.ModuleLoaded}
+	if n.modules == nil {
+		answer.Reason, answer.Message = wire.ModuleFailed, "the kernel is not this node's"
+		return answer
+	}
+	builtIn, err := n.modules.Ask(order.Name, order.Parameters)
+	switch {
+	case errors.Is(err, module.ErrMissing):
+		answer.Reason, answer.Message = wire.ModuleMissing, err.Error()
+	case err != nil:
+		answer.Reason, answer.Message = wire.ModuleFailed, err.Error()
+	case builtIn:
+		answer.Reason = wire.ModuleBuiltIn
+	}
+	return answer
+}
+
 // plugged serves a uevent.
 func (n *Node) plugged(ctx context.Context, e device.Event) {
 	if e.Action == device.Lost {

@@ -20,6 +20,7 @@ import (
 	"github.com/cosi-os/cosi/engine/runtime/console"
 	"github.com/cosi-os/cosi/engine/runtime/host"
 	"github.com/cosi-os/cosi/engine/runtime/limit"
+	"github.com/cosi-os/cosi/engine/runtime/modules"
 	"github.com/cosi-os/cosi/engine/runtime/network"
 	"github.com/cosi-os/cosi/engine/runtime/node"
 	"github.com/cosi-os/cosi/engine/runtime/output"
@@ -89,6 +90,7 @@ type nodeRuntime struct {
 	logs  *host.Logs
 	host  *host.Host
 
+	modules  *modules.Loader
 	resetter *storage.Resetter
 }
 
@@ -197,7 +199,8 @@ func (r *nodeRuntime) controllers(conn *wire.Conn) {
 	r.node.Hello(r.hello)
 	r.ready = make(chan struct{})
 	r.logs = host.NewLogs(r.stored)
-	r.host = host.New(conn, r.node, r.table, r.logs)
+	r.modules = modules.New(r.top, r.output, func(order wire.LoadModule) error { return r.host.LoadModule(order) })
+	r.host = host.New(conn, r.node, r.table, r.logs, r.modules.Answer)
 	r.resetter = &storage.Resetter{
 		State: r.top, Output: r.output, Storage: r.storage, Name: r.node.Name, Format: r.host.ResetStorage, Reboot: r.host.Reboot,
 	}
@@ -227,6 +230,7 @@ func (r *nodeRuntime) start(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return r.audit.Run(ctx) })
 	group.Go(func() error { return r.limits.Run(ctx, r.top, r.output) })
 	group.Go(func() error { return r.resetter.Run(ctx) })
+	group.Go(func() error { return r.modules.Run(ctx) })
 	group.Go(func() error { return r.settle(ctx) })
 	if _, there := r.fds[wire.FDLocal]; there {
 		listener, err := r.fds.listener(wire.FDLocal)

@@ -55,6 +55,8 @@ type Up struct {
 	Synced *Synced `json:"synced,omitempty"`
 	// Watchdog is fed from now on.
 	Watchdog *Watchdog `json:"watchdog,omitempty"`
+	// Module is what came of a LoadModule.
+	Module *Module `json:"module,omitempty"`
 	// Stopping: the node goes down.
 	Stopping *Stopping `json:"stopping,omitempty"`
 }
@@ -156,6 +158,22 @@ type Watchdog struct {
 // Synced ends the replay.
 type Synced struct{}
 
+// Module says what came of a LoadModule.
+type Module struct {
+	LoadModule
+	// Reason is one of the Module… words.
+	Reason  string `json:"reason"`
+	Message string `json:"message,omitempty"`
+}
+
+// Reasons of a Module: the first two are good.
+const (
+	ModuleLoaded  = "Loaded"
+	ModuleBuiltIn = "BuiltIn" // the kernel has it without a module
+	ModuleMissing = "Missing" // the image has none
+	ModuleFailed  = "Failed"
+)
+
 // Stopping says that PID 1 has begun to take the node down.
 type Stopping struct {
 	Reboot bool   `json:"reboot"`
@@ -171,6 +189,15 @@ type Down struct {
 	Stage    *Stage    `json:"stage,omitempty"`
 	// ResetStorage gives up a STATE partition that is Damaged: it is formatted at the next boot. The runtime asks for the reboot.
 	ResetStorage *ResetStorage `json:"resetStorage,omitempty"`
+	LoadModule   *LoadModule   `json:"loadModule,omitempty"`
+}
+
+// LoadModule has a module loaded. Twice is harmless. The answer is a Module.
+type LoadModule struct {
+	// Name of the module, or one of its aliases.
+	Name string `json:"name"`
+	// Parameters as the kernel takes them.
+	Parameters string `json:"parameters,omitempty"`
 }
 
 // ResetStorage says who asked for it, for the log.

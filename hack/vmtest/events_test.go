@@ -2,10 +2,13 @@ package vmtest_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
+	kernelpb "github.com/cosi-os/cosi/api/cosi/kernel/v1alpha1"
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/hack/soak/hotplug"
@@ -14,17 +17,37 @@ import (
 )
 
 // TestEvents: a disk that is plugged in and out is one event each, and in Disks while it is there, and so are a medium and a press of the power
-// button; heard by eBPF. TestGenerators does it where that is forbidden, "make soak WHAT=hotplug-usb" more often.
+// button; heard by eBPF. The node was booted from a USB stick, and keeps its state there. TestGenerators does it where that is forbidden, "make soak WHAT=hotplug-usb" more often.
 func TestEvents(t *testing.T) {
 	t.Parallel()
-	o := vmtest.Options{Definition: "test-metal", Boot: node.Kernel, HotplugPorts: 1}
+	o := vmtest.Options{File: vmtest.SystemDisk(t, "test-metal", gib), Stick: true, Boot: node.BIOS, HotplugPorts: 1}
 	for _, bus := range hotplug.Buses {
 		o.Extra = append(o.Extra, bus.Arguments...)
 	}
 	n := vmtest.Start(t, o)
 	n.Ready(t)
+	checkStick(t, n)
 	checkDisks(t, n, "fentry", 0, hotplug.Buses...)
 	checkPress(t, n, "fentry", 1)
+}
+
+// checkStick: the state is on the stick, and a file system can be mounted from it; the kernel has either as a module.
+func checkStick(t *testing.T, n *vmtest.Node) {
+	t.Helper()
+	state := &machinepb.StateStatus{}
+	n.Get(t, "state", "state", state)
+	stick, ok := strings.CutSuffix(state.GetDevice(), "5")
+	if !state.GetDurable() || !ok || !strings.HasPrefix(stick, "/dev/sd") {
+		t.Errorf("state %v; want it on the stick", state)
+	}
+	n.Converged(t, n.Apply(t, "metadata: {type: MountPoints.storage.cosi.dev, id: esp}\n"+
+		"spec: {source: "+stick+"2, target: /var/esp, fstype: vfat, flags: [ro]}\n")...)
+	module := &kernelpb.KernelModuleStatus{}
+	if n.Get(t, "kernelmodulestatuses", "fs-vfat", module); !module.GetReady() || module.GetReason() != "Loaded" {
+		t.Errorf("module of vfat: %v; want it loaded", module)
+	}
+	n.Apply(t, "metadata: {type: KernelModules.kernel.cosi.dev, id: zfs}\nspec: {}\n")
+	n.Until(t, "kernelmodulestatuses", "zfs", module, func(*resourcepb.Metadata) bool { return module.GetReason() == "Missing" })
 }
 
 // checkDisks: each disk that comes on a bus, and goes again, rings.

@@ -15,6 +15,9 @@ import (
 // errSourceMissing says that the block device is not there. It may come.
 var errSourceMissing = errors.New("no such device")
 
+// errNoFileSystem says that the kernel does not know a file system. Its module may come.
+var errNoFileSystem = errors.New("the kernel has no file system")
+
 // errBusy says that somebody uses the file system.
 var errBusy = errors.New("it is in use")
 
@@ -106,7 +109,7 @@ func explain(p *storagepb.MountPoint, err error) error {
 	case nil:
 		return nil
 	case unix.ENODEV:
-		return fmt.Errorf("the kernel has no file system %q: is its module in the image?", p.GetFstype())
+		return fmt.Errorf("%w %q", errNoFileSystem, p.GetFstype())
 	case unix.EINVAL:
 		return fmt.Errorf("%w: %s holds no %s, or an option is wrong (data %q)", err, p.GetSource(), p.GetFstype(), p.GetData())
 	case unix.EACCES, unix.EPERM:

@@ -21,6 +21,8 @@ import (
 const (
 	pointType  = "MountPoints.storage.cosi.dev"
 	statusType = "MountPointStatuses.storage.cosi.dev"
+	// moduleType tells when a file system has come that the kernel did not know.
+	moduleType = "KernelModuleStatuses.kernel.cosi.dev"
 )
 
 // Version is the plugin's version.
@@ -37,7 +39,7 @@ func Plugin() sdk.Plugin {
 		Version:     Version,
 		Controllers: []sdk.Controller{{
 			Name:      "mounts",
-			Inputs:    []string{pointType},
+			Inputs:    []string{pointType, moduleType},
 			Outputs:   []string{statusType},
 			Reconcile: m.reconcile,
 			Watch:     m.watch,

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	kernelpb "github.com/cosi-os/cosi/api/cosi/kernel/v1alpha1"
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/plugintest"
 	"github.com/cosi-os/cosi/plugins/internal/mountinfo"
@@ -140,6 +141,19 @@ func TestMountAndDeleteTwice(t *testing.T) {
 	}
 }
 
+// TestAFileSystemWaitsForItsModule: what the runtime says of the module is heard, and has the mount tried again.
+func TestAFileSystemWaitsForItsModule(t *testing.T) {
+	r := node(t)
+	start(t, r)
+	r.Apply("data", &storagepb.MountPoint{Source: "none", Target: "/run/mnt/data", Fstype: "nofs"})
+	waitFor(t, r, "data", reasonMountFailed)
+	r.Apply("fs-nofs", &kernelpb.KernelModuleStatus{Reason: "Missing", Message: "the image has none"})
+	st := &storagepb.MountPointStatus{}
+	r.Wait("the module's message", func() bool {
+		return r.Get("data", st) != nil && st.GetMessage() == `the kernel has no file system "nofs": the image has none`
+	})
+}
+
 func TestBadSourceLeavesNothingHalfMounted(t *testing.T) {
 	r := node(t)
 	if err := os.WriteFile("/run/image", make([]byte, 1<<20), 0o600); err != nil {
@@ -156,7 +170,7 @@ func TestBadSourceLeavesNothingHalfMounted(t *testing.T) {
 			spec: &storagepb.MountPoint{Source: "/dev/nothing", Target: "/run/mnt/missing", Fstype: "ext4"}},
 		{id: "directory", reason: reasonMountFailed, words: "/run is not a block device", targetNotMade: true,
 			spec: &storagepb.MountPoint{Source: "/run", Target: "/run/mnt/directory", Fstype: "ext4"}},
-		{id: "fstype", reason: reasonMountFailed, words: `the kernel has no file system "nofs": is its module in the image?`,
+		{id: "fstype", reason: reasonMountFailed, words: `the kernel has no file system "nofs" yet`,
 			spec: &storagepb.MountPoint{Source: "none", Target: "/run/mnt/fstype", Fstype: "nofs"}},
 		{id: "data", reason: reasonMountFailed, words: "invalid argument",
 			spec: &storagepb.MountPoint{Source: "tmpfs", Target: "/run/mnt/option", Fstype: "tmpfs", Data: "colour=red"}},

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	kernelpb "github.com/cosi-os/cosi/api/cosi/kernel/v1alpha1"
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
 	"github.com/cosi-os/cosi/plugins/internal/mountinfo"
 	"github.com/cosi-os/cosi/sdk"
@@ -35,6 +36,8 @@ const (
 type mounter struct {
 	// applied is what was last given to the kernel for an id. After a restart it is empty, and a remount brings it up to date.
 	applied map[string]applied
+	// modules are those that the runtime has spoken of.
+	modules []sdk.Resource[*kernelpb.KernelModuleStatus]
 	// waits says that a MountPoint waits for somebody else to unmount.
 	waits chan struct{}
 }
@@ -48,6 +51,7 @@ type applied struct {
 // reconcile unmounts what nobody asks for any more, deepest first, then mounts what is asked for, outermost first. Everything is
 // tried; the error, which has the controller called again soon, is about what could not be unmounted.
 func (m *mounter) reconcile(ctx context.Context, s *sdk.State) error {
+	m.modules = sdk.List[*kernelpb.KernelModuleStatus](s, moduleType)
 	points := sdk.List[*storagepb.MountPoint](s, pointType)
 	slices.SortStableFunc(points, func(a, b point) int { return cmp.Compare(a.Spec.GetTarget(), b.Spec.GetTarget()) })
 	var errs []error
@@ -221,11 +225,23 @@ func (m *mounter) mount(p point, t mountinfo.Table, claims map[string]string) *s
 	switch {
 	case errors.Is(err, errSourceMissing):
 		return failed(reasonSourceMissing, err)
+	case errors.Is(err, errNoFileSystem):
+		return failed(reasonMountFailed, fmt.Errorf("%w%s", err, m.whyNot(p.Spec.GetFstype())))
 	case err != nil:
 		return failed(reasonMountFailed, err)
 	}
 	m.applied[p.GetId()] = applied{spec: proto.CloneOf(p.Spec)}
 	return observed(p.Spec.GetTarget())
+}
+
+// whyNot is what the runtime says of the module of a file system, which it has loaded for each MountPoint.
+func (m *mounter) whyNot(fstype string) string {
+	for _, module := range m.modules {
+		if module.GetId() == "fs-"+fstype && !module.Spec.GetReady() {
+			return ": " + module.Spec.GetMessage()
+		}
+	}
+	return " yet"
 }
 
 // missingOuter returns the nearest directory above target that a MountPoint claims and where nothing is mounted yet.

@@ -8,6 +8,7 @@ import (
 
 	etcdpb "github.com/cosi-os/cosi/api/cosi/etcd/v1alpha1"
 	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
+	kernelpb "github.com/cosi-os/cosi/api/cosi/kernel/v1alpha1"
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
 	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
@@ -40,6 +41,7 @@ func load() (*kinds.Set, error) {
 		eventspb.File_cosi_events_v1alpha1_mount_proto,
 		eventspb.File_cosi_events_v1alpha1_pressure_proto,
 		eventspb.File_cosi_events_v1alpha1_process_proto,
+		kernelpb.File_cosi_kernel_v1alpha1_module_proto,
 		machinepb.File_cosi_machine_v1alpha1_access_proto,
 		machinepb.File_cosi_machine_v1alpha1_machine_proto,
 		networkpb.File_cosi_network_v1alpha1_network_proto,

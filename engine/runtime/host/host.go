@@ -19,11 +19,13 @@ type Host struct {
 	node  *node.Node
 	table *plugins.Table
 	logs  *Logs
+	// module takes what came of an order to load a module.
+	module func(*wire.Module)
 }
 
-// New returns a Host on conn. Whatever it learns goes to the node, the table and the logs.
-func New(conn *wire.Conn, n *node.Node, t *plugins.Table, l *Logs) *Host {
-	return &Host{conn: conn, node: n, table: t, logs: l}
+// New returns a Host on conn. Whatever it learns goes to the node, the table and the logs, and to module.
+func New(conn *wire.Conn, n *node.Node, t *plugins.Table, l *Logs, module func(*wire.Module)) *Host {
+	return &Host{conn: conn, node: n, table: t, logs: l, module: module}
 }
 
 // ErrEngineGone ends Receive: PID 1 has closed its end, nobody is left to serve for.
@@ -60,6 +62,8 @@ func (h *Host) take(ctx context.Context, up *wire.Up) error {
 		h.node.Stage(*up.Stage)
 	case up.Watchdog != nil:
 		h.node.Watchdog(*up.Watchdog)
+	case up.Module != nil:
+		h.module(up.Module)
 	case up.Output != nil:
 		h.logs.Offer(up.Output)
 	case up.Started != nil:
@@ -75,6 +79,11 @@ func (h *Host) take(ctx context.Context, up *wire.Up) error {
 // Show replaces the status on the consoles.
 func (h *Host) Show(lines []string) error {
 	return h.conn.Send(wire.Down{Console: &wire.Console{Lines: lines}})
+}
+
+// LoadModule has PID 1 load a module. The answer comes as a frame.
+func (h *Host) LoadModule(order wire.LoadModule) error {
+	return h.conn.Send(wire.Down{LoadModule: &order})
 }
 
 // Stage reports a moment of the boot to PID 1, which keeps it for a restarted runtime.

@@ -29,7 +29,7 @@ func newHost(t *testing.T) (*Host, net.Conn, *memory.Store) {
 	store := memory.New(memory.Options{})
 	out := output.New(store)
 	n := node.New(node.Config{State: store, Output: out})
-	return New(wire.NewConn(ours), n, plugins.NewTable(out, "mount"), NewLogs(out)), theirs, store
+	return New(wire.NewConn(ours), n, plugins.NewTable(out, "mount"), NewLogs(out), func(*wire.Module) {}), theirs, store
 }
 
 func TestReceiveEnds(t *testing.T) {
