@@ -22,7 +22,8 @@ func reboot(t *testing.T, r *plugintest.Runtime) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range all {
+	for _, listed := range all {
+		s := listed.Message()
 		o := state.WriteOptions{Owner: s.GetMetadata().GetOwner()}
 		if err := r.Store.Destroy(t.Context(), state.PointerTo(s), o); err != nil {
 			t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/server"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 	"github.com/cosi-os/cosi/engine/runtime/state/log"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
 	"github.com/cosi-os/cosi/tools/client"
@@ -153,7 +154,7 @@ type (
 	careless  struct{ state.State }
 )
 
-func (s unsorted) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+func (s unsorted) List(ctx context.Context, k state.Kind, q state.Query) ([]encoded.Resource, error) {
 	all, err := s.State.List(ctx, k, q)
 	slices.Reverse(all)
 	return all, err

@@ -67,7 +67,8 @@ func (h *host) outputs(ctx context.Context, versions bool) (map[string]string, e
 		if err != nil {
 			return nil, err
 		}
-		for _, r := range list {
+		for _, listed := range list {
+			r := listed.Message()
 			m, err := k.Unmarshal(r.GetSpec().GetProtoSpec())
 			if err != nil {
 				return nil, err

@@ -9,6 +9,7 @@ import (
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 // renamed shows a state whose kinds have other names than the rules use: each rule then finds kinds that hold nothing, whatever the server
@@ -57,10 +58,10 @@ func (r *renamed) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resourc
 	return r.here(got), r.err(err)
 }
 
-func (r *renamed) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+func (r *renamed) List(ctx context.Context, k state.Kind, q state.Query) ([]encoded.Resource, error) {
 	all, err := r.next.List(ctx, r.kind(k), q)
 	for i, res := range all {
-		all[i] = r.here(res)
+		all[i] = encoded.Of(r.here(res.Message()))
 	}
 	return all, r.err(err)
 }
@@ -139,7 +140,8 @@ func clean(s state.State, k state.Kind) {
 	if err != nil {
 		return
 	}
-	for _, r := range all {
+	for _, listed := range all {
+		r := listed.Message()
 		o := state.WriteOptions{Owner: r.GetMetadata().GetOwner()}
 		if len(r.GetMetadata().GetFinalizers()) > 0 {
 			free := proto.CloneOf(r)

@@ -8,6 +8,7 @@ import (
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 func (h *host) refusals() error {
@@ -47,7 +48,7 @@ func (w *witness) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resourc
 	return r, w.note(err)
 }
 
-func (w *witness) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+func (w *witness) List(ctx context.Context, k state.Kind, q state.Query) ([]encoded.Resource, error) {
 	all, err := w.State.List(ctx, k, q)
 	return all, w.note(err)
 }

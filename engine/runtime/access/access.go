@@ -13,6 +13,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -82,14 +83,14 @@ func (g *guard) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource,
 }
 
 // List reads first, as Get does.
-func (g *guard) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+func (g *guard) List(ctx context.Context, k state.Kind, q state.Query) ([]encoded.Resource, error) {
 	all, err := g.next.List(ctx, k, q)
 	shown, refused := g.id.Read(List, state.Pointer{Kind: k})
 	if refused != nil {
 		return nil, refused
 	}
 	if shown != nil {
-		all = slices.DeleteFunc(all, func(r *resourcepb.Resource) bool { return !shown(r.GetMetadata().GetId()) })
+		all = slices.DeleteFunc(all, func(r encoded.Resource) bool { return !shown(r.ID()) })
 	}
 	return all, err
 }

@@ -79,17 +79,17 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
 	for _, r := range all {
-		id, spec := r.GetMetadata().GetId(), &machinepb.AuditRecord{}
+		id, content, spec := r.ID(), r.Message().GetSpec().GetProtoSpec(), &machinepb.AuditRecord{}
 		number, err := strconv.ParseUint(id, 10, 64)
 		if err == nil {
-			err = proto.Unmarshal(r.GetSpec().GetProtoSpec(), spec)
+			err = proto.Unmarshal(content, spec)
 			l.last = max(l.last, number)
 		}
 		if err != nil {
 			c.Warn(fmt.Errorf("audit: record %q is left alone: %w", id, err))
 			continue
 		}
-		l.kept.add(entry{id, len(r.GetSpec().GetProtoSpec()), identity(spec.GetWho())})
+		l.kept.add(entry{id, len(content), identity(spec.GetWho())})
 	}
 	return l, nil
 }

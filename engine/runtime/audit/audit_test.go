@@ -82,7 +82,8 @@ func records(t *testing.T, s state.State) []*machinepb.AuditRecord {
 		t.Fatal(err)
 	}
 	var specs []*machinepb.AuditRecord
-	for _, r := range all {
+	for _, listed := range all {
+		r := listed.Message()
 		if strings.Contains(r.String(), secret) {
 			t.Errorf("a record holds content: %v", r)
 		}

@@ -13,6 +13,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/access"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 // People returns next as somebody sees it whose writes and refused calls are recorded.
@@ -36,7 +37,7 @@ func (r *recorder) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resour
 	return got, r.judge(ctx, access.Get, p, err)
 }
 
-func (r *recorder) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+func (r *recorder) List(ctx context.Context, k state.Kind, q state.Query) ([]encoded.Resource, error) {
 	all, err := r.next.List(ctx, k, q)
 	return all, r.judge(ctx, access.List, state.Pointer{Kind: k}, err)
 }

@@ -108,7 +108,7 @@ func (l *limited) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resourc
 }
 
 // List counts the call until its context is done: what it returns is still to be sent.
-func (l *limited) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+func (l *limited) List(ctx context.Context, k state.Kind, q state.Query) ([]encoded.Resource, error) {
 	err := l.begin()
 	if err != nil {
 		l.end()

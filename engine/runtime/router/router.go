@@ -7,6 +7,7 @@ import (
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 // Router is a State of several stores.
@@ -31,7 +32,7 @@ func (r *Router) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource
 	return r.of(p.Namespace).Get(ctx, p)
 }
 
-func (r *Router) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+func (r *Router) List(ctx context.Context, k state.Kind, q state.Query) ([]encoded.Resource, error) {
 	return r.of(k.Namespace).List(ctx, k, q)
 }
 

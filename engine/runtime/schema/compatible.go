@@ -29,12 +29,12 @@ func (s *State) replaceable(ctx context.Context, old, fresh *kinds.Kind) error {
 		return refuse("spec.descriptors", why)
 	}
 	for _, r := range all {
-		message, err := parse(fresh, r.GetSpec().GetProtoSpec())
+		message, err := parse(fresh, r.Message().GetSpec().GetProtoSpec())
 		if err == nil {
 			err = s.rules.check(message, fresh.Sensitive())
 		}
 		if err != nil {
-			return refuse("spec.descriptors", fmt.Sprintf("%q does not fit: %v", r.GetMetadata().GetId(), err))
+			return refuse("spec.descriptors", fmt.Sprintf("%q does not fit: %v", r.ID(), err))
 		}
 	}
 	return nil

@@ -24,9 +24,10 @@ func (s *State) Recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	set, kept := s.kinds.Load(), map[string]*unusable{}
+	set, useless := s.kinds.Load(), map[string]*unusable{}
 	s.earlier = map[string]*resourcepb.Resource{}
-	for _, r := range all {
+	for _, kept := range all {
+		r := kept.Message()
 		if r.GetMetadata().GetOwner() == output.Owner {
 			if err := s.outdated(ctx, r); err != nil {
 				return err
@@ -39,11 +40,11 @@ func (s *State) Recover(ctx context.Context) error {
 			err = set.Add(kind)
 		}
 		if err != nil {
-			kept[r.GetMetadata().GetId()] = newUnusable(r, err)
+			useless[r.GetMetadata().GetId()] = newUnusable(r, err)
 		}
 		s.published.wrote(r.GetMetadata().GetId())
 	}
-	s.unusable.Store(&kept)
+	s.unusable.Store(&useless)
 	return nil
 }
 

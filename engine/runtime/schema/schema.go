@@ -16,6 +16,7 @@ import (
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 // Kinds of the namespace meta.
@@ -86,26 +87,41 @@ func (s *State) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource,
 		return nil, err
 	}
 	r, err := s.next.Get(ctx, p)
-	return s.complete(r), err
+	return complete(s.incomplete(p.Type), r), err
 }
 
 // List returns the resources of a kind.
-func (s *State) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+func (s *State) List(ctx context.Context, k state.Kind, q state.Query) ([]encoded.Resource, error) {
 	if err := s.publish(ctx, k, ""); err != nil {
 		return nil, err
 	}
 	all, err := s.next.List(ctx, k, q)
+	kind := s.incomplete(k.Type)
+	if kind == nil {
+		return all, err
+	}
 	for i, r := range all {
-		all[i] = s.complete(r)
+		m := r.Message()
+		if whole := complete(kind, m); whole != m {
+			all[i] = encoded.Of(whole)
+		}
 	}
 	return all, err
 }
 
-// complete adds the YAML form where the writer saved the cost: log lines come by the thousand, and few are read. Definitions stay as they
-// are, because nobody reads descriptors in YAML.
-func (s *State) complete(r *resourcepb.Resource) *resourcepb.Resource {
-	kind := s.kinds.Load().ByType(r.GetMetadata().GetType())
-	if kind == nil || kind.Type() == Definitions.Type || r.GetSpec().GetYamlSpec() != "" || len(r.GetSpec().GetProtoSpec()) == 0 {
+// incomplete returns the kind of a type if resources of it may lack the YAML form, nil otherwise. Definitions do and stay as they are, because
+// nobody reads descriptors in YAML.
+func (s *State) incomplete(typ string) *kinds.Kind {
+	if typ == Definitions.Type {
+		return nil
+	}
+	return s.kinds.Load().ByType(typ)
+}
+
+// complete adds the YAML form to r, a resource of kind, where the writer saved the cost: log lines come by the thousand, and few are read.
+// Without a kind r stays as it is.
+func complete(kind *kinds.Kind, r *resourcepb.Resource) *resourcepb.Resource {
+	if kind == nil || r.GetSpec().GetYamlSpec() != "" || len(r.GetSpec().GetProtoSpec()) == 0 {
 		return r
 	}
 	text, err := kind.Encode(r.GetSpec().GetProtoSpec())

@@ -137,7 +137,8 @@ func TestDefinitionsAreReadWithTheirDescriptors(t *testing.T) {
 	if err != nil || len(all) != len(builtin.Set().All()) {
 		t.Fatalf("%d definitions, %v; want %d", len(all), err, len(builtin.Set().All()))
 	}
-	for _, r := range all {
+	for _, listed := range all {
+		r := listed.Message()
 		definition := &metapb.ResourceDefinitionSpec{}
 		if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), definition); err != nil {
 			t.Fatal(err)

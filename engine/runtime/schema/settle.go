@@ -50,9 +50,9 @@ func (s *State) misfit(ctx context.Context, k *kinds.Kind) (string, error) {
 	}
 	bad, first := 0, ""
 	for _, r := range all {
-		if _, err := parse(k, r.GetSpec().GetProtoSpec()); err != nil {
+		if _, err := parse(k, r.Message().GetSpec().GetProtoSpec()); err != nil {
 			if bad++; first == "" {
-				first = fmt.Sprintf("%s: %v", r.GetMetadata().GetId(), err)
+				first = fmt.Sprintf("%s: %v", r.ID(), err)
 			}
 		}
 	}

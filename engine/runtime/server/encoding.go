@@ -32,7 +32,7 @@ func Busy() []grpc.ServerOption {
 	return []grpc.ServerOption{grpc.NumStreamWorkers(handlers)}
 }
 
-// codec is the proto codec. It also sends frames, and encodes and decodes resources by hand.
+// codec is the proto codec. It also sends what is listed, and frames, and encodes and decodes resources by hand.
 type codec struct{ encoding.CodecV2 }
 
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
@@ -40,9 +40,9 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch v := v.(type) {
 	case frame:
 		return v.buffers, nil
+	case *listed:
+		return v.buffers[:], nil
 	case *resourcepb.GetResponse:
-		r = v.GetResource()
-	case *resourcepb.ListResponse:
 		r = v.GetResource()
 	case *resourcepb.CreateResponse:
 		r = v.GetResource()
@@ -73,6 +73,18 @@ func aside(f func() error) error {
 	done := make(chan error)
 	go func() { done <- f() }()
 	return <-done
+}
+
+// listed is an encoded ListResponse, in one piece of memory with what grpc wants to have it in: there are many.
+type listed struct {
+	data    mem.SliceBuffer
+	buffers [1]mem.Buffer
+}
+
+func newListed(data []byte) *listed {
+	l := &listed{data: data}
+	l.buffers[0] = &l.data
+	return l
 }
 
 // frame is an encoded WatchResponse: the concatenation of encoded events.

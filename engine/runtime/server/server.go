@@ -67,7 +67,11 @@ func (s *Server) List(q *resourcepb.ListRequest, stream grpc.ServerStreamingServ
 		return Status(err)
 	}
 	for _, r := range resources {
-		if err := stream.Send(&resourcepb.ListResponse{Resource: r}); err != nil {
+		data, err := r.Answer()
+		if err != nil {
+			return Status(err)
+		}
+		if err := stream.SendMsg(newListed(data)); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 // maxRegexp bounds what a caller makes us compile. RE2 runs in linear time; the size of the program is what costs.
@@ -50,16 +51,15 @@ func (q Query) Compile() (*Selector, error) {
 func (s *Selector) All() bool { return s.id == nil && len(s.labels) == 0 }
 
 // Matches reports whether s selects r.
-func (s *Selector) Matches(r *resourcepb.Resource) bool {
-	m := r.GetMetadata()
-	if s.id != nil && !s.id.MatchString(m.GetId()) {
+func (s *Selector) Matches(r encoded.Resource) bool {
+	if s.id != nil && !s.id.MatchString(r.ID()) {
 		return false
 	}
 	if len(s.labels) == 0 {
 		return true
 	}
 	return slices.ContainsFunc(s.labels, func(all []condition) bool {
-		return !slices.ContainsFunc(all, func(c condition) bool { return !c.holds(m.GetLabels()) })
+		return !slices.ContainsFunc(all, func(c condition) bool { return !c.holds(r) })
 	})
 }
 
@@ -73,8 +73,8 @@ type condition struct {
 	test func(value string) (holds, ok bool)
 }
 
-func (c condition) holds(labels map[string]string) bool {
-	value, ok := labels[c.key]
+func (c condition) holds(r encoded.Resource) bool {
+	value, ok := r.Label(c.key)
 	if !ok {
 		return c.missing
 	}

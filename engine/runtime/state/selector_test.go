@@ -8,6 +8,7 @@ import (
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 func TestLabelTerms(t *testing.T) {
@@ -77,7 +78,7 @@ func matches(t *testing.T, term *resourcepb.LabelTerm, m *resourcepb.Metadata) b
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Matches(&resourcepb.Resource{Metadata: m})
+	return s.Matches(encoded.Of(&resourcepb.Resource{Metadata: m}))
 }
 
 func TestNumericTermsCompareUnitsExactly(t *testing.T) {
@@ -137,7 +138,7 @@ func TestAnEmptyQuerySelectsEverything(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !s.Matches(&resourcepb.Resource{}) {
+		if !s.Matches(encoded.Of(&resourcepb.Resource{})) {
 			t.Errorf("%v does not match an empty resource", q)
 		}
 	}
@@ -179,7 +180,7 @@ func FuzzQuery(f *testing.F) {
 		if err != nil {
 			t.Fatalf("inverted: %v", err)
 		}
-		r := &resourcepb.Resource{Metadata: &resourcepb.Metadata{Id: label, Labels: map[string]string{"n": label}}}
+		r := encoded.Of(&resourcepb.Resource{Metadata: &resourcepb.Metadata{Id: label, Labels: map[string]string{"n": label}}})
 		if s.Matches(r) && inverse.Matches(r) {
 			t.Fatal("a term and its inverse both hold")
 		}

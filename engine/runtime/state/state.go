@@ -10,6 +10,7 @@ import (
 	"fmt"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 // State holds resources. Resources that it takes and returns are shared and must not be changed by anyone afterwards.
@@ -17,8 +18,9 @@ import (
 type State interface {
 	// Get returns a resource or ErrNotFound.
 	Get(ctx context.Context, p Pointer) (*resourcepb.Resource, error)
-	// List returns the resources of a kind in the order of their ids.
-	List(ctx context.Context, k Kind, q Query) ([]*resourcepb.Resource, error)
+	// List returns the resources of a kind in the order of their ids, each in the form that it is kept in: most are only to be sent. The slice
+	// belongs to the caller.
+	List(ctx context.Context, k Kind, q Query) ([]encoded.Resource, error)
 	// Create stores r with version 1 and the owner of o. It fails with ErrExists, or ErrInvalid when r names another owner.
 	Create(ctx context.Context, r *resourcepb.Resource, o WriteOptions) (*resourcepb.Resource, error)
 	// Update replaces a resource. In this order: ErrNotFound, ErrOwner, ErrConflict (version), ErrPhase.

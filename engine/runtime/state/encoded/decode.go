@@ -175,8 +175,16 @@ func (in *input) time(had, t *timestamppb.Timestamp) *timestamppb.Timestamp {
 
 // entry takes one entry into a map.
 func (in *input) entry(texts *map[string]string) {
+	key, value := in.pair()
+	if *texts == nil {
+		*texts = map[string]string{}
+	}
+	(*texts)[key] = value
+}
+
+// pair takes one entry of a map.
+func (in *input) pair() (key, value string) {
 	inner := in.inner()
-	var key, value string
 	for !inner.ended() {
 		switch inner.byte() {
 		case tagMapKey:
@@ -188,8 +196,31 @@ func (in *input) entry(texts *map[string]string) {
 		}
 	}
 	in.wrong = in.wrong || inner.wrong
-	if *texts == nil {
-		*texts = map[string]string{}
+	return key, value
+}
+
+// label returns the value of a label of the resource that s is the encoding of. It is not ok where package proto has to decode s.
+func label(s, key string) (value string, has, ok bool) {
+	in := input{rest: s}
+	if in.ended() || in.byte() != tagMetadata {
+		return "", false, false
 	}
-	(*texts)[key] = value
+	metadata := in.inner()
+	if !in.ended() {
+		in.wrong = in.byte() != tagSpec
+		in.field()
+	}
+	for !metadata.ended() {
+		switch metadata.byte() {
+		case tagLabels:
+			if k, v := metadata.pair(); k == key {
+				value, has = v, true
+			}
+		case tagNamespace, tagType, tagID, tagVersion, tagOwner, tagPhase, tagCreated, tagUpdated, tagFinalizers, tagAnnotations:
+			metadata.field()
+		default:
+			return "", false, false
+		}
+	}
+	return value, has, in.rest == "" && !in.wrong && !metadata.wrong
 }

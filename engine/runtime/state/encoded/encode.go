@@ -2,7 +2,7 @@
 //
 // A resource is what nearly every message carries, and package proto takes most of a List to encode it: it walks maps by reflection, twice.
 // To decode one it allocates a dozen times; here it is once. Package server encodes what it sends, and package memory keeps so what
-// nobody has changed lately.
+// nobody has changed lately, which is then sent as it is kept.
 //
 // The functions know resources and events as state.proto has them. What they do not know, a field of a later version or a text that is
 // not UTF-8, they leave to package proto.
@@ -10,7 +10,6 @@ package encoded
 
 import (
 	"unicode/utf8"
-	"unsafe"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -224,17 +223,6 @@ func AppendDelimited(b []byte, r *resourcepb.Resource) ([]byte, error) {
 		return proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(protowire.AppendVarint(b, uint64(proto.Size(r))), r)
 	}
 	return appendResource(protowire.AppendVarint(b, uint64(s.total)), r, s), nil
-}
-
-// String returns r in as much memory as it needs. It fails when a text of r is not UTF-8.
-func String(r *resourcepb.Resource) (string, error) {
-	s := measure(r)
-	if s.total < 0 {
-		b, err := proto.Marshal(r)
-		return string(b), err
-	}
-	b := appendResource(make([]byte, 0, s.total), r, s)
-	return unsafe.String(unsafe.SliceData(b), len(b)), nil // nobody else has b
 }
 
 // Answer returns a message that has r as its field 1 and nothing else, as the answers of Get, List, Create and Update have. It fails when a

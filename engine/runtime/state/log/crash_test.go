@@ -108,7 +108,7 @@ func all(s *Store) (changes []string, contents string) {
 			past[p.Sequence] = fmt.Sprintf("%v %s %s<%s", p.Event.GetEventType(), k, describe(p.Event.GetResource()), describe(p.Event.GetOld()))
 		}
 		for _, r := range c.Resources {
-			resources = append(resources, k.String()+" "+describe(r.Resource()))
+			resources = append(resources, k.String()+" "+describe(r.Message()))
 		}
 	}
 	for i := range uint64(len(past)) {

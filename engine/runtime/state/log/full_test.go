@@ -63,14 +63,14 @@ func TestAFullDiskRefusesWritesUntilThereIsSpace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if events, err := w.Next(ctx); err != nil || events[0].GetResource() != all[len(all)-1] && len(events) != 1 {
+	if events, err := w.Next(ctx); err != nil || events[0].GetResource() != all[len(all)-1].Message() && len(events) != 1 {
 		t.Errorf("Next = %v, %v; want the last event", events, err)
 	}
 	for i := range 10 {
-		if _, err := s.Teardown(ctx, state.PointerTo(all[i]), state.WriteOptions{}); err != nil {
+		if _, err := s.Teardown(ctx, state.PointerTo(all[i].Message()), state.WriteOptions{}); err != nil {
 			t.Errorf("Teardown on a full disk = %v", err)
 		}
-		if err := s.Destroy(ctx, state.PointerTo(all[i]), state.WriteOptions{}); err != nil {
+		if err := s.Destroy(ctx, state.PointerTo(all[i].Message()), state.WriteOptions{}); err != nil {
 			t.Errorf("Destroy on a full disk = %v; it may be what makes room", err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"github.com/cosi-os/cosi/engine/runtime/state/change"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
 )
 
@@ -101,7 +102,7 @@ func (w *imageWriter) kind(c memory.Contents) (err error) {
 }
 
 // resource writes one with its length in front.
-func (w *imageWriter) resource(k memory.Kept) (err error) {
+func (w *imageWriter) resource(k encoded.Resource) (err error) {
 	if w.encoded, err = k.Append(w.encoded[:0]); err != nil {
 		return err
 	}
@@ -137,12 +138,12 @@ func (w *imageWriter) end(sort uint32) error {
 }
 
 // beforeHistory returns the resources as they were before the first event that the history has, in the order of their ids.
-func beforeHistory(c memory.Contents) []memory.Kept {
+func beforeHistory(c memory.Contents) []encoded.Resource {
 	was := map[string]*resourcepb.Resource{}
 	for _, p := range slices.Backward(c.History) {
 		was[p.Event.GetResource().GetMetadata().GetId()] = changeOf(p.Event).Before
 	}
-	before := make([]memory.Kept, 0, len(c.Resources))
+	before := make([]encoded.Resource, 0, len(c.Resources))
 	for _, k := range c.Resources {
 		if _, ok := was[k.ID()]; !ok {
 			before = append(before, k)
@@ -150,10 +151,10 @@ func beforeHistory(c memory.Contents) []memory.Kept {
 	}
 	for _, earlier := range was {
 		if earlier != nil {
-			before = append(before, memory.Keep(earlier))
+			before = append(before, encoded.Of(earlier))
 		}
 	}
-	slices.SortFunc(before, func(a, b memory.Kept) int { return strings.Compare(a.ID(), b.ID()) })
+	slices.SortFunc(before, func(a, b encoded.Resource) int { return strings.Compare(a.ID(), b.ID()) })
 	return before
 }
 
@@ -259,7 +260,7 @@ type imageReader struct {
 	evicted   uint64
 	previous  uint64 // sequence of the last change
 	left      uint64 // resources of the kind that are to come
-	resources []memory.Kept
+	resources []encoded.Resource
 }
 
 func (r *imageReader) block(b frame) error {
@@ -316,7 +317,7 @@ func (r *imageReader) begin(b []byte) (err error) {
 // more reads resources of the kind, and restores it when they are complete.
 func (r *imageReader) more(b []byte) error {
 	if r.resources == nil {
-		r.resources = make([]memory.Kept, 0, min(r.left, 1<<14))
+		r.resources = make([]encoded.Resource, 0, min(r.left, 1<<14))
 	}
 	for len(b) > 0 {
 		data, rest, err := cut(b)

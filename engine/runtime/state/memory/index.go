@@ -90,7 +90,7 @@ func (x index) cover(keys []string, byID map[string]*entry) bool {
 		}
 		v := values{}
 		for _, e := range byID {
-			if value, has := e.Resource().GetMetadata().GetLabels()[key]; has {
+			if value, has := e.Label(key); has {
 				v.add(value, e)
 			}
 		}

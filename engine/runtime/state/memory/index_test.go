@@ -9,6 +9,7 @@ import (
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 	"github.com/cosi-os/cosi/engine/runtime/state/memory"
 )
 
@@ -70,12 +71,12 @@ func TestAnIndexSelectsWhatAScanSelects(t *testing.T) {
 		}
 		var want, ids []string
 		for _, id := range slices.Sorted(maps.Keys(there)) {
-			if selector.Matches(there[id]) {
+			if selector.Matches(encoded.Of(there[id])) {
 				want = append(want, id)
 			}
 		}
 		for _, r := range got {
-			ids = append(ids, r.GetMetadata().GetId())
+			ids = append(ids, r.ID())
 		}
 		if !slices.Equal(ids, want) {
 			t.Fatalf("seed %d, write %d: List(%v) = %v; want %v", seed, i, q, ids, want)
@@ -101,7 +102,7 @@ func TestKeysBeyondTheIndexAreScannedFor(t *testing.T) {
 	for range 2 {
 		for i := range 100 {
 			q := state.Query{Labels: []*resourcepb.LabelQuery{query(term(fmt.Sprint("key", i), resourcepb.LabelTerm_EQUAL, false, "x"))}}
-			if all, err := s.List(t.Context(), logs, q); err != nil || len(all) != 1 || all[0].GetMetadata().GetId() != fmt.Sprint(i) {
+			if all, err := s.List(t.Context(), logs, q); err != nil || len(all) != 1 || all[0].ID() != fmt.Sprint(i) {
 				t.Fatalf("key %d: %v, %v; want its one resource", i, all, err)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 var things = state.Kind{Namespace: "default", Type: "Things.example.org"}
@@ -35,8 +36,7 @@ func pair(t *testing.T) (s *Store, a, b *resourcepb.Resource) {
 
 // isEncoded reports whether the store keeps a resource encoded.
 func isEncoded(s *Store, id string) bool {
-	k := s.kind(things).lookup(id)
-	return k.resource == nil && k.encoded != ""
+	return s.kind(things).lookup(id).IsEncoded()
 }
 
 func TestWhatTheHistoryHasDroppedIsKeptEncoded(t *testing.T) {
@@ -63,13 +63,13 @@ func TestWhatTheHistoryHasDroppedIsKeptEncoded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		same(what, list, a)
+		same(what, messages(list), a)
 	}
 	list, err := s.List(t.Context(), things, state.Query{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	same("list", list, a, b)
+	same("list", messages(list), a, b)
 	w, err := s.Watch(t.Context(), state.WatchRequest{Kind: things, BootstrapContents: true})
 	if err != nil {
 		t.Fatal(err)
@@ -96,6 +96,47 @@ func TestWhatTheHistoryHasDroppedIsKeptEncoded(t *testing.T) {
 	if isEncoded(s, "a") || !isEncoded(s, "b") {
 		t.Errorf("a is encoded: %v, b: %v; want only b", isEncoded(s, "a"), isEncoded(s, "b"))
 	}
+}
+
+// TestAListDecodesNothing: what it finds among many encoded resources is given out as it is kept, by label and whole.
+func TestAListDecodesNothing(t *testing.T) {
+	s := New(Options{Limits: func(state.Kind) Limits { return Limits{Events: 1} }})
+	const n = 1000
+	for i := range n {
+		r := &resourcepb.Resource{Metadata: &resourcepb.Metadata{
+			Namespace: things.Namespace, Type: things.Type, Id: fmt.Sprint(i), Labels: map[string]string{"parity": fmt.Sprint(i % 2)},
+		}}
+		if _, err := s.Create(t.Context(), r, state.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	equal := &resourcepb.LabelTerm{Key: "parity", Op: resourcepb.LabelTerm_EQUAL, Value: []string{"1"}}
+	unequal := &resourcepb.LabelTerm{Key: "parity", Op: resourcepb.LabelTerm_EQUAL, Value: []string{"0"}, Invert: true}
+	for what, c := range map[string]struct {
+		q    state.Query
+		want int
+	}{
+		"all":            {state.Query{}, n},
+		"by the index":   {state.Query{Labels: []*resourcepb.LabelQuery{{Terms: []*resourcepb.LabelTerm{equal}}}}, n / 2},
+		"without it":     {state.Query{Labels: []*resourcepb.LabelQuery{{Terms: []*resourcepb.LabelTerm{unequal}}}}, n / 2},
+		"by their names": {state.Query{IDRegexp: "^1"}, 111},
+	} {
+		allocations := testing.AllocsPerRun(10, func() {
+			if list, err := s.List(t.Context(), things, c.q); err != nil || len(list) != c.want {
+				t.Errorf("%s: %d resources, %v; want %d", what, len(list), err, c.want)
+			}
+		})
+		if allocations > n { // one to decode takes three
+			t.Errorf("%s: %v allocations for %d resources", what, allocations, c.want)
+		}
+	}
+}
+
+func messages(list []encoded.Resource) (all []*resourcepb.Resource) {
+	for _, r := range list {
+		all = append(all, r.Message())
+	}
+	return all
 }
 
 func events(resources []*resourcepb.Resource) (all []*state.Event) {

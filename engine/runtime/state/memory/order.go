@@ -3,6 +3,8 @@ package memory
 import (
 	"slices"
 	"strings"
+
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 // order keeps entries by id for those who list them. A write costs the same however many there are: what is added waits to be sorted in
@@ -28,7 +30,7 @@ func (o *order) settled() bool { return len(o.added) == 0 && o.gaps == 0 }
 
 // settle sorts in what was added and closes the gaps.
 func (o *order) settle() {
-	gone := func(e *entry) bool { return e.gone() }
+	gone := func(e *entry) bool { return e.IsGone() }
 	o.sorted = slices.DeleteFunc(o.sorted, gone)
 	o.added = slices.DeleteFunc(o.added, gone)
 	slices.SortFunc(o.added, byID)
@@ -36,7 +38,7 @@ func (o *order) settle() {
 	o.added, o.gaps = nil, 0
 }
 
-func byID(a, b *entry) int { return strings.Compare(a.id, b.id) }
+func byID(a, b *entry) int { return strings.Compare(a.ID(), b.ID()) }
 
 // merge returns the entries of two sorted lists in one. It may use the memory of the first.
 func merge(into, from []*entry) []*entry {
@@ -55,11 +57,11 @@ func merge(into, from []*entry) []*entry {
 	return into
 }
 
-// kept returns the resources of entries, in their order. They are decoded when nobody is kept waiting for it.
-func kept(entries []*entry) []Kept {
-	all := make([]Kept, len(entries))
+// kept returns the resources of entries, in their order, as they are kept.
+func kept(entries []*entry) []encoded.Resource {
+	all := make([]encoded.Resource, len(entries))
 	for i, e := range entries {
-		all[i] = e.Kept
+		all[i] = e.Resource
 	}
 	return all
 }

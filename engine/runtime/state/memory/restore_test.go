@@ -10,6 +10,7 @@ import (
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state/change"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 // tableOf returns a table with n resources that were created in no order, and of which every tenth is gone.
@@ -41,7 +42,7 @@ func TestContentsStopsNoReader(t *testing.T) {
 	go func() { done <- table.Contents(things) }()
 	select {
 	case c := <-done:
-		ids := func(a, b Kept) int { return strings.Compare(a.ID(), b.ID()) }
+		ids := func(a, b encoded.Resource) int { return strings.Compare(a.ID(), b.ID()) }
 		if len(c.Resources) != 900 || !slices.IsSortedFunc(c.Resources, ids) {
 			t.Errorf("%d resources, in order %v; want 900", len(c.Resources), slices.IsSortedFunc(c.Resources, ids))
 		}

@@ -3,12 +3,14 @@ package memory
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
 	"github.com/cosi-os/cosi/engine/runtime/state/change"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 // Limits bound the history of a kind.
@@ -71,7 +73,7 @@ type kind struct {
 
 // entry is a resource that is there.
 type entry struct {
-	Kept
+	encoded.Resource
 	history *history // nil unless the kind keeps EventsOfID
 }
 
@@ -135,17 +137,17 @@ func (t *Table) Lookup(p state.Pointer) *resourcepb.Resource {
 	if k == nil {
 		return nil
 	}
-	return k.lookup(p.ID).Resource()
+	return k.lookup(p.ID).Message()
 }
 
 // lookup returns what id names, which may be gone.
-func (k *kind) lookup(id string) Kept {
+func (k *kind) lookup(id string) encoded.Resource {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	if e := k.byID[id]; e != nil {
-		return e.Kept
+		return e.Resource
 	}
-	return Kept{}
+	return encoded.Resource{}
 }
 
 // Get returns a resource or ErrNotFound.
@@ -157,7 +159,7 @@ func (t *Table) Get(_ context.Context, p state.Pointer) (*resourcepb.Resource, e
 }
 
 // List returns the resources of a kind that q selects, in the order of their ids.
-func (t *Table) List(_ context.Context, name state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+func (t *Table) List(_ context.Context, name state.Kind, q state.Query) ([]encoded.Resource, error) {
 	selector, err := q.Compile()
 	if err != nil {
 		return nil, err
@@ -180,7 +182,7 @@ type moment struct {
 func (k *kind) now() moment { return moment{k.history.end, k.history.last()} }
 
 // candidates returns resources, sorted, among which are all that q selects, as they are at one moment.
-func (k *kind) candidates(q state.Query) ([]Kept, moment) {
+func (k *kind) candidates(q state.Query) ([]encoded.Resource, moment) {
 	keys := wanted(q.Labels)
 	k.mu.RLock()
 	if keys != nil && k.index.has(keys) {
@@ -204,15 +206,12 @@ func (k *kind) candidates(q state.Query) ([]Kept, moment) {
 	return kept(k.order.sorted), k.now()
 }
 
-// selected returns the resources that s selects.
-func selected(all []Kept, s *state.Selector) []*resourcepb.Resource {
-	found := make([]*resourcepb.Resource, 0, len(all))
-	for _, k := range all {
-		if r := k.Resource(); s.All() || s.Matches(r) {
-			found = append(found, r)
-		}
+// selected returns the resources that s selects, in the memory of all.
+func selected(all []encoded.Resource, s *state.Selector) []encoded.Resource {
+	if s.All() {
+		return all
 	}
-	return found
+	return slices.DeleteFunc(all, func(r encoded.Resource) bool { return !s.Matches(r) })
 }
 
 // Apply puts c in place as commit number sequence, which is higher than any before, and returns what wakes the watchers: the caller
@@ -240,19 +239,19 @@ func (t *Table) Apply(sequence uint64, c change.Change) (wake func()) {
 // put makes what c does what id names. k.mu is held.
 func (k *kind) put(id string, c change.Change, r *record) {
 	e := k.byID[id]
-	if e != nil && e.resource == nil { // the history has it for the first time
+	if e != nil && e.IsEncoded() { // the history has it for the first time
 		r.weight += weigh(c.Before)
 	}
 	switch {
 	case c.After == nil:
 		r.entry = e
 		k.index.follow(e, c.Before, nil)
-		e.resource, e.encoded = nil, ""
+		e.Put(nil)
 		k.order.remove()
 		delete(k.byID, id)
 		return
 	case e == nil:
-		e = &entry{Kept: Kept{id: id}}
+		e = &entry{Resource: encoded.Gone(id)}
 		if n := k.history.limits.EventsOfID; n > 0 {
 			e.history = &history{limits: Limits{Events: n, Bytes: k.history.limits.Bytes}}
 		}
@@ -260,7 +259,7 @@ func (k *kind) put(id string, c change.Change, r *record) {
 		k.byID[id] = e
 	}
 	k.index.follow(e, c.Before, c.After)
-	e.resource, e.encoded = c.After, ""
+	e.Put(c.After)
 	r.entry = e
 	if e.history != nil {
 		e.history.append(r)
@@ -270,7 +269,7 @@ func (k *kind) put(id string, c change.Change, r *record) {
 // dropped is told of a record that the history of a kind no longer has, and encodes its resource unless that has changed since. The kind's
 // mu is held.
 func dropped(r *record) {
-	if e := r.entry; e.history == nil && e.resource != nil && e.resource == r.event.GetResource() {
-		e.encode()
+	if e := r.entry; e.history == nil && e.Is(r.event.GetResource()) {
+		e.Encode()
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 // batch is the most records that a watcher looks at in one go.
@@ -121,7 +122,7 @@ func (w *watch) fromOne(t *Table, request state.WatchRequest) {
 	defer k.mu.RUnlock()
 	w.next = k.history.end
 	if e := k.byID[*request.ID]; e != nil {
-		w.first = append(w.first, created(e.Resource()))
+		w.first = append(w.first, created(e.Message()))
 	} else {
 		w.first = append(w.first, &state.Event{EventType: resourcepb.EventType_DESTROYED, Resource: k.nothing(*request.ID)})
 	}
@@ -135,10 +136,10 @@ func (w *watch) fromKind(t *Table, request state.WatchRequest) {
 	k := w.kind
 	var begin moment
 	if request.BootstrapContents {
-		var contents []Kept
+		var contents []encoded.Resource
 		contents, begin = k.candidates(request.Query)
 		for _, r := range selected(contents, w.selector) {
-			w.first = append(w.first, created(r))
+			w.first = append(w.first, created(r.Message()))
 		}
 		w.first = append(w.first, &state.Event{
 			EventType: resourcepb.EventType_BOOTSTRAPPED, Resource: k.nothing(""), Bookmark: t.epoch.bookmark(begin.sequence),
@@ -270,10 +271,10 @@ func (w *watch) see(r *record) *state.Event {
 	if w.selector.All() {
 		return event
 	}
-	is := w.selector.Matches(event.GetResource())
+	is := w.selector.Matches(encoded.Of(event.GetResource()))
 	was := is
 	if event.GetOld() != nil {
-		was = w.selector.Matches(event.GetOld())
+		was = w.selector.Matches(encoded.Of(event.GetOld()))
 	}
 	switch {
 	case is && was:

@@ -13,6 +13,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/engine/runtime/server"
 	"github.com/cosi-os/cosi/engine/runtime/state"
+	"github.com/cosi-os/cosi/engine/runtime/state/encoded"
 )
 
 // Client returns the State that a node serves on a connection. Its errors wrap the sentinels again.
@@ -52,7 +53,7 @@ func (c *client) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource
 	return answer.GetResource(), c.errorOf(err)
 }
 
-func (c *client) List(ctx context.Context, k state.Kind, q state.Query) ([]*resourcepb.Resource, error) {
+func (c *client) List(ctx context.Context, k state.Kind, q state.Query) ([]encoded.Resource, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.api.List(ctx, &resourcepb.ListRequest{Namespace: k.Namespace, Type: k.Type, Options: &resourcepb.ListOptions{
@@ -61,7 +62,7 @@ func (c *client) List(ctx context.Context, k state.Kind, q state.Query) ([]*reso
 	if err != nil {
 		return nil, c.errorOf(err)
 	}
-	var all []*resourcepb.Resource
+	var all []encoded.Resource
 	for {
 		answer, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -70,7 +71,7 @@ func (c *client) List(ctx context.Context, k state.Kind, q state.Query) ([]*reso
 		if err != nil {
 			return nil, c.errorOf(err)
 		}
-		all = append(all, answer.GetResource())
+		all = append(all, encoded.Of(answer.GetResource()))
 	}
 }
 

@@ -37,7 +37,7 @@ var reading = []Rule{
 		f.update(f.create(thing("a")))
 		all, err := f.List(f.ctx, kind, state.Query{})
 		f.fails("List", err, nil)
-		if len(all) != 1 || all[0].GetMetadata().GetVersion() != "2" {
+		if len(all) != 1 || all[0].Message().GetMetadata().GetVersion() != "2" {
 			f.Errorf("List = %v; want a at version 2", all)
 		}
 	}},

@@ -173,7 +173,7 @@ func (f *fixture) ids(q state.Query) string {
 	}
 	var ids []string
 	for _, r := range all {
-		ids = append(ids, r.GetMetadata().GetId())
+		ids = append(ids, r.ID())
 	}
 	return strings.Join(ids, " ")
 }
