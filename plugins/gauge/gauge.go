@@ -177,9 +177,21 @@ func find(all []*testpb.GaugeRequestStatus_Process, name string) (pid int, err e
 	return 0, fmt.Errorf("there is no process %q", name)
 }
 
-// starve takes all memory from a control group, for which the kernel kills what is in it, and gives it back.
+// starve takes all memory from a control group, for which the kernel kills what is in it, and gives it back. The file may not be one of package
+// os, which are non-blocking where they can be polled: since Linux 6.16 such a write sets the limit and nothing else.
 func starve(limit string) error {
-	return errors.Join(os.WriteFile(limit, []byte("0"), 0), os.WriteFile(limit, []byte("max"), 0))
+	fd, err := unix.Open(limit, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", limit, err)
+	}
+	defer unix.Close(fd)
+	var errs []error
+	for _, memory := range []string{"0", "max"} {
+		if _, err := unix.Pwrite(fd, []byte(memory), 0); err != nil {
+			errs = append(errs, fmt.Errorf("write %s to %s: %w", memory, limit, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // burn has more threads want to run than there are processors, until d is over or ctx is done.
