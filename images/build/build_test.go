@@ -179,7 +179,8 @@ func TestEveryInputChangesTheImage(t *testing.T) {
 // What a definition says of the disk is what the disk has.
 func TestADiskHasThePartitionsOfItsDefinition(t *testing.T) {
 	o := fixture(t)
-	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "partitions: {esp: 64MiB, root: 65MiB, extra: [{name: seed, size: 2MiB, content: seed.img}]}\noutputs: [raw]")
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [raw]")
+	o.change(t, "images/dev.yaml", "root: 64MiB", "root: 65MiB, extra: [{name: seed, size: 2MiB, content: seed.img}]")
 	writeFile(t, filepath.Join(o.Tree, "images/seed.img"), []byte("seed of a node"))
 	_, m := build(t, o)
 	f, err := os.Open(filepath.Join(o.Output, m.Outputs[0].Name))

@@ -53,6 +53,7 @@ resources:
   - metadata: {type: DHCPClients.network.cosi.dev, id: default}
     spec: {link: {all_physical: true}}
 outputs: [raw, qcow2, iso, pxe]
+partitions: {esp: 64MiB, root: 64MiB}
 `
 )
 
