@@ -61,7 +61,7 @@ func (c *kindCache) lookup(ctx context.Context, name string) (*kinds.Kind, error
 		}
 		return known, nil
 	}
-	k := c.kind(response.GetResource())
+	k := c.kind(descriptors.Reader{}, response.GetResource())
 	if k == nil {
 		k = known
 	}
@@ -79,7 +79,7 @@ func noDefinitions(err error) bool {
 }
 
 // kind returns the kind of a ResourceDefinitions resource. Without descriptors it is one of ours, or nil.
-func (c *kindCache) kind(r *resourcepb.Resource) *kinds.Kind {
+func (c *kindCache) kind(reader descriptors.Reader, r *resourcepb.Resource) *kinds.Kind {
 	d := &metapb.ResourceDefinitionSpec{}
 	if err := proto.Unmarshal(r.GetSpec().GetProtoSpec(), d); err != nil {
 		return nil
@@ -88,7 +88,7 @@ func (c *kindCache) kind(r *resourcepb.Resource) *kinds.Kind {
 	if len(d.GetDescriptors()) == 0 {
 		return known
 	}
-	k, err := descriptors.Kind(d)
+	k, err := reader.Kind(d)
 	if err != nil {
 		return known
 	}
@@ -124,6 +124,7 @@ func (c *kindCache) list(ctx context.Context) ([]*kinds.Kind, error) {
 		return nil, err
 	}
 	var found []*kinds.Kind
+	reader := descriptors.Reader{}
 	for {
 		response, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -132,7 +133,7 @@ func (c *kindCache) list(ctx context.Context) ([]*kinds.Kind, error) {
 		if err != nil {
 			return nil, err
 		}
-		if k := c.kind(response.GetResource()); k != nil {
+		if k := c.kind(reader, response.GetResource()); k != nil {
 			found = append(found, k)
 		}
 	}

@@ -25,10 +25,20 @@ func Kinds(data []byte) ([]*kinds.Kind, error) {
 }
 
 // Kind returns that of a definition that was read over the API, with its descriptors inside.
-func Kind(d *metapb.ResourceDefinitionSpec) (*kinds.Kind, error) {
-	files, err := parse(d.GetDescriptors())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.GetResourceType(), err)
+func Kind(d *metapb.ResourceDefinitionSpec) (*kinds.Kind, error) { return Reader{}.Kind(d) }
+
+// Reader makes kinds of many definitions: by the bytes of descriptors, what was parsed of them. Kinds of one file have the same bytes.
+type Reader map[string]*protoregistry.Files
+
+// Kind returns that of a definition that was read over the API, with its descriptors inside.
+func (r Reader) Kind(d *metapb.ResourceDefinitionSpec) (*kinds.Kind, error) {
+	files := r[string(d.GetDescriptors())]
+	if files == nil {
+		var err error
+		if files, err = parse(d.GetDescriptors()); err != nil {
+			return nil, fmt.Errorf("%s: %w", d.GetResourceType(), err)
+		}
+		r[string(d.GetDescriptors())] = files
 	}
 	found, err := files.FindDescriptorByName(protoreflect.FullName(d.GetMessage()))
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
+	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
 )
@@ -24,6 +25,27 @@ func TestKindSaysWhatIsMissing(t *testing.T) {
 	d.Descriptors = []byte("garbage")
 	if _, err := descriptors.Kind(d); err == nil || !strings.Contains(err.Error(), "descriptors") {
 		t.Errorf("garbage: %v", err)
+	}
+}
+
+// TestAReaderParsesAFileOnce: definitions of the kinds of one file have the same bytes, those of another have others.
+func TestAReaderParsesAFileOnce(t *testing.T) {
+	reader := descriptors.Reader{}
+	read := func(typ string) *kinds.Kind {
+		t.Helper()
+		d, err := descriptors.Definition(builtin.Set().ByType(typ))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := reader.Kind(d)
+		if err != nil || k.Type() != typ {
+			t.Fatalf("Kind = %v, %v; want %s", k, err, typ)
+		}
+		return k
+	}
+	mounts, statuses, links := read("MountPoints.storage.cosi.dev"), read("MountPointStatuses.storage.cosi.dev"), read("Links.network.cosi.dev")
+	if mounts.Message.ParentFile() != statuses.Message.ParentFile() || mounts.Message == statuses.Message || len(reader) != 2 {
+		t.Errorf("%d files were parsed for %v, %v and %v; want two", len(reader), mounts, statuses, links)
 	}
 }
 
