@@ -250,7 +250,7 @@ func watch(t *testing.T, n *vmtest.Node, c *client.Client) <-chan error {
 
 // A node whose clock is in the future says what is wrong, and refuses.
 func TestClockInTheFuture(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 15)
 	n := vmtest.Start(t, vmtest.Options{Boot: node.Kernel, Extra: []string{"-rtc", "base=2099-01-01T00:00:00,clock=vm"}})
 	n.Expect(t, 0, `not ready because the clock says 2099-01-01, that is after the serving certificate's end`)
 	if err := n.WaitTLS(n.Patience(t, time.Minute)); err != nil {

@@ -28,7 +28,7 @@ var boots = []struct {
 
 // Every output boots by every firmware that it is for, and the node answers those whom its user data lets in.
 func TestOutputsBoot(t *testing.T) {
-	t.Parallel()
+	Parallel(t, 40)
 	for _, tc := range boots {
 		if !tc.always && os.Getenv("COSI_TEST_BOOTS") != "all" {
 			continue
@@ -52,7 +52,7 @@ func TestOutputsBoot(t *testing.T) {
 // A node that nobody gave a trust anchor says on the console what to do, and where it has looked. A private key in the kernel's arguments,
 // which every process can read, is refused in words.
 func TestWithoutUserData(t *testing.T) {
-	t.Parallel()
+	Parallel(t, 15)
 	n := Start(t, Options{Boot: node.Kernel, NoUserData: true, CommandLine: "cosi.userdata=data:,-----BEGIN%20PRIVATE%20KEY-----"})
 	n.Expect(t, 0, `user data cmdline: Refused: kernel argument cosi\.userdata holds a private key, which every process could read: use `)
 	n.Expect(t, 0, `user data absent: cidata \(no disk with this label\), esp-vda2 \(no file user-data\.yaml\), fw_cfg \(no file opt/dev\.cosi/user-data\)`)

@@ -24,7 +24,7 @@ func buildRuntime(t *testing.T) string {
 // TestThePowerIsCutAnywhere records all that a node writes to its disk, makes the disk again as a loss of power might have left it, and
 // compares. "make soak WHAT=cut" cuts at every flush.
 func TestThePowerIsCutAnywhere(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 80)
 	m, seed := machine(t), rand.Uint64()
 	r, err := m.Record(t.Context(), seed, 10*time.Second)
 	if err != nil {
@@ -47,7 +47,7 @@ func TestThePowerIsCutAnywhere(t *testing.T) {
 
 // TestALossOfPowerShowsANodeThatDoesNotSync: of a node whose runtime skips a sync, something that was acknowledged is lost.
 func TestALossOfPowerShowsANodeThatDoesNotSync(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 100)
 	vmtest.Host(t)
 	if testing.Short() {
 		t.Skip("boots a VM")

@@ -23,7 +23,7 @@ type checks struct {
 }
 
 func TestNode(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 140)
 	vmtest.Host(t)
 	c := &checks{outside: buildOutside(t), data: vmtest.Ext4(t, "data"), late: vmtest.Ext4(t, "late"), system: vmtest.SystemDisk(t, "test", 0)}
 	c.Node = vmtest.Start(t, vmtest.Options{File: c.system, Keep: true, Disks: []qemu.Disk{c.data}, HotplugPorts: 1})

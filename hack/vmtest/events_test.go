@@ -17,9 +17,10 @@ import (
 )
 
 // TestEvents: a disk that is plugged in and out is one event each, and in Disks while it is there, and so are a medium and a press of the power
-// button; heard by eBPF. The node was booted from a USB stick, and keeps its state there. TestGenerators does it where that is forbidden, "make soak WHAT=hotplug-usb" more often.
+// button; heard by eBPF. The node was booted from a USB stick, and keeps its state there. TestGenerators does it where that is forbidden,
+// "make soak WHAT=hotplug-usb" more often.
 func TestEvents(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 50)
 	o := vmtest.Options{File: vmtest.SystemDisk(t, "test-metal", gib), Stick: true, Boot: node.BIOS, HotplugPorts: 1}
 	for _, bus := range hotplug.Buses {
 		o.Extra = append(o.Extra, bus.Arguments...)

@@ -34,7 +34,7 @@ func widgets(t *testing.T) string {
 
 // TestExport: what one node exports makes another the same, and that exports the same bytes.
 func TestExport(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 35)
 	vmtest.Host(t)
 	o := buildOutside(t)
 	first := vmtest.Start(t, vmtest.Options{Boot: node.Kernel})

@@ -20,7 +20,7 @@ import (
 // TestGenerators: what happens on a node is told by the generators, and of whom; by eBPF, and where the kernel or their rights forbid that by
 // the next best way, which says what it does not hear.
 func TestGenerators(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 220)
 	for _, tc := range []struct{ name, commandLine string }{{"eBPF", ""}, {"WithoutEBPF", "lockdown=confidentiality"}} {
 		t.Run(tc.name, func(t *testing.T) {
 			ebpf := tc.commandLine == ""

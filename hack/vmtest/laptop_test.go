@@ -28,7 +28,7 @@ func TestLaptop(t *testing.T) {
 	if !bytes.Contains(manifest, []byte(`- battery\n`)) { // in the definition, which is a text of the manifest's
 		t.Skip("the image has no driver of batteries, as the kernel of the cloud flavour: make test-kernels runs this on the metal image")
 	}
-	t.Parallel()
+	vmtest.Parallel(t, 200)
 	for _, tc := range []struct {
 		mode, commandLine string
 		unavailable       int

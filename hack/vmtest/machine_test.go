@@ -26,7 +26,7 @@ import (
 // One machine with a screen, a watchdog and a clock that has lost the time: what a person sees who stands in front of it, and what
 // becomes of it when PID 1 hangs, panics, or waits for a disk. Its kernel runs no programs at functions, for the generators.
 func TestMachine(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 230)
 	vmtest.Host(t)
 	data := vmtest.Ext4(t, "data")
 	n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: "sysctl.kernel.ftrace_enabled=0", Disks: []qemu.Disk{data}, Extra: []string{

@@ -24,7 +24,7 @@ func machine(t *testing.T) *kills.Machine {
 
 // TestThePlugIsPulled: in the first boot, and then in the middle of writes. "make soak WHAT=plug" does it more often.
 func TestThePlugIsPulled(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 70)
 	c := machine(t).Config()
 	c.Seed, c.Rounds, c.OftenUnready = rand.Uint64(), 4, 1000
 	report := kills.Run(t.Context(), c)
@@ -36,7 +36,7 @@ func TestThePlugIsPulled(t *testing.T) {
 
 // TestAFirstBootThatIsCutOff: the next one makes the state partition whole. "make soak WHAT=first-boot" does it more often.
 func TestAFirstBootThatIsCutOff(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 90)
 	const rounds = 3
 	seed := rand.Uint64()
 	if report := machine(t).FirstBoots(t.Context(), seed, 0, rounds); report.Done != rounds {

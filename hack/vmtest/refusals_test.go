@@ -10,7 +10,7 @@ import (
 // One node for what a node refuses: plugins without a right, sockets that nobody should have, documents with mistakes, and clients. The
 // clients come last, because the certificates change with them.
 func TestRefusals(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 90)
 	n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, Documents: mistakes})
 	n.Ready(t)
 	for _, check := range []struct {

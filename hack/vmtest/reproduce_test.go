@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cosi-os/cosi/hack/vmtest"
 	image "github.com/cosi-os/cosi/images/build"
 	"github.com/cosi-os/cosi/kernel/fetch"
 )
@@ -29,7 +30,7 @@ const everything = "COSI_REPRODUCE"
 // both take the packages from a mirror on this machine, which downloads each once and whose files the builder verifies by their pinned
 // SHA-256. Unless it is started by root, the test can run nothing as somebody else, and says so.
 func TestTwoBuildsGiveTheSameBytes(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 100)
 	if testing.Short() {
 		t.Skip("compiles everything twice")
 	}

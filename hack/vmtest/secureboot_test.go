@@ -34,7 +34,7 @@ const (
 // Under Secure Boot a node leaves alone what anybody may have put on the EFI system partition. It takes its user data from the URL that
 // its signed image names, and believes the server because the image's definition pins its CA.
 func TestSecureBoot(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 20)
 	vmtest.Host(t)
 	id, dir := vmtest.Identity(t), t.TempDir()
 	data, err := id.UserData()

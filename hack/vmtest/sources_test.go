@@ -20,7 +20,7 @@ import (
 // A node takes its user data from NoCloud disks, made as the tools of clouds make them: a virtio disk, which brings the certificates, and
 // a CD, whose driver is loaded when the node serves already. And from a URL that nothing vouches for, which everybody is told.
 func TestNoCloudDisks(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 20)
 	vmtest.Host(t)
 	id, dir := vmtest.Identity(t), t.TempDir()
 	data, err := id.UserData()
@@ -58,7 +58,7 @@ func seed(t *testing.T, dir, text string) string {
 
 // A URL may be http, and what it brings is believed, when the kernel argument says its digest.
 func TestURLWithItsDigest(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 15)
 	server := httptest.NewServer(serves(kept("url")))
 	defer server.Close()
 	n := vmtest.Start(t, vmtest.Options{

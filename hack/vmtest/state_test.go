@@ -58,7 +58,7 @@ func (k *keeper) has(t *testing.T, id string) bool {
 // TestState follows one disk through the life of a node: the first boot makes the state partition, power is lost, the disk grows,
 // the file system is damaged, and somebody resets it.
 func TestState(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 230)
 	vmtest.Host(t)
 	k := &keeper{file: vmtest.SystemDisk(t, "test", 2*gib), identity: vmtest.Identity(t), outside: buildOutside(t)}
 

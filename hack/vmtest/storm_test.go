@@ -22,7 +22,7 @@ import (
 // TestStorm: what becomes of generators when more happens than they can hear, when they are killed meanwhile, and when the kernel has no room
 // for their programs. "make test-kernels" does it on other kernels.
 func TestStorm(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 210)
 	n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, Extra: hotplug.SCSI.Arguments})
 	n.Ready(t)
 	t.Run("Fentry", func(t *testing.T) { checkBest(t, n) })

@@ -15,7 +15,7 @@ import (
 // TestANodeThatMakesItsOwnKey: its user data holds no secret. What its console shows is trusted once, and the node is known by it when the
 // runtime was killed, and after a panic of the kernel. Of that it has a report, which outlives the next boot.
 func TestANodeThatMakesItsOwnKey(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 160)
 	o := buildOutside(t)
 	o.config, o.patienceFactor = filepath.Join(o.dir, "config.yaml"), vmtest.Host(t).Slower()
 	pki, userData := filepath.Join(o.dir, "pki"), filepath.Join(o.dir, "user-data.yaml")

@@ -25,7 +25,7 @@ const mtu = 1400
 // Without a DHCP server: address and VLAN from a document on the EFI system partition of a flashed image. The firmware has said that Secure
 // Boot is off: without its word the document would be left alone.
 func TestStaticFromTheSystemPartition(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 45)
 	id, dir, cable := vmtest.Identity(t), t.TempDir(), newCable(t)
 	data, err := id.UserData()
 	if err != nil {
@@ -62,7 +62,7 @@ spec: {servers: [10.0.2.3], search: [lan.example]}
 
 // The same from the kernel's arguments, as dracut writes them, with a document among them.
 func TestStaticFromTheKernelArguments(t *testing.T) {
-	t.Parallel()
+	vmtest.Parallel(t, 15)
 	cable := newCable(t)
 	n := vmtest.Start(t, vmtest.Options{
 		Boot: node.Kernel, Backend: cable.backend(), Extra: cable.arguments(),

@@ -2,8 +2,8 @@
 // library and over QMP, and reads its serial console; a test that fails shows the console's tail.
 //
 // A boot is expensive: tests start one node and run their checks on it one after the other, each as a
-// subtest. Tests run beside each other, one for each of the machine's processors. What they wait for has
-// a deadline that grows where everything is emulated.
+// subtest. Tests run beside each other, as many as "go test -parallel" says, those first that take longest. What they wait
+// for has a deadline that grows where everything is emulated.
 package vmtest
 
 import (
