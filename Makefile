@@ -14,7 +14,7 @@ help: ## Show this list
 build: ## Build the host programs and the protoset into build/bin
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ $(PROGRAMS)
-	@$(GO) run ./hack/generate -protoset $(BUILD)/cosi.protoset
+	@CGO_ENABLED=0 $(GO) run ./hack/generate -protoset $(BUILD)/cosi.protoset
 
 $(BIN)/cosi-image: FORCE
 	@mkdir -p $(BIN)
@@ -31,6 +31,9 @@ run: ## Build the image and boot it in QEMU
 dev: build ## Run engine, runtime and plugins on this machine, without a VM
 	@hack/dev
 
+# How many packages, or VMs, are tested at once: more than there are processors, since they wait a part of the time.
+TOGETHER = $(shell echo $$(($$(nproc) * 3 / 2)))
+
 test: ## Run all tests, those in a VM included
 	@hack/setup test
 	@$(MAKE) --no-print-directory build
@@ -38,10 +41,10 @@ test: ## Run all tests, those in a VM included
 	@$(MAKE) --no-print-directory image DEFINITION=test
 	@$(MAKE) --no-print-directory image DEFINITION=test-metal
 	@$(GO) vet ./...
-	@$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -vE '/hack/vmtest|/engine/disk$$')
-	@CGO_ENABLED=0 $(GO) test ./engine/launch ./engine/runtime/state/log # under Landlock, and all cuts, not with the race detector
-	@$(GO) test ./engine/disk # one goroutine, a disk in memory for each cut: the race detector has nothing to find and takes a minute
-	@$(GO) test -timeout 30m ./hack/vmtest/...
+	@$(GO) test -race -p $(TOGETHER) -timeout 15m $$($(GO) list ./... | grep -vE '/hack/vmtest|/engine/disk$$')
+# Without the race detector: all under Landlock, all cuts, what is one goroutine with a disk in memory for each cut, and VMs. As the programs are
+# built, so that nothing is compiled twice.
+	@CGO_ENABLED=0 $(GO) test -parallel $(TOGETHER) -timeout 30m ./engine/disk ./engine/launch ./engine/runtime/state/log ./hack/vmtest/...
 
 reproduce: ## Build the image twice, as two users if root calls it, the second time with nothing compiled or downloaded before, and compare
 	@COSI_REPRODUCE=full $(GO) test -count=1 -v -timeout 30m -run '^TestTwoBuildsGiveTheSameBytes$$' ./hack/vmtest
@@ -86,7 +89,7 @@ lint: ## Check formatting, vet, import rules, generated code
 	@$(GO) vet ./...
 	@CGO_ENABLED=0 GOARCH=arm64 $(GO) vet ./api/... ./engine/... ./plugins/... ./sdk/... # what runs on a node, on the other machines too
 	@$(GO) test -count=1 ./hack/deps
-	@$(GO) run ./hack/generate && git diff --exit-code --stat -- api
+	@CGO_ENABLED=0 $(GO) run ./hack/generate && git diff --exit-code --stat -- api
 
 generate: ## Generate Go code from api/**/*.proto, and eBPF objects from plugins/**/*.bpf.c
 	@hack/setup generate
