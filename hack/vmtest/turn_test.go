@@ -1,10 +1,12 @@
 package vmtest
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
@@ -102,5 +104,22 @@ func TestTheLongestComesFirst(t *testing.T) {
 	}
 	if s.free != 0 || len(s.waiting) != 0 {
 		t.Errorf("%d free, %d wait; want one that is in", s.free, len(s.waiting))
+	}
+}
+
+// Nobody passes the turnstile by: t.Parallel alone would have a test run at once, however many do.
+func TestAllWaitForTheirTurn(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	if err != nil || len(files) < 20 {
+		t.Fatalf("files %q, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if file != "turn_test.go" && bytes.Contains(text, []byte("t.Parallel()")) {
+			t.Errorf("%s: t.Parallel(); want vmtest.Parallel, which waits for a turn", file)
+		}
 	}
 }
