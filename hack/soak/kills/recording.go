@@ -25,11 +25,11 @@ type Recording struct {
 }
 
 // What fills the first segment of the log, into which the node itself has written some 230 KiB. A content takes twice its size, a resource has two
-// forms of it. Large ones take the segment to 1.9 MB, and medium ones on to 3.4 MB: somewhere between, after 2.5 MiB, another one begins. Its
+// forms of it. Large ones take the segment to 2.4 MB, and medium ones on to 3.2 MB: somewhere between, after 2.5 MiB, another one begins. Its
 // first record lies in one block with its header then.
 const (
-	largeContent, largeWrites   = 32 << 10, 25
-	mediumContent, mediumWrites = 1000, 600
+	largeContent, largeWrites   = 32 << 10, 32
+	mediumContent, mediumWrites = 1000, 330
 	// crowdContent is that of the one among the crowd that has snapshots made.
 	crowdContent = 128 << 10
 )
