@@ -2,6 +2,7 @@ package schema
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -43,7 +44,16 @@ func newPublisher(next state.State) *publisher {
 	return &publisher{output: output.New(next), done: map[string]bool{}, files: map[string][]byte{}}
 }
 
-// publish makes visible what a reader of k, or of one resource of it, will look for.
+// look is publish for who only reads. What the store has no room for is not there until somebody looks again: on a full disk reads go on.
+func (s *State) look(ctx context.Context, k state.Kind, id string) error {
+	err := s.publish(ctx, k, id)
+	if errors.Is(err, state.ErrNoSpace) || errors.Is(err, state.ErrLimit) {
+		return nil
+	}
+	return err
+}
+
+// publish makes visible what is said of k, or of one resource of it.
 func (s *State) publish(ctx context.Context, k state.Kind, id string) error {
 	if k.Namespace != Definitions.Namespace {
 		return nil

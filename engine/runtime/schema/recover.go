@@ -2,7 +2,6 @@ package schema
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"strings"
 
@@ -29,9 +28,7 @@ func (s *State) Recover(ctx context.Context) error {
 	for _, kept := range all {
 		r := kept.Message()
 		if r.GetMetadata().GetOwner() == output.Owner {
-			if err := s.outdated(ctx, r); err != nil {
-				return err
-			}
+			s.outdated(ctx, r)
 			s.earlier[r.GetMetadata().GetId()] = r
 			continue
 		}
@@ -48,18 +45,15 @@ func (s *State) Recover(ctx context.Context) error {
 	return nil
 }
 
-// outdated removes a definition of the runtime's own if its kind is gone.
-func (s *State) outdated(ctx context.Context, r *resourcepb.Resource) error {
+// outdated removes a definition of the runtime's own if its kind is gone. One that somebody holds on to, or that a full disk cannot remove, is
+// there until a later start: it is no reason not to serve the rest.
+func (s *State) outdated(ctx context.Context, r *resourcepb.Resource) {
 	for _, k := range s.kinds.Load().All() {
 		if k.ID() == r.GetMetadata().GetId() {
-			return nil
+			return
 		}
 	}
-	err := s.next.Destroy(ctx, state.PointerTo(r), state.WriteOptions{Owner: output.Owner})
-	if errors.Is(err, state.ErrFinalizers) {
-		return nil // somebody holds on to it: it is there until they let go
-	}
-	return err
+	_ = s.next.Destroy(ctx, state.PointerTo(r), state.WriteOptions{Owner: output.Owner})
 }
 
 // unusable is a definition that is kept and is of no use.

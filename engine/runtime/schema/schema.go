@@ -83,7 +83,7 @@ func (s *State) Definition(typ string) *metapb.ResourceDefinitionSpec {
 
 // Get returns a resource.
 func (s *State) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource, error) {
-	if err := s.publish(ctx, p.Kind, p.ID); err != nil {
+	if err := s.look(ctx, p.Kind, p.ID); err != nil {
 		return nil, err
 	}
 	r, err := s.next.Get(ctx, p)
@@ -92,7 +92,7 @@ func (s *State) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource,
 
 // List returns the resources of a kind.
 func (s *State) List(ctx context.Context, k state.Kind, q state.Query) ([]encoded.Resource, error) {
-	if err := s.publish(ctx, k, ""); err != nil {
+	if err := s.look(ctx, k, ""); err != nil {
 		return nil, err
 	}
 	all, err := s.next.List(ctx, k, q)
@@ -141,7 +141,7 @@ func (s *State) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, e
 	if w.ID != nil {
 		id = *w.ID
 	}
-	if err := s.publish(ctx, w.Kind, id); err != nil {
+	if err := s.look(ctx, w.Kind, id); err != nil {
 		return nil, err
 	}
 	return s.next.Watch(ctx, w)
