@@ -82,7 +82,11 @@ func serveStore(ctx context.Context, path string, store state.State, l *limit.Li
 	if err != nil {
 		return err
 	}
-	top := l.State(schema.New(store, builtin.Set(), openNamespace), "everybody")
+	checked := schema.New(store, builtin.Set(), openNamespace)
+	if err := checked.Recover(ctx); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	top := l.State(checked, "everybody")
 	g := grpc.NewServer(slices.Concat(server.Options(), server.Busy(), []grpc.ServerOption{grpc.MaxRecvMsgSize(int(l.Values().GetMessageBytes()))})...)
 	server.New(func(context.Context) (state.State, error) { return top, nil }).Register(g)
 	return serve(ctx, g, listener)

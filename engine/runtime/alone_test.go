@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
@@ -55,6 +57,29 @@ func TestARuntimeThatWasKilledHasEverythingAcknowledged(t *testing.T) {
 	if err != nil || !proto.Equal(got.GetResource(), created.GetResource()) {
 		t.Errorf("after kill -9: %v, %v; want %v", got, err, created.GetResource())
 	}
+	endsCleanly(t, cmd)
+}
+
+// TestAKindOfPeopleOutlivesARuntimeAlone: as it does on a node.
+func TestAKindOfPeopleOutlivesARuntimeAlone(t *testing.T) {
+	dir := shortDir(t)
+	cmd, client := alone(t, dir)
+	eventually(t, "it answers", func() bool {
+		_, err := client.Get(t.Context(), &resourcepb.GetRequest{Namespace: "default", Type: "Anything.example.org", Id: "a"})
+		return status.Code(err) == codes.NotFound
+	})
+	create(t, client, "", "meta", definitions, "tokens.example.org", token(t))
+	writeToken(t, client, "a", "open")
+	endsCleanly(t, cmd)
+	cmd, client = alone(t, dir)
+	r := &resourcepb.Resource{
+		Metadata: &resourcepb.Metadata{Namespace: "config", Type: tokens, Id: "b", Phase: "running"}, Spec: &resourcepb.Spec{YamlSpec: "kez: open"},
+	}
+	_, err := client.Create(t.Context(), &resourcepb.CreateRequest{Resource: r}, grpc.WaitForReady(true))
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "spec.kez: unknown field (did you mean key?)") {
+		t.Errorf("a field that the kind does not have: %v", err)
+	}
+	writeToken(t, client, "b", "open")
 	endsCleanly(t, cmd)
 }
 
