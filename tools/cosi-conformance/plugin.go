@@ -25,7 +25,7 @@ func pluginCommand(out io.Writer) *cobra.Command {
 		Use:   "plugin PROGRAM",
 		Short: "Check whether a plugin behaves as a node expects",
 		Long: `Run a plugin with a runtime of its own and check what a node relies on: that it registers and becomes ready, calls nothing that its declaration
-does not have, answers each input with a status of its version, changes nothing when it is asked again, comes to the same after it was killed,
+does not have, answers each input with a status of its version, changes nothing when it is asked again, comes to the same after it was killed (but for times and events),
 lets go of what is torn down, and drains in time.
 
 The plugin runs as you, without the confinement of a node, and does what its inputs say. --inputs is a file with documents of its input kinds;

@@ -13,15 +13,21 @@ import (
 	"testing"
 	"time"
 
+	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
 	"github.com/cosi-os/cosi/sdk"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // TestMain makes the test binary each of the plugins, by the name that it is called by.
 func TestMain(m *testing.M) {
-	if p, ok := specimens()[filepath.Base(os.Args[0])]; ok {
+	name := filepath.Base(os.Args[0])
+	if p, ok := specimens()[name]; ok {
 		sdk.Main(p.plugin())
+	}
+	if name == "listening" {
+		sdk.Main(generator())
 	}
 	os.Exit(m.Run())
 }
@@ -237,6 +243,31 @@ func TestPlugins(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAGeneratorIsKilled: since when it listens is new then, and so may events be.
+func TestAGeneratorIsKilled(t *testing.T) {
+	t.Parallel()
+	all, said, code := checkPlugin(t, "listening")
+	if code != exitKept || !slices.Contains(rulesThat(all, kept), ruleSurvives) {
+		t.Errorf("exit code %d, %v; want that it comes back to the same\n%s", code, all, said)
+	}
+}
+
+const listening = `{"name": "listening", "description": "a generator", "outputs": ["GeneratorStatuses.events.cosi.dev", "BlockEvents.events.cosi.dev"]}`
+
+// generator says since when it listens, and that something happened.
+func generator() sdk.Plugin {
+	begun := timestamppb.Now()
+	return sdk.Plugin{Declaration: []byte(listening), Version: "1", Controllers: []sdk.Controller{{
+		Name: "listening", Outputs: []string{"GeneratorStatuses.events.cosi.dev", "BlockEvents.events.cosi.dev"},
+		Reconcile: func(ctx context.Context, s *sdk.State) error {
+			return errors.Join(
+				s.Write(ctx, "GeneratorStatuses.events.cosi.dev", "listening", &eventspb.GeneratorStatus{Mode: "netlink", Since: begun}, nil),
+				s.Write(ctx, "BlockEvents.events.cosi.dev", fmt.Sprint(os.Getpid()), &eventspb.BlockEvent{Time: begun}, nil),
+			)
+		},
+	}}}
 }
 
 // TestAPluginSaysItselfWhatItIs: the impostor is one by the declaration that it is given, not by its own.
