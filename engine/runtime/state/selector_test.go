@@ -158,7 +158,8 @@ func TestEverySentinelIsFoundThroughWrapping(t *testing.T) {
 	}
 }
 
-// FuzzQuery: whatever a client sends is a selector or one of the two errors, and inverting a term never adds a match to itself.
+// FuzzQuery: whatever a client sends is a selector or one of the two errors, inverting a term never adds a match to itself, and a
+// resource is selected in the form of a message as in its encoding.
 func FuzzQuery(f *testing.F) {
 	f.Add("n", int32(6), "1.5Gi", "2g", "^a")
 	f.Add("n", int32(3), "", "", "(")
@@ -183,6 +184,11 @@ func FuzzQuery(f *testing.F) {
 		r := encoded.Of(&resourcepb.Resource{Metadata: &resourcepb.Metadata{Id: label, Labels: map[string]string{"n": label}}})
 		if s.Matches(r) && inverse.Matches(r) {
 			t.Fatal("a term and its inverse both hold")
+		}
+		kept := r
+		kept.Encode()
+		if s.Matches(kept) != s.Matches(r) || inverse.Matches(kept) != inverse.Matches(r) {
+			t.Fatal("encoded, the resource is selected by something else")
 		}
 		if s.Matches(r) && expression != "" && !regexp.MustCompile(expression).MatchString(label) {
 			t.Fatal("matches although the id does not")
