@@ -3,20 +3,24 @@ package main
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
 	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/hack/gauge"
 	"github.com/cosi-os/cosi/tools/client"
 	"github.com/cosi-os/cosi/tools/qemu"
 	"github.com/cosi-os/cosi/tools/qemu/node"
 )
 
 const (
-	// presses is how often the power button is pressed, apart how long after each other: sooner than 5 s one would override who blocks the other.
+	// presses is how often the power button is pressed, apart how long after each other, on the node's clock: one that comes sooner than 5 s after
+	// another overrides who blocks that.
 	presses, apart = 20, 6 * time.Second
 	// blocker keeps the node up.
 	blocker = `{mode: BLOCK, holder: the benchmark, reason: it presses the button again, lease: 30m}`
@@ -37,7 +41,7 @@ func power(ctx context.Context) ([]figure, error) {
 		o.Boot = node.Kernel
 	}
 	var all []press
-	err := with(ctx, image, boot, func(ctx context.Context, n *node.Node, c *client.Client) (err error) {
+	err := with(ctx, gaugeImage, boot, func(ctx context.Context, n *node.Node, c *client.Client) (err error) {
 		all, err = pressed(ctx, n, c)
 		return err
 	})
@@ -71,8 +75,19 @@ func pressFigures(all []press) []figure {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// pressed presses the button of a node that is kept up.
+// coldPlugged is what the engine prints when the drivers of what was there at the start are loaded, that of the button too, of an image with
+// cosi.debug.
+var coldPlugged = regexp.MustCompile(`stage cold-plugged after`)
+
+// pressed presses the button of a node that hears of it and is kept up.
 func pressed(ctx context.Context, n *node.Node, c *client.Client) ([]press, error) {
+	if _, err := n.Console.Wait(ctx, 0, coldPlugged); err != nil {
+		return nil, err
+	}
+	status := &eventspb.GeneratorStatus{}
+	if err := until(ctx, c, "generators", "power-events", status, func() bool { return status.GetMode() == "fentry" }); err != nil {
+		return nil, err
+	}
 	if err := block(ctx, c); err != nil {
 		return nil, err
 	}
@@ -81,29 +96,40 @@ func pressed(ctx context.Context, n *node.Node, c *client.Client) ([]press, erro
 		return nil, err
 	}
 	var all []press
-	for len(all) < presses {
-		began := time.Now()
-		if err := n.Monitor.Execute(ctx, "system_powerdown", nil, nil); err != nil {
-			return nil, err
-		}
-		var event *resourcepb.Resource
-		select {
-		case event = <-told:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("press %d: no event: %w", len(all)+1, ctx.Err())
-		}
-		came := time.Since(began)
-		if err := sleep(ctx, apart); err != nil {
-			return nil, err
-		}
-		p, err := measured(ctx, c, event)
+	for number := 1; number <= presses; number++ {
+		p, err := pressOnce(ctx, n, c, told, fmt.Sprintf("press-%d", number))
 		if err != nil {
-			return nil, fmt.Errorf("press %d: %w", len(all)+1, err)
+			return nil, fmt.Errorf("press %d: %w", number, err)
 		}
-		p.came = came
 		all = append(all, p)
 	}
 	return all, nil
+}
+
+// pressOnce presses the button, and waits until it may be pressed again.
+func pressOnce(ctx context.Context, n *node.Node, c *client.Client, told <-chan *resourcepb.Resource, id string) (press, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	began := time.Now()
+	if err := n.Monitor.Execute(ctx, "system_powerdown", nil, nil); err != nil {
+		return press{}, err
+	}
+	var event *resourcepb.Resource
+	select {
+	case event = <-told:
+	case <-ctx.Done():
+		return press{}, fmt.Errorf("no event: %w", ctx.Err())
+	}
+	came := time.Since(began)
+	if err := sleep(ctx, time.Second); err != nil { // the plugin power has answered meanwhile, undisturbed
+		return press{}, err
+	}
+	if _, err := gauge.Measure(ctx, c, id, apart); err != nil {
+		return press{}, err
+	}
+	p, err := measured(ctx, c, event)
+	p.came = came
+	return p, err
 }
 
 // block has the node refuse to go down.
