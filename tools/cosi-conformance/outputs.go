@@ -58,11 +58,15 @@ func versionField(m protoreflect.Message) protoreflect.FieldDescriptor {
 	return m.Descriptor().Fields().ByName("observed_version")
 }
 
-// outputs returns what the plugin has written, by name: with versions, or the contents without the versions that they answer to.
+// outputs returns what the plugin has written, by name: with versions, or the contents without the versions that they answer to and without
+// times, which a plugin that was started again may take anew. Events then are left out: they tell of what happened meanwhile.
 func (h *host) outputs(ctx context.Context, versions bool) (map[string]string, error) {
 	all := map[string]string{}
 	for _, typ := range h.declaration.Outputs {
 		k := h.kinds.ByType(typ)
+		if !versions && k.Namespace() == "events" {
+			continue
+		}
 		list, err := h.store.List(ctx, state.Kind{Namespace: k.Namespace(), Type: typ}, state.Query{})
 		if err != nil {
 			return nil, err
@@ -78,6 +82,7 @@ func (h *host) outputs(ctx context.Context, versions bool) (map[string]string, e
 				if field := versionField(m); field != nil {
 					m.Clear(field)
 				}
+				clearTimes(m)
 				if text, err = kinds.EncodeMessage(m); err != nil {
 					return nil, err
 				}
@@ -86,6 +91,24 @@ func (h *host) outputs(ctx context.Context, versions bool) (map[string]string, e
 		}
 	}
 	return all, nil
+}
+
+// clearTimes removes the times in m and in the messages that it holds.
+func clearTimes(m protoreflect.Message) {
+	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		switch {
+		case field.Message() == nil || field.IsMap():
+		case field.Message().FullName() == "google.protobuf.Timestamp":
+			m.Clear(field)
+		case field.IsList():
+			for i := range value.List().Len() {
+				clearTimes(value.List().Get(i).Message())
+			}
+		default:
+			clearTimes(value.Message())
+		}
+		return true
+	})
 }
 
 // same fails when the outputs are others than before.
