@@ -19,11 +19,13 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"github.com/bufbuild/protocompile"
 	"github.com/bufbuild/protocompile/linker"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/pluginpb"
 )
 
@@ -108,7 +110,15 @@ func descriptors(files linker.Files) *descriptorpb.FileDescriptorSet {
 	return set
 }
 
+// writeProtoset writes set, and what errors hold: a client that does not know that cannot show which field is wrong.
 func writeProtoset(path string, set *descriptorpb.FileDescriptorSet) error {
+	needed := []protoreflect.FileDescriptor{durationpb.File_google_protobuf_duration_proto, errdetails.File_google_rpc_error_details_proto}
+	for _, file := range needed { // the second imports the first, and nothing else
+		there := func(f *descriptorpb.FileDescriptorProto) bool { return f.GetName() == file.Path() }
+		if !slices.ContainsFunc(set.File, there) {
+			set.File = append(set.File, protodesc.ToFileDescriptorProto(file))
+		}
+	}
 	for _, file := range set.File {
 		file.SourceCodeInfo = nil
 	}
