@@ -55,7 +55,7 @@ func TestTwoBuildsGiveTheSameBytes(t *testing.T) {
 	}
 	one, other := first.run(t), second.run(t)
 	for _, format := range []string{
-		"raw", "qcow2", "iso", "vmlinuz", "initramfs", "efi", "ipxe", "raw.zst", "raw.gz", "raw.xz", "manifest.json", "sha256",
+		"raw", "qcow2", "iso", "vmlinuz", "initramfs", "efi", "ipxe", "undionly.kpxe", "snponly.efi", "raw.zst", "raw.gz", "raw.xz", "manifest.json", "sha256",
 	} {
 		if one[format] == "" || one[format] != other[format] {
 			t.Errorf("%s: SHA-256 %s and %s", format, one[format], other[format])

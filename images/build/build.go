@@ -135,6 +135,7 @@ type parts struct {
 	packages []fetch.Result // in the plan's order
 	stub     []byte
 	loader   *grub.Loader      // nil: no BIOS boots the image
+	network  string            // the directory with iPXE's files; "" if nothing is booted over the network
 	programs map[string]string // path in the root → file on the build machine
 	contents contents
 }
@@ -166,6 +167,9 @@ func gather(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (*parts, e
 		}
 		if len(p.Loader) > 0 {
 			parts.loader, err = grub.Open(dirs[len(p.Kernel)+len(p.Stub)])
+		}
+		if len(p.Network) > 0 {
+			parts.network = filepath.Join(dirs[len(dirs)-1], "usr/lib/ipxe")
 		}
 		done(parts.kernel.Release)
 		return err

@@ -71,7 +71,7 @@ func TestChecksumsAndScriptNameTheFiles(t *testing.T) {
 	check := exec.Command("sha256sum", "--check", "--strict", "cosi-dev-amd64.sha256")
 	check.Dir = o.Output
 	out, err := check.CombinedOutput()
-	const want = "cosi-dev-amd64.vmlinuz: OK\ncosi-dev-amd64.initramfs: OK\ncosi-dev-amd64.efi: OK\ncosi-dev-amd64.ipxe: OK\ncosi-dev-amd64.manifest.json: OK\n"
+	const want = "cosi-dev-amd64.vmlinuz: OK\ncosi-dev-amd64.initramfs: OK\ncosi-dev-amd64.efi: OK\ncosi-dev-amd64.ipxe: OK\ncosi-dev-amd64.undionly.kpxe: OK\ncosi-dev-amd64.snponly.efi: OK\ncosi-dev-amd64.manifest.json: OK\n"
 	if err != nil || string(out) != want {
 		t.Errorf("sha256sum --check: %v\n%s", err, out)
 	}

@@ -31,6 +31,7 @@ var smallTree = map[string]string{
 packages:
   - {role: kernel-cloud, architecture: amd64, name: linux, series: linux, version: "1", path: pool/l.deb, sha256: ` + kernelHash + `}
   - {role: bios-loader, architecture: amd64, name: grub, series: grub, version: "1", path: pool/g.deb, sha256: ` + loaderHash + `}
+  - {role: network-loader, architecture: amd64, name: ipxe, series: ipxe, version: "1", path: pool/i.deb, sha256: ` + networkHash + `}
   - {role: efi-stub, architecture: amd64, name: stub, series: stub, version: "1", path: pool/s.deb, sha256: ` + stubHash + `}
 `,
 	"images/VERSION":  "1.2.3\n",
@@ -41,6 +42,7 @@ packages:
 const (
 	kernelHash      = "1111111111111111111111111111111111111111111111111111111111111111"
 	loaderHash      = "3333333333333333333333333333333333333333333333333333333333333333"
+	networkHash     = "4444444444444444444444444444444444444444444444444444444444444444"
 	stubHash        = "2222222222222222222222222222222222222222222222222222222222222222"
 	smallDefinition = `name: dev
 arch: amd64
@@ -72,6 +74,8 @@ func fixture(t *testing.T) Options {
 		kernelHash + "/" + modules + "/modules.builtin":          []byte("kernel/crypto/crc32c_generic.ko\nkernel/fs/erofs.ko\nkernel/fs/ext4.ko\nkernel/fs/fuse.ko\nkernel/virtio_net.ko\n"),
 		kernelHash + "/" + modules + "/kernel/.keep":             nil,
 		stubHash + "/usr/lib/systemd/boot/efi/linuxx64.efi.stub": program("stub"),
+		networkHash + "/usr/lib/ipxe/undionly.kpxe":              []byte("iPXE for a BIOS"),
+		networkHash + "/usr/lib/ipxe/snponly.efi":                []byte("iPXE for UEFI"),
 	} {
 		writeFile(t, filepath.Join(o.Cache, "packages", path), content)
 	}

@@ -82,6 +82,7 @@ func write(o Options, p *plan.Plan, in *Inputs, parts *parts, says *manifest.Man
 	}
 	if p.Writes(".ipxe") {
 		group.Go(w.script)
+		group.Go(w.networkLoaders)
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
@@ -140,6 +141,20 @@ func (w *writer) direct() error {
 	}
 	defer linux.Close()
 	return errors.Join(w.copy(".vmlinuz", linux), w.hash(".initramfs"))
+}
+
+// networkLoaders makes the files of iPXE, which Debian calls by their suffixes.
+func (w *writer) networkLoaders() error {
+	for _, suffix := range []string{plan.BIOSNetwork, plan.UEFINetwork} {
+		c, err := content.Open(filepath.Join(w.parts.network, suffix[1:]))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(w.copy(suffix, c), c.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // script makes the script by which iPXE boots this image. It names the files beside it, wherever they are served, and takes more arguments of

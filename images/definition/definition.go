@@ -165,7 +165,7 @@ const (
 	ISO    Output = "iso"    // a UEFI CD
 	UKI    Output = "uki"    // one .efi file: for boot loaders
 	Direct Output = "direct" // .vmlinuz and .initramfs: for qemu -kernel
-	PXE    Output = "pxe"    // all of these, and .ipxe, a script of iPXE: for the network
+	PXE    Output = "pxe"    // all of these, .ipxe, a script of iPXE, and iPXE itself: for the network
 
 	// The disk, compressed for download.
 	RawZstandard Output = "raw.zst"

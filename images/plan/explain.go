@@ -150,6 +150,7 @@ func (p *Plan) explainPackages() []Item {
 	add(p.Kernel, slices.Compact(why)...)
 	add(p.Stub, "what UEFI starts: the kernel, its arguments and the initramfs behind it")
 	add(p.Loader, "what a BIOS starts")
+	add(p.Network, "what firmware loads by TFTP, to load the rest by HTTP")
 	return items
 }
 

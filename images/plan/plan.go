@@ -19,8 +19,9 @@ type Plan struct {
 	Definition *definition.Definition
 	// Name is the stem of all outputs: cosi-base-amd64.
 	Name string
-	// Kernel, Stub and Loader are the packages to fetch. There is a Loader, for BIOSes, where the image has something that one boots.
-	Kernel, Stub, Loader []lock.Package
+	// Kernel, Stub, Loader and Network are the packages to fetch. There is a Loader, for BIOSes, where the image has something that one
+	// boots; Network has iPXE, for what is booted over the network.
+	Kernel, Stub, Loader, Network []lock.Package
 	// Programs are compiled for the image.
 	Programs []Program
 	// Plugins have a declaration each, in the order of their names.
@@ -84,6 +85,11 @@ const (
 	Image = "usr/lib/cosi/image.json"
 	// OSRelease is the image's identity for everybody: see os-release(5).
 	OSRelease = "usr/lib/os-release"
+
+	// BIOSNetwork and UEFINetwork are the suffixes of iPXE for firmware that boots by TFTP. Both use the firmware's driver for the card
+	// that it booted from.
+	BIOSNetwork = ".undionly.kpxe"
+	UEFINetwork = ".snponly.efi"
 )
 
 // MountPoints are the root's empty directories.
@@ -96,7 +102,7 @@ var suffixes = map[definition.Output][]string{
 	definition.ISO:          {".iso"},
 	definition.UKI:          {".efi"},
 	definition.Direct:       {".vmlinuz", ".initramfs"},
-	definition.PXE:          {".vmlinuz", ".initramfs", ".efi", ".ipxe"},
+	definition.PXE:          {".vmlinuz", ".initramfs", ".efi", ".ipxe", BIOSNetwork, UEFINetwork},
 	definition.RawZstandard: {".raw.zst"},
 	definition.RawGzip:      {".raw.gz"},
 	definition.RawXZ:        {".raw.xz"},
@@ -159,11 +165,16 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 			return nil, err
 		}
 	}
+	if p.Writes(BIOSNetwork) {
+		if p.Network, err = l.Parts(lock.NetLoader, d.Arch); err != nil {
+			return nil, err
+		}
+	}
 	return p, nil
 }
 
 // Packages are all packages to fetch.
-func (p *Plan) Packages() []lock.Package { return slices.Concat(p.Kernel, p.Stub, p.Loader) }
+func (p *Plan) Packages() []lock.Package { return slices.Concat(p.Kernel, p.Stub, p.Loader, p.Network) }
 
 // HasDisk reports whether one of the outputs is a disk, or is made of one.
 func (p *Plan) HasDisk() bool {

@@ -145,9 +145,16 @@ func TestOnlyWhatIsAskedForIsMade(t *testing.T) {
 		if p, err = New(d, l); err != nil {
 			t.Fatal(err)
 		}
-		network := slices.Contains([]definition.Output{definition.PXE, definition.UKI, definition.Direct}, output)
-		if want := map[bool]int{true: 0, false: 1}[network]; len(p.Loader) != want || len(p.Packages()) != 3+want {
-			t.Errorf("for %s, %d loaders and %d packages are fetched; want %d and %d", output, len(p.Loader), len(p.Packages()), want, 3+want)
+		loaders, network := 1, 0 // of disks and CDs
+		switch output {
+		case definition.PXE:
+			loaders, network = 0, 1
+		case definition.UKI, definition.Direct:
+			loaders = 0
+		}
+		if len(p.Loader) != loaders || len(p.Network) != network || len(p.Packages()) != 3+loaders+network {
+			t.Errorf("for %s, %d loaders, %d for the network and %d packages are fetched; want %d, %d and %d",
+				output, len(p.Loader), len(p.Network), len(p.Packages()), loaders, network, 3+loaders+network)
 		}
 	}
 }

@@ -17,10 +17,11 @@ import (
 
 // Roles of packages. A kernel of another series has its role's name with that: "kernel-cloud-6.1".
 const (
-	KernelCloud = "kernel-cloud" // for virtual machines: no USB, no AHCI
-	KernelMetal = "kernel-metal" // everything Debian builds
-	EFIStub     = "efi-stub"     // what becomes a unified kernel image
-	BIOSLoader  = "bios-loader"  // what a BIOS boots
+	KernelCloud = "kernel-cloud"   // for virtual machines: no USB, no AHCI
+	KernelMetal = "kernel-metal"   // everything Debian builds
+	EFIStub     = "efi-stub"       // what becomes a unified kernel image
+	BIOSLoader  = "bios-loader"    // what a BIOS boots
+	NetLoader   = "network-loader" // what firmware boots over the network, to boot the rest by HTTP
 )
 
 // ErrNotPinned says that the lock has no package for a role and architecture.
