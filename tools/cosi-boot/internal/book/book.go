@@ -1,0 +1,250 @@
+// Package book reads the file that says which machine boots what: the image, more arguments of its kernel, and its user data.
+//
+//	default: {image: build/cosi-base-amd64}
+//	machines:
+//	  - {mac: "52:54:00:12:34:56", user_data: a.yaml}
+//	  - {serial: XYZ123, image: "sha256:…", user_data: b.yaml, arguments: [console=ttyS1]}
+//
+// The boot server looks a machine up when it asks for something, so that a change of the file counts from the next boot on. Of a file that is
+// wrong, each mistake is named with its line, and the one before is kept.
+package book
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"go.yaml.in/yaml/v4"
+)
+
+// Entry is what machines boot.
+type Entry struct {
+	// MAC, UUID and Serial say which machine it is; those that are given all have to be the machine's.
+	MAC    string `yaml:"mac"`
+	UUID   string `yaml:"uuid"`
+	Serial string `yaml:"serial"`
+	// Image is the path of an image's PXE set without its suffixes, or sha256: and the id of one that was built on request.
+	Image string `yaml:"image"`
+	// Arguments are the kernel's, behind those of the image.
+	Arguments []string `yaml:"arguments"`
+	// UserData is a file.
+	UserData string `yaml:"user_data"`
+}
+
+// Machine is what is known of one that asks.
+type Machine struct {
+	MAC    string   // as net.HardwareAddr prints it
+	UUIDs  []string // the two ways to read what firmware sends, or the one that iPXE says
+	Serial string
+}
+
+// MaxUserData is how many bytes of user data a node takes.
+const MaxUserData = 1 << 20
+
+// maxFile is how large the file may be.
+const maxFile = 4 << 20
+
+// Book is the file. It is safe for concurrent use.
+type Book struct {
+	file string
+	log  func(format string, args ...any)
+
+	mu      sync.Mutex // guards the fields below
+	content *content
+	time    time.Time // of the file when it was read
+	size    int64
+}
+
+// content is what the file says.
+type content struct {
+	Default  Entry   `yaml:"default"`
+	Machines []Entry `yaml:"machines"`
+}
+
+// Open reads a file.
+func Open(file string, log func(format string, args ...any)) (*Book, error) {
+	b := &Book{file: file, log: log}
+	return b, b.read()
+}
+
+// Find returns the first entry that is the machine's, the default if none is, and false if there is no image for it.
+func (b *Book) Find(m Machine) (Entry, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.read(); err != nil {
+		b.log("%v; what it said before counts", err)
+	}
+	for _, e := range b.content.Machines {
+		if e.is(m) {
+			if e.Image == "" {
+				e.Image = b.content.Default.Image
+			}
+			return e, e.Image != ""
+		}
+	}
+	return b.content.Default, b.content.Default.Image != ""
+}
+
+// Images are all that the file names.
+func (b *Book) Images() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := []string{b.content.Default.Image}
+	for _, e := range b.content.Machines {
+		all = append(all, e.Image)
+	}
+	return all
+}
+
+func (e *Entry) is(m Machine) bool {
+	if e.MAC != "" && e.MAC != m.MAC || e.Serial != "" && e.Serial != m.Serial {
+		return false
+	}
+	if e.UUID == "" {
+		return true
+	}
+	for _, id := range m.UUIDs {
+		if e.UUID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// read reads the file if it is another than the last time. One that is wrong is read again when it has changed.
+func (b *Book) read() error {
+	info, err := os.Stat(b.file)
+	if err != nil {
+		return err
+	}
+	if info.ModTime().Equal(b.time) && info.Size() == b.size {
+		return nil
+	}
+	if info.Size() > maxFile {
+		return fmt.Errorf("%s: more than %d bytes", b.file, maxFile)
+	}
+	data, err := os.ReadFile(b.file)
+	if err != nil {
+		return err
+	}
+	b.time, b.size = info.ModTime(), info.Size()
+	c, err := parse(b.file, data)
+	if err != nil {
+		return err
+	}
+	b.content = c
+	return nil
+}
+
+// parse reads the text of a file. Paths in it are relative to the file's directory.
+func parse(file string, data []byte) (*content, error) {
+	c := &content{}
+	if err := yaml.Load(data, c, yaml.WithKnownFields()); err != nil && !errors.Is(err, io.EOF) && len(bytes.TrimSpace(data)) > 0 {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	lines := linesOf(data)
+	var all []error
+	problem := func(where, format string, args ...any) {
+		line := ""
+		if n := lines[where]; n > 0 {
+			line = fmt.Sprintf(":%d", n)
+		}
+		all = append(all, fmt.Errorf("%s%s: %s: %s", file, line, where, fmt.Sprintf(format, args...)))
+	}
+	if d := c.Default; d.MAC != "" || d.UUID != "" || d.Serial != "" {
+		problem("default", "is what all others boot: it has no mac, uuid or serial")
+	}
+	c.Default.check("default", filepath.Dir(file), problem)
+	met := map[string]string{}
+	for i := range c.Machines {
+		e, where := &c.Machines[i], fmt.Sprintf("machines[%d]", i)
+		e.check(where, filepath.Dir(file), problem)
+		key := e.MAC + " " + e.UUID + " " + e.Serial
+		switch {
+		case key == "  ":
+			problem(where, "wants a mac, a uuid or a serial")
+		case met[key] != "":
+			problem(where, "is the machine of %s", met[key])
+		}
+		met[key] = where
+		if e.Image == "" && c.Default.Image == "" {
+			problem(where, "has no image, and there is none in default")
+		}
+	}
+	return c, errors.Join(all...)
+}
+
+// check writes what is in e as it is compared, and finds what makes no sense.
+func (e *Entry) check(where, dir string, problem func(where, format string, args ...any)) {
+	if e.MAC != "" {
+		mac, err := net.ParseMAC(e.MAC)
+		if err != nil || len(mac) != 6 {
+			problem(where+".mac", "%q is not an address of Ethernet (52:54:00:12:34:56)", e.MAC)
+		}
+		e.MAC = mac.String()
+	}
+	if e.UUID != "" {
+		id, err := uuid.Parse(e.UUID)
+		if err != nil {
+			problem(where+".uuid", "%q is not a UUID", e.UUID)
+		}
+		e.UUID = id.String()
+	}
+	for i, a := range e.Arguments {
+		if a == "" || strings.ContainsFunc(a, func(r rune) bool { return r <= ' ' || r > '~' }) || strings.Contains(a, "${") {
+			problem(fmt.Sprintf("%s.arguments[%d]", where, i), "%q: want one argument in ASCII without white space, and without ${, which iPXE would replace", a)
+		}
+	}
+	if e.Image != "" && !strings.HasPrefix(e.Image, "sha256:") && !filepath.IsAbs(e.Image) {
+		e.Image = filepath.Join(dir, e.Image)
+	}
+	if e.UserData == "" {
+		return
+	}
+	if !filepath.IsAbs(e.UserData) {
+		e.UserData = filepath.Join(dir, e.UserData)
+	}
+	switch info, err := os.Stat(e.UserData); {
+	case err != nil:
+		problem(where+".user_data", "%v", err)
+	case !info.Mode().IsRegular() || info.Size() > MaxUserData:
+		problem(where+".user_data", "%s is not a file of at most %d bytes", e.UserData, MaxUserData)
+	}
+}
+
+// linesOf returns where things stand: "default", "machines[1]", "machines[1].mac".
+func linesOf(data []byte) map[string]int {
+	lines := map[string]int{}
+	var document yaml.Node
+	if yaml.Load(data, &document) != nil {
+		return lines
+	}
+	var walk func(n *yaml.Node, path string)
+	walk = func(n *yaml.Node, path string) {
+		lines[path] = n.Line
+		switch n.Kind {
+		case yaml.DocumentNode:
+			for _, child := range n.Content {
+				walk(child, "")
+			}
+		case yaml.MappingNode:
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				walk(n.Content[i+1], strings.TrimPrefix(path+"."+n.Content[i].Value, "."))
+			}
+		case yaml.SequenceNode:
+			for i, child := range n.Content {
+				walk(child, fmt.Sprintf("%s[%d]", path, i))
+			}
+		}
+	}
+	walk(&document, "")
+	return lines
+}
