@@ -23,6 +23,7 @@ import (
 	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/internal/judge"
 	"github.com/cosi-os/cosi/images/manifest"
+	"github.com/cosi-os/cosi/images/uki/ukitest"
 	"github.com/cosi-os/cosi/kernel"
 )
 
@@ -105,7 +106,7 @@ func TestABIOSBootsWhatUEFIBoots(t *testing.T) {
 	}
 	first, _ := strconv.Atoi(m[1])
 	count, _ := strconv.Atoi(m[2])
-	if got, want := image[first*512:(first+count)*512], string(program("kernel")); got != want {
+	if got, want := image[first*512:(first+count)*512], string(ukitest.Program("kernel")); got != want {
 		t.Errorf("at sectors %d+%d there are %d bytes that begin %q; want the kernel", first, count, len(got), got[:16])
 	}
 	if !strings.Contains(image, "rootfstype=ramfs console=ttyS0 "+m[3]) {

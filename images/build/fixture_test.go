@@ -1,9 +1,6 @@
 package build
 
 import (
-	"bytes"
-	"debug/pe"
-	"encoding/binary"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/cosi-os/cosi/images/grub/grubtest"
+	"github.com/cosi-os/cosi/images/uki/ukitest"
 )
 
 // The smallest tree that an image can be made of: three programs, a plugin, a lock.
@@ -70,10 +68,10 @@ func fixture(t *testing.T) Options {
 	}
 	const modules = "usr/lib/modules/6.12.1-test"
 	for path, content := range map[string][]byte{
-		kernelHash + "/boot/vmlinuz-6.12.1-test":                 program("kernel"),
+		kernelHash + "/boot/vmlinuz-6.12.1-test":                 ukitest.Program("kernel"),
 		kernelHash + "/" + modules + "/modules.builtin":          []byte("kernel/crypto/crc32c_generic.ko\nkernel/fs/erofs.ko\nkernel/fs/ext4.ko\nkernel/fs/fuse.ko\nkernel/virtio_net.ko\n"),
 		kernelHash + "/" + modules + "/kernel/.keep":             nil,
-		stubHash + "/usr/lib/systemd/boot/efi/linuxx64.efi.stub": program("stub"),
+		stubHash + "/usr/lib/systemd/boot/efi/linuxx64.efi.stub": ukitest.Program("stub"),
 		networkHash + "/usr/lib/ipxe/undionly.kpxe":              []byte("iPXE for a BIOS"),
 		networkHash + "/usr/lib/ipxe/snponly.efi":                []byte("iPXE for UEFI"),
 	} {
@@ -117,28 +115,4 @@ func writeFile(t *testing.T, file string, data []byte) {
 	if err := os.WriteFile(file, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// program is an EFI program with text in its only section.
-func program(text string) []byte {
-	const headers = 1024
-	out := &bytes.Buffer{}
-	dos := make([]byte, 0x40)
-	copy(dos, "MZ")
-	dos[0x3c] = 0x40
-	out.Write(dos)
-	out.WriteString("PE\x00\x00")
-	section := pe.SectionHeader32{VirtualSize: 512, VirtualAddress: 0x1000, SizeOfRawData: 512, PointerToRawData: headers, Characteristics: 0x60000020}
-	copy(section.Name[:], ".text")
-	for _, part := range []any{
-		pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64, NumberOfSections: 1, SizeOfOptionalHeader: 240, Characteristics: 0x0206},
-		pe.OptionalHeader64{Magic: 0x20b, SizeOfCode: 512, AddressOfEntryPoint: 0x1000, BaseOfCode: 0x1000, SectionAlignment: 4096,
-			FileAlignment: 512, SizeOfImage: 0x2000, SizeOfHeaders: headers, Subsystem: 10, NumberOfRvaAndSizes: 16},
-		section,
-	} {
-		binary.Write(out, binary.LittleEndian, part) // to memory
-	}
-	out.Write(make([]byte, headers-out.Len()))
-	out.Write(append([]byte(text), make([]byte, 512-len(text))...))
-	return out.Bytes()
 }
