@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,7 +48,7 @@ type Machine struct {
 }
 
 // MaxUserData is how many bytes of user data a node takes.
-const MaxUserData = 1 << 20
+const MaxUserData = 4 << 20
 
 // maxFile is how large the file may be.
 const maxFile = 4 << 20
@@ -91,6 +92,23 @@ func (b *Book) Find(m Machine) (Entry, bool) {
 		}
 	}
 	return b.content.Default, b.content.Default.Image != ""
+}
+
+// Loader returns the entry that Find does or, if there is none, one that may turn out to be the machine's when it tells its serial number, which only iPXE
+// does: that entry's image has iPXE.
+func (b *Book) Loader(m Machine) (Entry, bool) {
+	if e, ok := b.Find(m); ok {
+		return e, ok
+	}
+	b.mu.Lock()
+	serials := slices.Clone(b.content.Machines)
+	b.mu.Unlock()
+	for _, e := range serials {
+		if m.Serial = e.Serial; e.Serial != "" && e.is(m) {
+			return b.Find(m)
+		}
+	}
+	return Entry{}, false
 }
 
 // Images are all that the file names.

@@ -55,6 +55,23 @@ func TestAMachineFindsItsEntry(t *testing.T) {
 	}
 }
 
+// A machine that is known by its serial number alone gets iPXE, which tells it, before.
+func TestAMachineThatMayBeKnownByItsSerialNumber(t *testing.T) {
+	dir := t.TempDir()
+	b, err := Open(write(t, dir, "machines.yaml", "machines:\n  - {mac: '52:54:00:aa:bb:01', serial: a, image: one}\n  - {serial: b, image: two}\n"), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mac, want := range map[string]string{"52:54:00:aa:bb:01": "one", "52:54:00:aa:bb:02": "two"} {
+		if e, ok := b.Find(Machine{MAC: mac}); ok {
+			t.Errorf("Find(%s) = %+v", mac, e)
+		}
+		if e, ok := b.Loader(Machine{MAC: mac}); !ok || filepath.Base(e.Image) != want {
+			t.Errorf("Loader(%s) = %+v, %v; want %s", mac, e, ok, want)
+		}
+	}
+}
+
 func TestAChangeCountsAndAMistakeDoesNot(t *testing.T) {
 	dir, said := t.TempDir(), ""
 	file := write(t, dir, "machines.yaml", "machines: [{serial: a, image: one}]\n")

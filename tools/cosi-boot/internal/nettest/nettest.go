@@ -24,6 +24,12 @@ const (
 
 // Main runs the tests again in a network namespace: a TestMain calls it. Nothing they do is seen outside.
 func Main(m *testing.M) {
+	if os.Getenv(inNamespace) != "" {
+		if err := up("lo"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	if os.Getenv(inNamespace) != "" || os.Getenv(whyNot) != "" || slices.Contains(os.Args, "-test.fuzzworker") {
 		os.Exit(m.Run())
 	}
@@ -48,6 +54,17 @@ func again(env string, attr *syscall.SysProcAttr) error {
 	return cmd.Run()
 }
 
+func up(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkSetUp(link)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
 // Address is the server's on its end of a link.
 var Address = netip.MustParsePrefix("192.0.2.1/24")
 
@@ -67,13 +84,9 @@ func Link(t testing.TB) (server, clients *net.Interface) {
 	if err := netlink.AddrAdd(pair, &netlink.Addr{IPNet: &net.IPNet{IP: Address.Addr().AsSlice(), Mask: net.CIDRMask(Address.Bits(), 32)}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"lo", "server", "clients"} {
-		link, err := netlink.LinkByName(name)
-		if err == nil {
-			err = netlink.LinkSetUp(link)
-		}
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
+	for _, name := range []string{"server", "clients"} {
+		if err := up(name); err != nil {
+			t.Fatal(err)
 		}
 	}
 	var err error

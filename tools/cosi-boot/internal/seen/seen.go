@@ -31,7 +31,7 @@ const (
 type Machine struct {
 	MAC      string     `json:"mac"`
 	Address  netip.Addr `json:"address,omitzero"`
-	UUID     string     `json:"uuid,omitempty"`
+	UUIDs    []string   `json:"uuids,omitempty"` // two until it is known in which order the firmware says its bytes
 	Serial   string     `json:"serial,omitempty"`
 	Firmware string     `json:"firmware,omitempty"` // "BIOS", "UEFI", "UEFI HTTP"
 	Image    string     `json:"image,omitempty"`
