@@ -1,0 +1,37 @@
+package definition
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+)
+
+// Foreign finds the mistakes in a definition's text that came from elsewhere and is to lie in file: those that one file alone shows, and every file that
+// it names beside the definition that it extends, which has to be one of the same directory. Whoever sends a definition is not to have the machine's
+// files put into an image. It reads no file.
+func Foreign(file string, text []byte) error {
+	d, lines, problems := parse(file, text)
+	if d == nil {
+		return problems
+	}
+	names := func(field, path string) {
+		if path != "" {
+			problems = append(problems, Problem{file, lines[field], field, fmt.Sprintf("%q: a definition that is sent names no files", path)})
+		}
+	}
+	if d.Extends != "" && (filepath.Base(d.Extends) != d.Extends || d.Extends == ".." || filepath.Ext(d.Extends) != ".yaml") {
+		problems = append(problems, Problem{file, lines["extends"], "extends", fmt.Sprintf("%q: a definition that is sent extends one by its name alone, as base.yaml", d.Extends)})
+	}
+	names("user_data.url_ca", d.UserData.URLCA)
+	for i, path := range d.Extensions {
+		names(fmt.Sprintf("extensions[%d]", i), path)
+	}
+	for i, p := range d.Partitions.Extra {
+		names(fmt.Sprintf("partitions.extra[%d].content", i), p.Content)
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(problems, func(a, b Problem) int { return a.Line - b.Line })
+	return problems
+}
