@@ -18,7 +18,7 @@ var packages = map[string]string{
 	"qemu-system-x86": "bin/qemu-system-x86_64", "qemu-utils": "bin/qemu-img", "ovmf": "usr/share/OVMF/OVMF_CODE_4M.fd", "e2fsprogs": "sbin/mke2fs",
 	"gcc": "bin/cc", "dosfstools": "sbin/fsck.vfat", "gdisk": "sbin/sgdisk", "cpio": "bin/cpio", "xorriso": "bin/xorriso",
 	"sbsigntool": "bin/sbverify", "erofs-utils": "bin/fsck.erofs", "mtools": "bin/mcopy", "openssl": "bin/openssl", "etcd-server": "bin/etcd",
-	"zstd": "bin/zstd", "xz-utils": "bin/xz", "acpica-tools": "bin/iasl", "curl": "bin/curl",
+	"zstd": "bin/zstd", "xz-utils": "bin/xz", "acpica-tools": "bin/iasl", "curl": "bin/curl", "chromium": "bin/chromium",
 }
 
 // Commands of the machine. What they do is written down in the file log.
