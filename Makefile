@@ -4,7 +4,7 @@ DEFINITION ?= base
 BUILD      := build
 BIN        := $(BUILD)/bin
 GO         ?= go
-PROGRAMS   := ./tools/cosictl ./tools/cosi-conformance ./tools/cosi-image ./tools/cosi-run ./engine ./engine/runtime ./plugins
+PROGRAMS   := ./tools/cosictl ./tools/cosi-conformance ./tools/cosi-image ./tools/cosi-boot ./tools/cosi-run ./engine ./engine/runtime ./plugins
 
 .DEFAULT_GOAL := help
 
@@ -59,11 +59,11 @@ test-kernels: ## Run the tests of the generators on the oldest kernel they are f
 	@$(MAKE) --no-print-directory image DEFINITION=metal
 	@COSI_TEST_DEFINITION=metal $(GO) test -count=1 -v -timeout 30m -run '^TestLaptop$$' ./hack/vmtest
 
-test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk, CD, USB stick, network
+test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk, CD, USB stick, network, cosi-boot
 	@hack/setup test
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory image
-	@COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 30m -run '^TestOutputsBoot$$' ./hack/vmtest
+	@COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 30m -run '^(TestOutputsBoot|TestBootServer)$$' ./hack/vmtest
 
 bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean events power idle api
 	@hack/setup test
