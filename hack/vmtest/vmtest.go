@@ -28,6 +28,7 @@ type Options struct {
 	Definition   string // "" is "base"; "test" is what the variable COSI_TEST_DEFINITION names, if that is set: the same on another kernel
 	Format       string // the suffix: "raw", "qcow2", "iso", "efi", "ipxe"; "" is "raw"
 	File         string // an image by its path, instead of Definition and Format
+	NoImage      bool   // it boots from a device that Extra brings
 	Keep         bool   // what the guest writes to the image stays
 	Boot         node.Boot
 	Stick        bool // the image is a USB stick
@@ -119,7 +120,7 @@ func Start(t testing.TB, o Options) *Node {
 		n.host.Vars = o.Variables
 	}
 	dir := t.TempDir()
-	if o.File == "" {
+	if o.File == "" && !o.NoImage {
 		o.File = Image(t, o.Definition, o.Format)
 	}
 	if n.Identity = o.Identity; n.Identity == nil {

@@ -31,9 +31,12 @@ func ParseBoot(s string) (Boot, error) {
 }
 
 // machine returns a machine that boots image: a .raw or .qcow2 as a disk, an .iso as a CD, each also as a USB stick; an .efi or .ipxe over
-// the network. What the guest writes to it is thrown away.
+// the network. What the guest writes to it is thrown away. Without an image the machine boots from a device that others bring.
 func machine(image string, boot Boot, stick bool) (qemu.Machine, error) {
 	m := qemu.Machine{BIOS: boot == BIOS, USB: stick}
+	if image == "" {
+		return m, nil
+	}
 	if _, err := os.Stat(image); err != nil {
 		return m, err
 	}

@@ -24,9 +24,9 @@ import (
 
 // Options say how a node is run. Only Image and Identity are needed.
 type Options struct {
-	Image    string
-	Boot     Boot // "" is UEFI
-	Stick    bool // the image is a USB stick
+	Image    string // "" boots from a device that Extra brings
+	Boot     Boot   // "" is UEFI
+	Stick    bool   // the image is a USB stick
 	Identity *Identity
 	UserData string // a file; "" hands nothing in
 
