@@ -65,7 +65,7 @@ test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk,
 	@$(MAKE) --no-print-directory image
 	@COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 30m -run '^(TestOutputsBoot|TestBootServer)$$' ./hack/vmtest
 
-bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean events power idle api
+bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean events power idle api boot-server
 	@hack/setup test
 	@$(MAKE) --no-print-directory build image
 	@$(MAKE) --no-print-directory image DEFINITION=bench
