@@ -17,7 +17,7 @@ var topLevel = map[string]string{
 	"images":    "definitions, and the writers of every output format",
 	"tools":     "programs for the host",
 	"hack":      "what the project needs to work on itself",
-	"docs":      "records that a command adds to and nobody builds from: the soak tests' runs",
+	"docs":      "records that a command adds to and nobody builds from, as the soak tests' runs; how the boot server is used",
 
 	"Makefile": "everything that is done with this repository", "README.md": "the way in", "LICENSE": "Apache-2.0",
 	"go.mod": "one module", "go.sum": "and its dependencies by hash", ".ci": "what a newcomer does", ".gitignore": "build/",
