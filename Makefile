@@ -41,10 +41,10 @@ test: ## Run all tests, those in a VM included
 	@$(MAKE) --no-print-directory image DEFINITION=test
 	@$(MAKE) --no-print-directory image DEFINITION=test-metal
 	@$(GO) vet ./...
-	@$(GO) test -race -p $(TOGETHER) -timeout 15m $$($(GO) list ./... | grep -vE '/hack/vmtest|/engine/disk$$')
-# Without the race detector: all under Landlock, all cuts, what is one goroutine with a disk in memory for each cut, and VMs. As the programs are
-# built, so that nothing is compiled twice.
-	@CGO_ENABLED=0 $(GO) test -parallel $(TOGETHER) -timeout 30m ./engine/disk ./engine/launch ./engine/runtime/state/log ./hack/vmtest/...
+	@$(GO) test -race -p $(TOGETHER) -timeout 15m $$($(GO) list ./... | grep -vE '/hack/vmtest|/engine/disk$$|/cosi-boot/internal/image$$')
+# Without the race detector: all under Landlock, all cuts, what is one goroutine with a disk in memory for each cut, what builds a whole image, and
+# VMs. As the programs are built, so that nothing is compiled twice.
+	@CGO_ENABLED=0 $(GO) test -parallel $(TOGETHER) -timeout 30m ./engine/disk ./engine/launch ./engine/runtime/state/log ./tools/cosi-boot/internal/image ./hack/vmtest/...
 
 reproduce: ## Build the image twice, as two users if root calls it, the second time with nothing compiled or downloaded before, and compare
 	@COSI_REPRODUCE=full $(GO) test -count=1 -v -timeout 30m -run '^TestTwoBuildsGiveTheSameBytes$$' ./hack/vmtest
