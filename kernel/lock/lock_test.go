@@ -2,37 +2,68 @@ package lock
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
 
-func TestTheCommittedLockIsWholeForAmd64(t *testing.T) {
+func TestTheCommittedLockIsWhole(t *testing.T) {
 	l, err := Load("../lock.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for role, want := range map[string]struct {
-		suite string
-		parts int
+	for _, want := range []struct {
+		role, architecture, suite string
+		parts                     int
 	}{
-		KernelCloud: {"trixie", 1}, KernelMetal: {"trixie", 1}, EFIStub: {"trixie", 1},
-		KernelMetal + "-6.1": {"bookworm", 1}, KernelCloud + "-backports": {"trixie-backports", 3},
+		{KernelCloud, "amd64", "trixie", 1}, {KernelMetal, "amd64", "trixie", 1}, {EFIStub, "amd64", "trixie", 1}, {BIOSLoader, "amd64", "trixie", 1},
+		{KernelMetal + "-6.1", "amd64", "bookworm", 1}, {KernelCloud + "-backports", "amd64", "trixie-backports", 3},
+		{KernelCloud, "arm64", "trixie", 1}, {KernelMetal, "arm64", "trixie", 1}, {EFIStub, "arm64", "trixie", 1},
 	} {
-		parts, err := l.Parts(role, "amd64")
+		parts, err := l.Parts(want.role, want.architecture)
 		if err != nil || len(parts) != want.parts {
-			t.Errorf("Parts(%q, amd64) = %d packages, %v; want %d", role, len(parts), err, want.parts)
+			t.Errorf("Parts(%q, %s) = %d packages, %v; want %d", want.role, want.architecture, len(parts), err, want.parts)
 		}
 		for _, p := range parts {
-			if !strings.HasSuffix(p.Path, "/"+p.Name+"_"+p.Version+"_amd64.deb") {
-				t.Errorf("%s: path %q is not that of %s %s", role, p.Path, p.Name, p.Version)
+			if !strings.HasSuffix(p.Path, "/"+p.Name+"_"+p.Version+"_"+want.architecture+".deb") {
+				t.Errorf("%s: path %q is not that of %s %s for %s", want.role, p.Path, p.Name, p.Version, want.architecture)
 			}
 			if p.Suite != want.suite {
-				t.Errorf("%s: suite %q; want %q", role, p.Suite, want.suite)
+				t.Errorf("%s: suite %q; want %q", want.role, p.Suite, want.suite)
 			}
 		}
 	}
-	if _, err := l.Parts(KernelCloud, "vax"); !errors.Is(err, ErrNotPinned) {
-		t.Errorf("Parts for vax: %v; want ErrNotPinned", err)
+	for _, architecture := range []string{"amd64", "arm64"} {
+		if parts, err := l.Parts(NetLoader, architecture); err != nil || len(parts) != 1 || !strings.HasSuffix(parts[0].Path, "_all.deb") {
+			t.Errorf("Parts(%q, %s) = %+v, %v; want one package, for all architectures", NetLoader, architecture, parts, err)
+		}
+	}
+	for _, missing := range []struct{ role, architecture string }{{KernelCloud, "vax"}, {BIOSLoader, "arm64"}} {
+		if _, err := l.Parts(missing.role, missing.architecture); !errors.Is(err, ErrNotPinned) {
+			t.Errorf("Parts(%q, %s): %v; want ErrNotPinned", missing.role, missing.architecture, err)
+		}
+	}
+}
+
+// What two architectures have is of one version: a fault of a kernel is looked for once.
+func TestArchitecturesHaveTheSameVersions(t *testing.T) {
+	l, err := Load("../lock.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	compared := 0
+	for _, p := range l.Packages {
+		others, err := l.Parts(p.Role, map[string]string{"amd64": "arm64", "arm64": "amd64"}[p.Architecture])
+		if errors.Is(err, ErrNotPinned) {
+			continue
+		}
+		compared++
+		if !slices.ContainsFunc(others, func(o Package) bool { return o.Version == p.Version }) {
+			t.Errorf("%s for %s is %s; the other architecture's is not", p.Role, p.Architecture, p.Version)
+		}
+	}
+	if compared == 0 {
+		t.Error("no role has packages for two architectures")
 	}
 }
 
