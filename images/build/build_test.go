@@ -33,7 +33,7 @@ func build(t *testing.T, o Options) (*Result, *manifest.Manifest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := manifest.Read(filepath.Join(o.Output, "cosi-dev-amd64.manifest.json"))
+	m, err := manifest.Read(filepath.Join(o.Output, result.Plan.Name+".manifest.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -145,7 +145,7 @@ func (w *writer) direct() error {
 
 // networkLoaders makes the files of iPXE, which Debian calls by their suffixes.
 func (w *writer) networkLoaders() error {
-	for _, suffix := range []string{plan.BIOSNetwork, plan.UEFINetwork} {
+	for _, suffix := range plan.NetworkLoaders[w.plan.Definition.Arch] {
 		c, err := content.Open(filepath.Join(w.parts.network, suffix[1:]))
 		if err != nil {
 			return err
@@ -164,14 +164,18 @@ func (w *writer) script() error {
 	if strings.Contains(w.plan.CommandLine, "${") {
 		return fmt.Errorf("kernel.arguments: %q: iPXE would replace what follows ${", w.plan.CommandLine)
 	}
-	text := fmt.Sprintf(`#!ipxe
-# Boots %[1]s %[2]s. Before it chains this file, a script may set the variable arguments: more arguments of the kernel, as in
-#   set arguments cosi.userdata=https://server.example/user-data.yaml
-iseq ${platform} efi && goto efi ||
+	bios := ""
+	if w.plan.Definition.Arch == plan.BIOSArch {
+		bios = `iseq ${platform} efi && goto efi ||
 initrd %[1]s.initramfs
 chain %[1]s.vmlinuz initrd=%[1]s.initramfs %[3]s ${arguments}
 :efi
-chain %[1]s.efi %[3]s ${arguments}
+`
+	}
+	text := fmt.Sprintf(`#!ipxe
+# Boots %[1]s %[2]s. Before it chains this file, a script may set the variable arguments: more arguments of the kernel, as in
+#   set arguments cosi.userdata=https://server.example/user-data.yaml
+`+bios+`chain %[1]s.efi %[3]s ${arguments}
 `, w.plan.Name, w.in.Version, w.plan.CommandLine)
 	return w.copy(".ipxe", content.String(text))
 }

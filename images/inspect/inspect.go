@@ -108,6 +108,26 @@ func (i *Image) Manifest() (*manifest.Manifest, error) {
 	return m, nil
 }
 
+// machines are the architectures of programs for EFI, as Go and Debian call them.
+var machines = map[uint16]string{pe.IMAGE_FILE_MACHINE_AMD64: "amd64", pe.IMAGE_FILE_MACHINE_ARM64: "arm64"}
+
+// Arch returns the architecture that the image in a file is for: amd64, arm64. It fails if that is no image of ours with a boot image in it.
+func Arch(path string) (string, error) {
+	i, err := Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer i.Close()
+	if i.boot == nil {
+		return "", fmt.Errorf("%s: an %s does not say what it is for", path, i.Format)
+	}
+	arch, ok := machines[i.boot.Machine]
+	if !ok {
+		return "", fmt.Errorf("%s: machine %#x is neither x86-64 nor arm64", path, i.boot.Machine)
+	}
+	return arch, nil
+}
+
 // Kinds returns the kinds that nodes of the image in a file have from the start.
 func Kinds(path string) (*kinds.Set, error) {
 	i, err := Open(path)

@@ -20,7 +20,7 @@ type Plan struct {
 	// Name is the stem of all outputs: cosi-base-amd64.
 	Name string
 	// Kernel, Stub, Loader and Network are the packages to fetch. There is a Loader, for BIOSes, where the image has something that one
-	// boots; Network has iPXE, for what is booted over the network.
+	// boots, and the architecture has a BIOS; Network has iPXE, for what is booted over the network.
 	Kernel, Stub, Loader, Network []lock.Package
 	// Programs are compiled for the image.
 	Programs []Program
@@ -65,6 +65,9 @@ const (
 	// what it takes otherwise (6.12: ENOTBLK).
 	rootArgument = "rootfstype=ramfs"
 
+	// BIOSArch is the architecture whose machines may have a BIOS instead of UEFI.
+	BIOSArch = "amd64"
+
 	// Executables is the directory of the plugins' executables.
 	Executables = "usr/lib/cosi/bin"
 	// Multi is the executable that is every first-party plugin.
@@ -86,23 +89,28 @@ const (
 	// OSRelease is the image's identity for everybody: see os-release(5).
 	OSRelease = "usr/lib/os-release"
 
-	// BIOSNetwork and UEFINetwork are the suffixes of iPXE for firmware that boots by TFTP. Both use the firmware's driver for the card
-	// that it booted from.
+	// BIOSNetwork and UEFINetwork are the suffixes of iPXE for firmware of amd64 that boots by TFTP. Both use the firmware's driver for the
+	// card that it booted from.
 	BIOSNetwork = ".undionly.kpxe"
 	UEFINetwork = ".snponly.efi"
+	// ARMNetwork is the same for arm64, with drivers of its own beside the firmware's: Debian has no smaller one.
+	ARMNetwork = ".ipxe-arm64.efi"
 )
+
+// NetworkLoaders are the suffixes of iPXE in a PXE set, by the set's architecture.
+var NetworkLoaders = map[string][]string{"amd64": {BIOSNetwork, UEFINetwork}, "arm64": {ARMNetwork}}
 
 // MountPoints are the root's empty directories.
 var MountPoints = []string{"dev", "etc", "proc", "run", "sys", "tmp", "var"}
 
-// suffixes of the files that an output consists of.
+// suffixes of the files that an output consists of, beside a PXE set's NetworkLoaders.
 var suffixes = map[definition.Output][]string{
 	definition.Raw:          {".raw"},
 	definition.QCOW2:        {".qcow2"},
 	definition.ISO:          {".iso"},
 	definition.UKI:          {".efi"},
 	definition.Direct:       {".vmlinuz", ".initramfs"},
-	definition.PXE:          {".vmlinuz", ".initramfs", ".efi", ".ipxe", BIOSNetwork, UEFINetwork},
+	definition.PXE:          {".vmlinuz", ".initramfs", ".efi", ".ipxe"},
 	definition.RawZstandard: {".raw.zst"},
 	definition.RawGzip:      {".raw.gz"},
 	definition.RawXZ:        {".raw.xz"},
@@ -154,18 +162,22 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 		if !slices.Contains(d.Outputs, kind) {
 			continue
 		}
-		for _, suffix := range suffixes[kind] {
+		files := suffixes[kind]
+		if kind == definition.PXE {
+			files = slices.Concat(files, NetworkLoaders[d.Arch])
+		}
+		for _, suffix := range files {
 			if !p.Writes(suffix) { // outputs share files
 				p.Outputs = append(p.Outputs, Output{kind, p.Name + suffix})
 			}
 		}
 	}
-	if d.Arch == "amd64" && (p.HasDisk() || p.Writes(".iso")) {
+	if d.Arch == BIOSArch && (p.HasDisk() || p.Writes(".iso")) {
 		if p.Loader, err = l.Parts(lock.BIOSLoader, d.Arch); err != nil {
 			return nil, err
 		}
 	}
-	if p.Writes(BIOSNetwork) {
+	if p.Writes(".ipxe") {
 		if p.Network, err = l.Parts(lock.NetLoader, d.Arch); err != nil {
 			return nil, err
 		}
