@@ -62,7 +62,7 @@ func split(ctx context.Context) ([]figure, error) {
 func count(ctx context.Context, image string, boot node.Boot, marks []guestcount.Mark) ([]guestcount.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	host, err := qemu.Find(ctx)
+	host, err := qemu.Find(ctx, qemu.AMD64)
 	if err != nil {
 		return nil, err
 	}

@@ -155,7 +155,7 @@ func quiet(memory int) func(*qemu.Host, *node.Options) {
 func with(ctx context.Context, image string, change func(*qemu.Host, *node.Options), f func(context.Context, *node.Node, *client.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	host, err := qemu.Find(ctx)
+	host, err := qemu.Find(ctx, qemu.AMD64)
 	if err != nil {
 		return err
 	}

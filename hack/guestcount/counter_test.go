@@ -64,7 +64,7 @@ func count(t *testing.T, h qemu.Host, plugin string, n uint32) uint64 {
 
 // A program of known length is counted to the instruction.
 func TestCounterCountsEachInstruction(t *testing.T) {
-	h, err := qemu.Find(t.Context())
+	h, err := qemu.Find(t.Context(), qemu.AMD64)
 	if errors.Is(err, qemu.ErrNoQEMU) && os.Getenv("CI") == "" {
 		t.Skip(err)
 	}

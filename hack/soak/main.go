@@ -106,7 +106,7 @@ func run(ctx context.Context, o options, rounds int, seed uint64, progress, reco
 
 // hotplug does the rounds of disks that go in and out.
 func (o options) hotplug(ctx context.Context, bus hotplug.Bus, dir string, seed uint64, first, rounds int) (kills.Report, error) {
-	host, err := qemu.Find(ctx)
+	host, err := qemu.Find(ctx, qemu.AMD64)
 	if err != nil {
 		return kills.Report{}, err
 	}
@@ -144,7 +144,7 @@ func (o options) kill(ctx context.Context, dir string, seed uint64, first, round
 	case whatRuntime:
 		c = kills.Runtime{Program: o.program, Dir: dir, Log: os.Stderr}.Config()
 	case whatPlug, whatFirstBoot, whatCut:
-		host, err := qemu.Find(ctx)
+		host, err := qemu.Find(ctx, qemu.AMD64)
 		if err != nil {
 			return kills.Report{}, err
 		}

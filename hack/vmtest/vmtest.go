@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,7 +64,21 @@ type Node struct {
 	host *qemu.Host
 }
 
-// Image returns a file of make image: cosi-DEFINITION-amd64.FORMAT. A missing one skips the test,
+// Arch is the architecture of the nodes under test: what the variable COSI_TEST_ARCH says, amd64 if it says nothing.
+func Arch() string { return cmp.Or(os.Getenv("COSI_TEST_ARCH"), qemu.AMD64) }
+
+// DefinitionFile is the file in images/ that describes the image called definition for machines of Arch.
+func DefinitionFile(definition string) string {
+	switch {
+	case Arch() == qemu.AMD64:
+		return definition + ".yaml"
+	case definition == "base":
+		return Arch() + ".yaml"
+	}
+	return definition + "-" + Arch() + ".yaml"
+}
+
+// Image returns a file of make image: cosi-DEFINITION-ARCH.FORMAT. A missing one skips the test,
 // except where CI is set.
 func Image(t testing.TB, definition, format string) string {
 	t.Helper()
@@ -71,9 +86,9 @@ func Image(t testing.TB, definition, format string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image := filepath.Join(root, "build", fmt.Sprintf("cosi-%s-amd64.%s", definition, format))
+	image := filepath.Join(root, "build", fmt.Sprintf("cosi-%s-%s.%s", definition, Arch(), format))
 	if _, err := os.Stat(image); err != nil {
-		missing(t, "%v (make image DEFINITION=%s)", err, definition)
+		missing(t, "%v (make image DEFINITION=%s)", err, strings.TrimSuffix(DefinitionFile(definition), ".yaml"))
 	}
 	return image
 }
@@ -82,7 +97,7 @@ func Image(t testing.TB, definition, format string) string {
 // where CI is set.
 func Host(t testing.TB) *qemu.Host {
 	t.Helper()
-	h, err := qemu.Find(t.Context())
+	h, err := qemu.Find(t.Context(), Arch())
 	if errors.Is(err, qemu.ErrNoQEMU) {
 		missing(t, "%v", err)
 	}

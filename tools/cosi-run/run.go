@@ -22,7 +22,11 @@ const powerOff = 10 * time.Second
 
 // run boots o's image and stays until the node powers off or ctx ends.
 func run(ctx context.Context, o options) error {
-	host, err := qemu.Find(ctx)
+	arch, err := node.Arch(o.image)
+	if err != nil {
+		return err
+	}
+	host, err := qemu.Find(ctx, arch)
 	if err != nil {
 		return err
 	}

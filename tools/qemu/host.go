@@ -19,8 +19,9 @@ import (
 // ErrNoQEMU says that the host has no QEMU that guests run on reliably.
 var ErrNoQEMU = errors.New("no usable QEMU")
 
-// Host is what a host offers.
+// Host is what a host offers to machines of one architecture.
 type Host struct {
+	Arch       string // theirs: AMD64 or ARM64
 	Program    string // qemu-system-x86_64
 	Version    string
 	KVM        bool   // guests run on it
@@ -28,20 +29,17 @@ type Host struct {
 	Code, Vars string // of the UEFI firmware; empty if there is none
 }
 
-// firmware lists where distributions keep OVMF: Debian, Fedora, Arch.
-var firmware = [][2]string{
-	{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
-	{"/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"},
-	{"/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"},
-}
-
-// Find looks for QEMU, an accelerator and UEFI firmware. It fails with ErrNoQEMU if QEMU is missing,
+// Find looks for QEMU, an accelerator and UEFI firmware for machines of an architecture. It fails with ErrNoQEMU if QEMU is missing,
 // or is older than 10 and would have to emulate: QEMU 7.2's TCG crashes 6.12 guests at random.
-func Find(ctx context.Context) (*Host, error) {
-	h := &Host{}
-	var err error
-	if h.Program, err = exec.LookPath("qemu-system-x86_64"); err != nil {
-		return nil, fmt.Errorf("%w: qemu-system-x86_64 is not installed (hack/setup run installs it)", ErrNoQEMU)
+func Find(ctx context.Context, arch string) (*Host, error) {
+	p, err := platformOf(arch)
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{Arch: arch}
+	install := fmt.Sprintf("hack/setup %s installs it", p.goal)
+	if h.Program, err = exec.LookPath(p.program); err != nil {
+		return nil, fmt.Errorf("%w: %s is not installed (%s)", ErrNoQEMU, p.program, install)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -53,17 +51,12 @@ func Find(ctx context.Context) (*Host, error) {
 	if h.Version, major, err = parseVersion(string(out)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoQEMU, err)
 	}
-	h.NoKVM = tryKVM(ctx, h.Program)
+	h.NoKVM = tryKVM(ctx, h.Program, arch)
 	h.KVM = h.NoKVM == nil
 	if major < 10 && !h.KVM {
-		return nil, fmt.Errorf("%w: QEMU %s crashes guests at random without KVM (%w), 10 or newer is wanted (hack/setup run installs it)", ErrNoQEMU, h.Version, h.NoKVM)
+		return nil, fmt.Errorf("%w: QEMU %s crashes guests at random without KVM (%w), 10 or newer is wanted (%s)", ErrNoQEMU, h.Version, h.NoKVM, install)
 	}
-	for _, f := range firmware {
-		if exists(f[0]) && exists(f[1]) {
-			h.Code, h.Vars = f[0], f[1]
-			break
-		}
-	}
+	h.Code, h.Vars = p.find()
 	return h, nil
 }
 

@@ -1,6 +1,9 @@
 package qemu
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestParseVersion(t *testing.T) {
 	for _, tc := range []struct {
@@ -16,5 +19,11 @@ func TestParseVersion(t *testing.T) {
 		if version != tc.version || major != tc.major || (err == nil) != (tc.version != "") {
 			t.Errorf("parseVersion(%q) = %q, %d, %v; want %q, %d", tc.out, version, major, err, tc.version, tc.major)
 		}
+	}
+}
+
+func TestFindKnowsTwoArchitectures(t *testing.T) {
+	if _, err := Find(t.Context(), "vax"); err == nil || !strings.Contains(err.Error(), `no machines of "vax"`) {
+		t.Errorf("Find = %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package qemu
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -30,8 +31,15 @@ func TestStartPausedSaysWhyKVMDoesNotWork(t *testing.T) {
 	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	err := startPaused(t.Context(), program)
+	err := startPaused(t.Context(), program, "q35")
 	if err == nil || !strings.Contains(err.Error(), "failed to set MSR 0x10a") || strings.Contains(err.Error(), "more") {
 		t.Errorf("startPaused = %v; want the first line of what QEMU said", err)
+	}
+}
+
+func TestAForeignGuestIsEmulated(t *testing.T) {
+	foreign := map[bool]string{true: ARM64, false: AMD64}[runtime.GOARCH == AMD64]
+	if err := tryKVM(t.Context(), "qemu", foreign); err == nil || !strings.Contains(err.Error(), "runs no guests of "+foreign) {
+		t.Errorf("tryKVM for %s = %v", foreign, err)
 	}
 }

@@ -9,8 +9,8 @@ import (
 // UserDataFile is the fw_cfg file that nodes read user data from.
 const UserDataFile = "opt/dev.cosi/user-data"
 
-// Machine describes a virtual machine. It boots Kernel if that is set, else by its firmware, UEFI or BIOS, from the first of
-// NetworkBoot, CDROM and Disks.
+// Machine describes a virtual machine of the architecture of the host that it runs on. It boots Kernel if that is set, else by its
+// firmware, UEFI or BIOS, from the first of NetworkBoot, CDROM and Disks. There is a BIOS on amd64 alone.
 type Machine struct {
 	Memory int // MiB; 0 is 1024
 
@@ -61,13 +61,17 @@ func (m Machine) Args(h *Host) ([]string, error) {
 			return nil, fmt.Errorf("disk %q: only writes that stay on a raw disk are recorded", d.ID)
 		}
 	}
+	p, err := platformOf(h.Arch)
+	if err != nil {
+		return nil, err
+	}
 	var a args
-	a.add("-M", "q35", "-nodefaults", "-display", "none", "-m", fmt.Sprint(or(m.Memory, 1024)))
+	a.add("-M", p.board, "-nodefaults", "-display", "none", "-m", fmt.Sprint(or(m.Memory, 1024)))
 	if h.KVM && m.Plugin == "" {
 		a.add("-accel", "kvm", "-cpu", "host", "-smp", "2")
 	} else {
 		// One processor: with two, TCG is slower and guests are less reliable.
-		a.add("-accel", "tcg", "-cpu", "Haswell-v4", "-smp", "1")
+		a.add("-accel", "tcg", "-cpu", p.cpu, "-smp", "1")
 	}
 	a.add("-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial")
 	a.add("-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control")
@@ -78,10 +82,10 @@ func (m Machine) Args(h *Host) ([]string, error) {
 	if m.NoReboot {
 		a.add("-no-reboot")
 	}
-	if err := a.boot(h, m); err != nil {
+	if err := a.boot(h, p, m); err != nil {
 		return nil, err
 	}
-	a.devices(m)
+	a.devices(p, m)
 	return append(a, m.Extra...), nil
 }
 
@@ -89,19 +93,25 @@ type args []string
 
 func (a *args) add(s ...string) { *a = append(*a, s...) }
 
-func (a *args) boot(h *Host, m Machine) error {
+func (a *args) boot(h *Host, p platform, m Machine) error {
 	if m.Kernel != "" {
 		a.add("-kernel", m.Kernel, "-append", m.CommandLine)
 		if m.Initrd != "" {
 			a.add("-initrd", m.Initrd)
 		}
-		return nil
+		if p.acpi {
+			return nil
+		}
+		// The firmware finds the kernel by itself.
 	}
 	if m.BIOS {
+		if !p.bios {
+			return fmt.Errorf("%s has no BIOS: it boots by UEFI", h.Arch)
+		}
 		return nil // QEMU's own
 	}
 	if h.Code == "" {
-		return fmt.Errorf("no UEFI firmware (OVMF) on this host: hack/setup run installs it")
+		return fmt.Errorf("no UEFI firmware (%s) on this host: hack/setup %s installs it", p.uefi, p.goal)
 	}
 	a.add("-drive", "if=pflash,format=raw,readonly=on,file="+comma(h.Code))
 	// The variables are as new at each start.
@@ -109,7 +119,7 @@ func (a *args) boot(h *Host, m Machine) error {
 	return nil
 }
 
-func (a *args) devices(m Machine) {
+func (a *args) devices(p platform, m Machine) {
 	if m.USB {
 		a.add("-device", "qemu-xhci,id=usb")
 	}
@@ -127,7 +137,7 @@ func (a *args) devices(m Machine) {
 	}
 	if m.CDROM != "" {
 		a.add("-drive", "if=none,id=cdrom-drive,media=cdrom,format=raw,readonly=on,file="+comma(m.CDROM))
-		a.add("-device", "ide-cd,id=cdrom,drive=cdrom-drive,bootindex=0")
+		a.add(p.cdrom...)
 	}
 	if m.Network {
 		net := "user,id=net0"

@@ -12,7 +12,7 @@ import (
 
 func host(t *testing.T) *Host {
 	t.Helper()
-	h, err := Find(t.Context())
+	h, err := Find(t.Context(), AMD64)
 	if errors.Is(err, ErrNoQEMU) && os.Getenv("CI") == "" {
 		t.Skip(err)
 	}

@@ -38,7 +38,11 @@ func main() {
 func measure(ctx context.Context, cache, image string, boot node.Boot) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	host, err := qemu.Find(ctx)
+	arch, err := node.Arch(image)
+	if err != nil {
+		return err
+	}
+	host, err := qemu.Find(ctx, arch)
 	if err != nil {
 		return err
 	}

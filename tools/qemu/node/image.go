@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/tools/qemu"
 )
 
@@ -28,6 +29,14 @@ func ParseBoot(s string) (Boot, error) {
 		return b, nil
 	}
 	return "", fmt.Errorf("%q is none of %q, %q and %q", s, UEFI, BIOS, Kernel)
+}
+
+// Arch returns the architecture of the machines that image is for, or, of a script of iPXE, that the image beside it is for.
+func Arch(image string) (string, error) {
+	if base, is := strings.CutSuffix(image, ".ipxe"); is {
+		image = base + ".efi"
+	}
+	return inspect.Arch(image)
 }
 
 // machine returns a machine that boots image: a .raw or .qcow2 as a disk, an .iso as a CD, each also as a USB stick; an .efi or .ipxe over

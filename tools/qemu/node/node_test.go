@@ -27,7 +27,7 @@ import (
 // still returns a VM that stands still: what Node needs of one, at no cost.
 func still(t *testing.T) *qemu.VM {
 	t.Helper()
-	h, err := qemu.Find(t.Context())
+	h, err := qemu.Find(t.Context(), qemu.AMD64)
 	if errors.Is(err, qemu.ErrNoQEMU) && os.Getenv("CI") == "" {
 		t.Skip(err)
 	}
