@@ -1,6 +1,7 @@
 package userdata
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -17,6 +18,9 @@ const (
 	bootParams = "sys/kernel/boot_params/data"
 	// secureBootOffset is the place of secure_boot in it: Documentation/arch/x86/zero-page.rst.
 	secureBootOffset = 0x1ec
+	// deviceTree is what arm64's kernel was handed. Debian's EFI stub leaves the answer there, in a property of the node /chosen, as a word.
+	deviceTree         = "sys/firmware/fdt"
+	secureBootProperty = "linux,uefi-secure-boot"
 	// Values of enum efi_secureboot_mode, linux/efi.h. The others are unset, and unknown: the firmware answered with an error.
 	secureBootDisabled = 2
 	secureBootEnabled  = 3
@@ -28,11 +32,7 @@ func secureBoot(root string) string {
 	if _, err := os.Stat(filepath.Join(root, efiDir)); errors.Is(err, fs.ErrNotExist) {
 		return ""
 	}
-	mode := byte(0)
-	if data, err := os.ReadFile(filepath.Join(root, bootParams)); err == nil && len(data) > secureBootOffset {
-		mode = data[secureBootOffset]
-	}
-	switch mode {
+	switch secureBootMode(root) {
 	case secureBootDisabled:
 		return ""
 	case secureBootEnabled:
@@ -40,6 +40,19 @@ func secureBoot(root string) string {
 	default:
 		return "while it is not known whether Secure Boot is on"
 	}
+}
+
+// secureBootMode is what the EFI stub has left; 0 if it has left nothing.
+func secureBootMode(root string) uint32 {
+	if data, err := os.ReadFile(filepath.Join(root, bootParams)); err == nil && len(data) > secureBootOffset {
+		return uint32(data[secureBootOffset])
+	}
+	if data, err := os.ReadFile(filepath.Join(root, deviceTree)); err == nil {
+		if value := chosen(data, secureBootProperty); len(value) == 4 {
+			return binary.BigEndian.Uint32(value)
+		}
+	}
+	return 0
 }
 
 // espAllowed refuses the ESP on a node that had a trust anchor already, and under Secure Boot unless the image's definition allows it:
