@@ -19,6 +19,7 @@ var packages = map[string]string{
 	"gcc": "bin/cc", "dosfstools": "sbin/fsck.vfat", "gdisk": "sbin/sgdisk", "cpio": "bin/cpio", "xorriso": "bin/xorriso",
 	"sbsigntool": "bin/sbverify", "erofs-utils": "bin/fsck.erofs", "mtools": "bin/mcopy", "openssl": "bin/openssl", "etcd-server": "bin/etcd",
 	"zstd": "bin/zstd", "xz-utils": "bin/xz", "acpica-tools": "bin/iasl", "curl": "bin/curl", "chromium": "bin/chromium",
+	"qemu-system-arm": "bin/qemu-system-aarch64", "qemu-efi-aarch64": "usr/share/AAVMF/AAVMF_CODE.fd",
 }
 
 // Commands of the machine. What they do is written down in the file log.
@@ -63,7 +64,9 @@ func debian(t *testing.T, codename string) *machine {
 	for _, file := range packages {
 		m.write(file, "#!/bin/sh\n")
 	}
-	m.write("bin/qemu-system-x86_64", strings.ReplaceAll(qemu, "VERSION", "10.0.2"))
+	for _, of := range []string{"x86_64", "aarch64"} {
+		m.write("bin/qemu-system-"+of, strings.ReplaceAll(qemu, "VERSION", "10.0.2"))
+	}
 	m.golang("go1.26.1", "auto")
 	m.write("bin/apt-get", apt)
 	m.write("bin/id", "#!/bin/sh\necho 0\n")
@@ -203,9 +206,11 @@ func TestNothingIsMissing(t *testing.T) {
 		m := debian(t, codename)
 		m.silent("run")
 		m.silent("test")
+		m.silent("arm64")
 		m.ofSomebody(refusingSudo)
 		m.silent("test")
-		m.lacks("gcc", "dosfstools", "gdisk", "cpio", "xorriso", "sbsigntool", "erofs-utils", "mtools", "openssl", "etcd-server", "zstd", "xz-utils")
+		m.lacks("gcc", "dosfstools", "gdisk", "cpio", "xorriso", "sbsigntool", "erofs-utils", "mtools", "openssl", "etcd-server", "zstd", "xz-utils",
+			"qemu-system-arm", "qemu-efi-aarch64")
 		m.silent("run") // which needs none of them
 	}
 }
@@ -239,7 +244,7 @@ func TestGo(t *testing.T) {
 func TestAnUnknownGoalIsRefused(t *testing.T) {
 	m := debian(t, "trixie")
 	m.lacks("gcc") // which would be installed
-	m.refuses("tset", "tset is not what one can be set up for: run, test or generate")
+	m.refuses("tset", "tset is not what one can be set up for: run, test, arm64 or generate")
 }
 
 func TestWithoutRightsItPrintsTheOneCommand(t *testing.T) {
@@ -283,6 +288,24 @@ apt-get install -y -qq --no-install-recommends qemu-system-x86 qemu-system-commo
 apt-get update -qq
 as root: env
 apt-get install -y -qq --no-install-recommends qemu-utils
+`)
+}
+
+// Nobody needs what is for arm64 who does not ask for it.
+func TestPackagesForARM(t *testing.T) {
+	m := debian(t, "trixie")
+	m.lacks("qemu-system-arm", "qemu-efi-aarch64")
+	m.silent("test")
+	m.installs("arm64", `apt-get update -qq
+apt-get install -y -qq --no-install-recommends qemu-system-arm qemu-system-common qemu-system-data qemu-efi-aarch64
+`)
+	m = debian(t, "bookworm")
+	m.write("etc/apt/sources.list", "deb http://mirror.example/debian bookworm-backports main\n")
+	m.lacks("qemu-system-arm")
+	m.write("bin/qemu-system-aarch64", strings.ReplaceAll(qemu, "VERSION", "7.2.15"))
+	m.installs("arm64", `apt-get update -qq
+apt-get install -y -qq --no-install-recommends -t bookworm-backports qemu-system-arm qemu-system-common qemu-system-data qemu-utils
+apt-get install -y -qq --no-install-recommends qemu-system-arm qemu-system-common qemu-system-data
 `)
 }
 
