@@ -26,7 +26,8 @@ const (
 	// settle is how long such a process waits at least: while a node goes down, its plugins are drained and end so one by one, and
 	// are not to be started again before the node stops them all.
 	settle = 2 * time.Second
-	// again is when the confinement is read a second time; the third and last is at four times that, for a slow machine.
+	// again is when the confinement is read a second time. The third is at four times that and the fourth and last at sixteen times, for slow
+	// machines: a plugin was seen to be not so far after 20 s, when others started beside it on an emulated processor.
 	again = 5 * time.Second
 )
 
@@ -144,14 +145,16 @@ func (p *process) once(ctx context.Context) (pid int, end string, stop chan stru
 	done := ctx.Done()
 	commands := p.commands
 	var grace <-chan time.Time
-	looks, later := 0, time.NewTimer(cmp.Or(p.s.Again, again))
+	first := cmp.Or(p.s.Again, again)
+	at, later := first, time.NewTimer(first)
 	defer later.Stop()
 	for {
 		select {
 		case <-later.C:
 			child.confinedFurther(p)
-			if looks++; looks == 1 {
-				later.Reset(3 * cmp.Or(p.s.Again, again))
+			if at < 16*first {
+				later.Reset(3 * at)
+				at *= 4
 			}
 		case status := <-child.exited:
 			p.kill(child.pid) // what it started must not outlive it

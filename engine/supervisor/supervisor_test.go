@@ -24,7 +24,7 @@ import (
 
 // TestMain is also every process of the tests: "process KIND".
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "process" {
+	if len(os.Args) >= 3 && os.Args[1] == "process" {
 		act(os.Args[2])
 		return
 	}
@@ -63,9 +63,10 @@ func act(kind string) {
 	case "launched-restricted":
 		os.NewFile(3, "status").WriteString("landlock 6\n")
 		unix.CloseOnExec(3)
-		syscall.Exec("/proc/self/exe", []string{"x", "process", "restricted"}, nil)
+		syscall.Exec("/proc/self/exe", []string{"x", "process", "restricted", os.Args[3]}, nil)
 	case "restricted":
-		time.Sleep(100 * time.Millisecond)
+		late, _ := time.ParseDuration(os.Args[3])
+		time.Sleep(late)
 		runtime.LockOSThread() // the thread that executes is the process then
 		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		syscall.Exec("/proc/self/exe", []string{"x", "process", "sleep"}, nil)
@@ -320,13 +321,20 @@ func TestConfinementIsReadAfterTheProgramWasExecuted(t *testing.T) {
 }
 
 func TestWhatAProgramForbidsItselfIsReportedToo(t *testing.T) {
-	b := newBench(t)
-	b.Again = 500 * time.Millisecond
-	b.addSpec(Spec{Name: "restricted", Launched: true, Argv: []string{"/proc/self/exe", "process", "launched-restricted"}})
-	b.wait("confinement", func(up wire.Up) bool { return up.Confined != nil })
-	c := b.wait("more of it", func(up wire.Up) bool { return up.Confined != nil && up.Confined.NoNewPrivs }).Confined
-	if !c.Landlock || c.Name != "restricted" {
-		t.Errorf("confined: %+v", c)
+	for name, test := range map[string]struct {
+		again time.Duration
+		after string
+	}{"soon": {500 * time.Millisecond, "100ms"}, "on a slow machine": {300 * time.Millisecond, "1.5s"}} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.Again = test.again
+			b.addSpec(Spec{Name: "restricted", Launched: true, Argv: []string{"/proc/self/exe", "process", "launched-restricted", test.after}})
+			b.wait("confinement", func(up wire.Up) bool { return up.Confined != nil })
+			c := b.wait("more of it", func(up wire.Up) bool { return up.Confined != nil && up.Confined.NoNewPrivs }).Confined
+			if !c.Landlock || c.Name != "restricted" {
+				t.Errorf("confined: %+v", c)
+			}
+		})
 	}
 }
 
