@@ -9,7 +9,7 @@ PROGRAMS   := ./tools/cosictl ./tools/cosi-conformance ./tools/cosi-image ./tool
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the host programs and the protoset into build/bin
 	@mkdir -p $(BIN)
@@ -46,8 +46,10 @@ test: ## Run all tests, those in a VM included
 # VMs. As the programs are built, so that nothing is compiled twice.
 	@CGO_ENABLED=0 $(GO) test -parallel $(TOGETHER) -timeout 30m ./engine/disk ./engine/launch ./engine/runtime/state/log ./tools/cosi-boot/internal/image ./hack/vmtest/...
 
-reproduce: ## Build the image twice, as two users if root calls it, the second time with nothing compiled or downloaded before, and compare
-	@COSI_REPRODUCE=full $(GO) test -count=1 -v -timeout 30m -run '^TestTwoBuildsGiveTheSameBytes$$' ./hack/vmtest
+reproduce: ## Build the images for amd64 and arm64 twice, as two users if root calls it, the second time with nothing compiled or downloaded before, and compare
+	@for arch in amd64 arm64; do \
+		COSI_TEST_ARCH=$$arch COSI_REPRODUCE=full $(GO) test -count=1 -v -timeout 30m -run '^TestTwoBuildsGiveTheSameBytes$$' ./hack/vmtest || exit 1; \
+	done
 
 test-kernels: ## Run the tests of the generators on the oldest kernel they are for, on the one that nodes run, on the newest, and on a laptop's; docs/kernels.md says what came of it
 	@hack/setup test
@@ -64,6 +66,17 @@ test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk,
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory image
 	@COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 30m -run '^(TestOutputsBoot|TestBootServer)$$' ./hack/vmtest
+
+# The definitions for arm64, and the tests of a node that say something of its processor, its firmware or its kernel.
+ARM64_IMAGES = arm64 test-arm64
+ARM64_TESTS  = TestOutputsBoot|TestEvents|TestNode|TestState|TestStaticFromTheSystemPartition|TestGenerators|TestRefusals
+
+test-arm64: ## Boot every output for arm64, emulated, and test a node there: outputs, API, state, reboot, power button, generators, confinement
+	@hack/setup test
+	@hack/setup arm64
+	@$(MAKE) --no-print-directory build
+	@for definition in $(ARM64_IMAGES); do $(MAKE) --no-print-directory image DEFINITION=$$definition || exit 1; done
+	@COSI_TEST_ARCH=arm64 COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 60m -run '^($(ARM64_TESTS))$$' ./hack/vmtest
 
 bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean events power idle api boot-server
 	@hack/setup test
@@ -99,5 +112,5 @@ generate: ## Generate Go code from api/**/*.proto, and eBPF objects from plugins
 clean: ## Remove what the other targets made
 	rm -rf $(BUILD)
 
-.PHONY: help build image run dev test test-kernels test-boot reproduce bench soak fuzz lint generate clean FORCE
+.PHONY: help build image run dev test test-kernels test-boot test-arm64 reproduce bench soak fuzz lint generate clean FORCE
 FORCE:

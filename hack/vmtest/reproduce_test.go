@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/cosi-os/cosi/hack/vmtest"
 	image "github.com/cosi-os/cosi/images/build"
+	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/kernel/fetch"
 )
 
@@ -54,14 +56,16 @@ func TestTwoBuildsGiveTheSameBytes(t *testing.T) {
 		t.Logf("both builds are user %d's: only root can start one as somebody else", os.Getuid())
 	}
 	one, other := first.run(t), second.run(t)
-	for _, format := range []string{
-		"raw", "qcow2", "iso", "vmlinuz", "initramfs", "efi", "ipxe", "undionly.kpxe", "snponly.efi", "raw.zst", "raw.gz", "raw.xz", "manifest.json", "sha256",
-	} {
-		if one[format] == "" || one[format] != other[format] {
-			t.Errorf("%s: SHA-256 %s and %s", format, one[format], other[format])
+	suffixes := []string{".raw", ".qcow2", ".iso", ".vmlinuz", ".initramfs", ".efi", ".ipxe", ".raw.zst", ".raw.gz", ".raw.xz", ".manifest.json", ".sha256"}
+	for _, suffix := range slices.Concat(suffixes, plan.NetworkLoaders[vmtest.Arch()]) {
+		if one[suffix] == "" || one[suffix] != other[suffix] {
+			t.Errorf("%s: SHA-256 %s and %s", suffix, one[suffix], other[suffix])
 		}
 	}
 }
+
+// formats is the definition that is built.
+func formats() string { return "images/" + vmtest.DefinitionFile("formats") }
 
 // build is one build with a checkout, a home and a cache of its own.
 type build struct {
@@ -112,7 +116,7 @@ func (b *build) set(name, value string) { b.environment = append(b.environment, 
 func mirrorPackages(t *testing.T, builds ...*build) {
 	t.Helper()
 	tree := filepath.Join("..", "..")
-	plan, err := image.Plan(image.Options{Tree: tree}, filepath.Join(tree, "images/formats.yaml"))
+	plan, err := image.Plan(image.Options{Tree: tree}, filepath.Join(tree, formats()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +170,7 @@ func (b *build) run(t *testing.T) map[string]string {
 	t.Helper()
 	for _, argv := range [][]string{
 		{filepath.Join(goEnv(t, "GOROOT"), "bin/go"), "build", "-trimpath", "-buildvcs=false", "-o", "build/bin/cosi-image", "./tools/cosi-image"},
-		{"build/bin/cosi-image", "build", "-o", "build", "images/formats.yaml"},
+		{"build/bin/cosi-image", "build", "-o", "build", formats()},
 	} {
 		cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 		cmd.Dir, cmd.Env, cmd.SysProcAttr = b.tree, append(os.Environ(), b.environment...), b.user
@@ -174,13 +178,14 @@ func (b *build) run(t *testing.T) map[string]string {
 			t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
 		}
 	}
-	files, err := filepath.Glob(filepath.Join(b.tree, "build", "cosi-formats-amd64.*"))
+	image := "cosi-formats-" + vmtest.Arch()
+	files, err := filepath.Glob(filepath.Join(b.tree, "build", image+".*"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	sums := map[string]string{}
 	for _, file := range files {
-		sums[strings.TrimPrefix(filepath.Base(file), "cosi-formats-amd64.")] = sum(t, file)
+		sums[strings.TrimPrefix(filepath.Base(file), image)] = sum(t, file)
 	}
 	return sums
 }
