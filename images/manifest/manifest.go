@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/cosi-os/cosi/kernel/lock"
@@ -79,6 +80,9 @@ func parse(data []byte) (*Manifest, error) {
 	}
 	return m, nil
 }
+
+// Arch is what the image is for: amd64, arm64.
+func (m *Manifest) Arch() string { return m.Image[strings.LastIndexByte(m.Image, '-')+1:] }
 
 // Verify hashes the outputs beside the manifest in dir. It fails if one is missing or is not what was built, naming all of these.
 func (m *Manifest) Verify(dir string) error {

@@ -16,11 +16,13 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/cosi-os/cosi/images/content"
+	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/images/uki"
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/book"
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/dhcp"
@@ -66,10 +68,24 @@ const (
 	startScript   = "start.ipxe"
 	machineScript = "machine.ipxe"
 	extendedUKI   = "uefi.efi"
-	biosLoader    = "undionly.kpxe"
-	uefiLoader    = "snponly.efi"
 	autoexec      = "autoexec.ipxe" // iPXE asks for it, and goes on without
 )
+
+// loaders are iPXE for firmware that boots by TFTP, by the architecture. There is no BIOS but on amd64.
+var loaders = map[string]map[dhcp.Firmware]string{
+	"amd64": {dhcp.BIOS: plan.BIOSNetwork[1:], dhcp.UEFI: plan.UEFINetwork[1:]},
+	"arm64": {dhcp.UEFI: plan.ARMNetwork[1:]},
+}
+
+// isLoader says whether a file is iPXE, for whatever firmware.
+func isLoader(name string) bool {
+	for _, suffixes := range plan.NetworkLoaders {
+		if slices.Contains(suffixes, "."+name) {
+			return true
+		}
+	}
+	return false
+}
 
 // Answer says what DHCP tells a client to boot.
 func (s *Server) Answer(c dhcp.Client) (file string, ok bool) {
@@ -79,6 +95,9 @@ func (s *Server) Answer(c dhcp.Client) (file string, ok bool) {
 		look = s.Book.Find
 	}
 	_, picture, err := s.find(look, book.Machine{MAC: mac, UUIDs: c.UUIDs})
+	if err == nil && picture.Arch != c.Arch {
+		err = fmt.Errorf("%s is for %s: the firmware says that this machine is %s", picture.Name, picture.Arch, c.Arch)
+	}
 	if c.Begins {
 		s.Seen.Note(mac, func(m *seen.Machine) { note(m, c, picture, err) })
 	}
@@ -87,10 +106,8 @@ func (s *Server) Answer(c dhcp.Client) (file string, ok bool) {
 	}
 	path := strings.ReplaceAll(mac, ":", "-")
 	switch c.Firmware {
-	case dhcp.BIOS:
-		return path + "/" + biosLoader, true
-	case dhcp.UEFI:
-		return path + "/" + uefiLoader, true
+	case dhcp.BIOS, dhcp.UEFI:
+		return path + "/" + loaders[c.Arch][c.Firmware], true
 	case dhcp.UEFIHTTP:
 		return s.Firmware + "/boot/" + path + "/" + extendedUKI, true
 	default:
@@ -181,17 +198,17 @@ type file interface {
 // open returns a file of what a machine boots, and the stage that it has reached when it has read it, "" if none.
 func (s *Server) open(a *asking, name string) (file, seen.Stage, error) {
 	look := s.Book.Find
-	if name == biosLoader || name == uefiLoader {
+	if isLoader(name) {
 		look = s.Book.Loader
 	}
 	if err := s.resolve(a, look); err != nil {
 		return nil, "", err
 	}
-	switch name {
-	case biosLoader, uefiLoader:
+	switch {
+	case isLoader(name):
 		f, err := a.image.Open(a.image.Name + "." + name)
 		return f, seen.Loader, err
-	case extendedUKI:
+	case name == extendedUKI:
 		f, err := s.extend(a)
 		return f, seen.Kernel, err
 	}
@@ -253,7 +270,7 @@ func (s *Server) EndedTFTP(client netip.Addr, name string, err error) {
 	directory, base, _ := strings.Cut(strings.TrimPrefix(name, "/"), "/")
 	mac := strings.ReplaceAll(directory, "-", ":")
 	stage := seen.Kernel // the unified kernel image, of firmware that was told to load it
-	if base == biosLoader || base == uefiLoader {
+	if isLoader(base) {
 		stage = seen.Loader
 	}
 	s.reached(mac, client, stage)

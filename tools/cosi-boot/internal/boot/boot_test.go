@@ -36,6 +36,7 @@ const (
 	plain  = "52:54:00:aa:bb:01" // boots the image, with an argument
 	secret = "52:54:00:aa:bb:02" // has user data, too
 	other  = "52:54:00:aa:bb:03" // is known by what it says
+	arm    = "52:54:00:aa:bb:04" // boots the image for arm64
 	id     = "11111111-2222-3333-4444-555555555555"
 
 	secrets = "metadata: {type: certificates, id: node}\nspec: {serving_key: secret}\n"
@@ -56,6 +57,7 @@ func serve(t *testing.T) *served {
 	t.Helper()
 	s := &served{t: t, dir: t.TempDir(), machine: plain}
 	_, s.files = imagetest.Write(t, s.dir, 300_000)
+	imagetest.WriteARM(t, s.dir, 300_000)
 	write := func(name, text string) {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -67,8 +69,9 @@ func serve(t *testing.T) *served {
   - {mac: %q, image: cosi-tiny-amd64, user_data: secret.yaml, arguments: [quiet]}
   - {uuid: %s, image: cosi-tiny-amd64, arguments: [by=uuid]}
   - {serial: "S 1", mac: %q, image: cosi-tiny-amd64, arguments: [by=serial]}
+  - {mac: %q, image: cosi-tiny-arm64}
   - {mac: "52:54:00:aa:bb:09", image: none}
-`, plain, secret, id, other))
+`, plain, secret, id, other, arm))
 	machines, err := book.Open(filepath.Join(s.dir, "machines.yaml"), t.Logf)
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +125,47 @@ func (s *served) expectStage(mac string, stage seen.Stage, problem string) {
 
 func client(mac string, f dhcp.Firmware) dhcp.Client {
 	hardware, _ := net.ParseMAC(mac)
-	return dhcp.Client{MAC: hardware, Firmware: f, BIOS: f == dhcp.IPXE, Begins: true}
+	return dhcp.Client{MAC: hardware, Firmware: f, Arch: "amd64", BIOS: f == dhcp.IPXE, Begins: true}
+}
+
+// A machine with an ARM processor is told of iPXE for it; what is for another processor no machine is told of, and the list says why.
+func TestProcessorsGetWhatIsForThem(t *testing.T) {
+	s := serve(t)
+	s.machine = arm
+	for _, tc := range []struct {
+		mac, arch string
+		firmware  dhcp.Firmware
+		want      string // "" is a refusal
+	}{
+		{arm, "arm64", dhcp.UEFI, "52-54-00-aa-bb-04/ipxe-arm64.efi"},
+		{arm, "arm64", dhcp.UEFIHTTP, s.Firmware + "/boot/52-54-00-aa-bb-04/uefi.efi"},
+		{arm, "arm64", dhcp.IPXE, s.HTTP + "/boot/52-54-00-aa-bb-04/start.ipxe"},
+		{arm, "amd64", dhcp.BIOS, ""}, {arm, "amd64", dhcp.UEFI, ""}, {arm, "amd64", dhcp.UEFIHTTP, ""}, {arm, "amd64", dhcp.IPXE, ""},
+		{plain, "arm64", dhcp.UEFI, ""}, {plain, "arm64", dhcp.UEFIHTTP, ""}, {plain, "arm64", dhcp.IPXE, ""},
+	} {
+		c := client(tc.mac, tc.firmware)
+		c.Arch = tc.arch
+		if file, ok := s.Answer(c); ok != (tc.want != "") || file != tc.want {
+			t.Errorf("%s of %s on %s is told %q, %v; want %q", tc.firmware, tc.mac, tc.arch, file, ok, tc.want)
+		}
+		problem := ""
+		if tc.want == "" {
+			problem = ": the firmware says that this machine is " + tc.arch
+		}
+		s.expectStage(tc.mac, seen.DHCP, problem)
+	}
+	f, err := s.OpenTFTP(netip.MustParseAddr("127.0.0.1"), "52-54-00-aa-bb-04/ipxe-arm64.efi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	s.EndedTFTP(netip.MustParseAddr("127.0.0.1"), "52-54-00-aa-bb-04/ipxe-arm64.efi", nil)
+	s.expectStage(arm, seen.Loader, "")
+	for _, missing := range []string{"undionly.kpxe", "snponly.efi"} {
+		if _, err := s.OpenTFTP(netip.MustParseAddr("127.0.0.1"), "52-54-00-aa-bb-04/"+missing); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s of an image for arm64: %v", missing, err)
+		}
+	}
 }
 
 // A machine with a BIOS goes from DHCP to the kernel, and the list shows each step.

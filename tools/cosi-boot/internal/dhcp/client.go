@@ -16,15 +16,19 @@ type Firmware string
 // Firmwares. What is none of them gets an address, perhaps, and nothing to boot.
 const (
 	BIOS     Firmware = "BIOS"
-	UEFI     Firmware = "UEFI"      // 64 bits, x86, by TFTP
+	UEFI     Firmware = "UEFI"      // 64 bits, by TFTP
 	UEFIHTTP Firmware = "UEFI HTTP" // the same by HTTP, without TFTP
 	IPXE     Firmware = "iPXE"      // loaded by one of the others, or from the ROM of a network card
 	Unknown  Firmware = ""          // another processor, or no firmware
 )
 
-// architectures are those of option 93 (RFC 4578, and IANA's list). Much firmware of 64 bits says EFI_BC, which was meant for byte code.
-var architectures = map[iana.Arch]Firmware{
-	iana.INTEL_X86PC: BIOS, iana.EFI_X86_64: UEFI, iana.EFI_BC: UEFI, iana.EFI_X86_64_HTTP: UEFIHTTP,
+// architectures are those of option 93 (RFC 4578, and IANA's list). Much firmware of x86 with 64 bits says EFI_BC, which was meant for byte code.
+var architectures = map[iana.Arch]struct {
+	firmware Firmware
+	arch     string
+}{
+	iana.INTEL_X86PC: {BIOS, "amd64"}, iana.EFI_X86_64: {UEFI, "amd64"}, iana.EFI_BC: {UEFI, "amd64"}, iana.EFI_X86_64_HTTP: {UEFIHTTP, "amd64"},
+	iana.EFI_ARM64: {UEFI, "arm64"}, iana.EFI_ARM64_HTTP: {UEFIHTTP, "arm64"},
 }
 
 // classes are how option 60 of what firmware asks begins.
@@ -41,7 +45,7 @@ type Client struct {
 	MAC      net.HardwareAddr
 	UUIDs    []string // the two ways to read option 97: firmware does not agree on the order of its bytes
 	Firmware Firmware
-	Arch     string // as IANA calls it
+	Arch     string // of the images that it can boot: amd64, arm64
 	BIOS     bool   // of iPXE: a BIOS has started it
 	Begins   bool   // it looks for a server; later it asks the one that it has found
 }
@@ -51,19 +55,17 @@ func clientOf(m *dhcpv4.DHCPv4) Client {
 	c := Client{MAC: m.ClientHWAddr, Begins: m.MessageType() == dhcpv4.MessageTypeDiscover, UUIDs: machineIDs(m.Options.Get(dhcpv4.OptionClientMachineIdentifier))}
 	class := m.ClassIdentifier()
 	archs := m.ClientArch()
-	if len(archs) > 0 {
-		c.Arch = archs[0].String()
-	}
 	if !strings.HasPrefix(class, classPXE) && !strings.HasPrefix(class, classHTTP) {
 		return c
 	}
+	if len(archs) == 0 { // RFC 4578 has it in every request; before that there were only BIOSes
+		archs = []iana.Arch{iana.INTEL_X86PC}
+	}
 	for _, arch := range archs {
-		if c.Firmware = architectures[arch]; c.Firmware != Unknown {
+		if known, ok := architectures[arch]; ok {
+			c.Firmware, c.Arch = known.firmware, known.arch
 			break
 		}
-	}
-	if len(archs) == 0 { // RFC 4578 has it in every request; before that there were only BIOSes
-		c.Firmware = BIOS
 	}
 	if strings.HasPrefix(class, classHTTP) != (c.Firmware == UEFIHTTP) {
 		c.Firmware = Unknown

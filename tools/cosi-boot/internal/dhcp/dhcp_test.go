@@ -29,9 +29,9 @@ func config(t testing.TB) Config {
 		Boot: func(c Client) (string, bool) {
 			switch c.Firmware {
 			case UEFIHTTP, IPXE:
-				return fmt.Sprintf("http://192.0.2.1/%s/%v", c.MAC, c.BIOS), true
+				return fmt.Sprintf("http://192.0.2.1/%s/%v/%s", c.MAC, c.BIOS, c.Arch), true
 			}
-			return c.MAC.String() + "/" + string(c.Firmware), c.MAC[5] != 99
+			return c.MAC.String() + "/" + string(c.Firmware) + "/" + c.Arch, c.MAC[5] != 99
 		},
 	}
 }
@@ -64,15 +64,18 @@ func TestEachFirmwareIsToldWhatIsForIt(t *testing.T) {
 		class  string
 		vendor bool // from a proxy, discovery control
 	}{
-		{"a BIOS", firmware("PXEClient", 0), "52:54:00:aa:bb:01/BIOS", "52:54:00:aa:bb:01/BIOS", "PXEClient", true},
-		{"a BIOS that does not say so", []dhcpv4.Modifier{dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient"))}, "52:54:00:aa:bb:01/BIOS", "52:54:00:aa:bb:01/BIOS", "PXEClient", true},
-		{"UEFI", firmware("PXEClient", 7), "52:54:00:aa:bb:01/UEFI", "52:54:00:aa:bb:01/UEFI", "PXEClient", false},
-		{"UEFI that says byte code", firmware("PXEClient", 9), "52:54:00:aa:bb:01/UEFI", "52:54:00:aa:bb:01/UEFI", "PXEClient", false},
-		{"UEFI by HTTP", firmware("HTTPClient", 16), "", "http://192.0.2.1/52:54:00:aa:bb:01/false", "HTTPClient", false},
-		{"iPXE from a BIOS", firmware("PXEClient", 0, dhcpv4.WithUserClass("iPXE", false)), "", "http://192.0.2.1/52:54:00:aa:bb:01/true", "PXEClient", true},
-		{"iPXE from UEFI", firmware("PXEClient", 7, rfc), "", "http://192.0.2.1/52:54:00:aa:bb:01/false", "PXEClient", true},
-		{"iPXE by its own option", firmware("PXEClient", 7, dhcpv4.WithGeneric(optionIPXE, []byte{1, 1, 1})), "", "http://192.0.2.1/52:54:00:aa:bb:01/false", "PXEClient", true},
-		{"arm64", firmware("PXEClient", 11), "", "", "", false},
+		{"a BIOS", firmware("PXEClient", 0), "52:54:00:aa:bb:01/BIOS/amd64", "52:54:00:aa:bb:01/BIOS/amd64", "PXEClient", true},
+		{"a BIOS that does not say so", []dhcpv4.Modifier{dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient"))}, "52:54:00:aa:bb:01/BIOS/amd64", "52:54:00:aa:bb:01/BIOS/amd64", "PXEClient", true},
+		{"UEFI", firmware("PXEClient", 7), "52:54:00:aa:bb:01/UEFI/amd64", "52:54:00:aa:bb:01/UEFI/amd64", "PXEClient", false},
+		{"UEFI that says byte code", firmware("PXEClient", 9), "52:54:00:aa:bb:01/UEFI/amd64", "52:54:00:aa:bb:01/UEFI/amd64", "PXEClient", false},
+		{"UEFI by HTTP", firmware("HTTPClient", 16), "", "http://192.0.2.1/52:54:00:aa:bb:01/false/amd64", "HTTPClient", false},
+		{"iPXE from a BIOS", firmware("PXEClient", 0, dhcpv4.WithUserClass("iPXE", false)), "", "http://192.0.2.1/52:54:00:aa:bb:01/true/amd64", "PXEClient", true},
+		{"iPXE from UEFI", firmware("PXEClient", 7, rfc), "", "http://192.0.2.1/52:54:00:aa:bb:01/false/amd64", "PXEClient", true},
+		{"iPXE by its own option", firmware("PXEClient", 7, dhcpv4.WithGeneric(optionIPXE, []byte{1, 1, 1})), "", "http://192.0.2.1/52:54:00:aa:bb:01/false/amd64", "PXEClient", true},
+		{"UEFI of arm64", firmware("PXEClient", 11), "52:54:00:aa:bb:01/UEFI/arm64", "52:54:00:aa:bb:01/UEFI/arm64", "PXEClient", false},
+		{"UEFI of arm64 by HTTP", firmware("HTTPClient", 19), "", "http://192.0.2.1/52:54:00:aa:bb:01/false/arm64", "HTTPClient", false},
+		{"iPXE from UEFI of arm64", firmware("PXEClient", 11, rfc), "", "http://192.0.2.1/52:54:00:aa:bb:01/false/arm64", "PXEClient", true},
+		{"U-Boot of arm64", firmware("PXEClient", 22), "", "", "", false},
 		{"an old UEFI of 32 bits", firmware("PXEClient", 6), "", "", "", false},
 		{"HTTP of a class for TFTP", firmware("PXEClient", 16), "", "", "", false},
 		{"a system that runs", []dhcpv4.Modifier{dhcpv4.WithUserClass("iPXE", false)}, "", "", "", false},
@@ -129,7 +132,7 @@ func TestAProxyAnswersOnItsOwnPortWhatItOffered(t *testing.T) {
 	s := &Server{Config: config(t)}
 	uefi := firmware("PXEClient", 7, dhcpv4.WithClientIP(net.IPv4(192, 0, 2, 77)))
 	reply := s.answer(message(t, dhcpv4.MessageTypeRequest, uefi...), BootPort)
-	if reply == nil || reply.MessageType() != dhcpv4.MessageTypeAck || reply.BootFileName != "52:54:00:aa:bb:01/UEFI" || !reply.ClientIPAddr.Equal(net.IPv4(192, 0, 2, 77)) {
+	if reply == nil || reply.MessageType() != dhcpv4.MessageTypeAck || reply.BootFileName != "52:54:00:aa:bb:01/UEFI/amd64" || !reply.ClientIPAddr.Equal(net.IPv4(192, 0, 2, 77)) {
 		t.Errorf("on port %d: %v", BootPort, reply)
 	}
 	for port, kind := range map[int]dhcpv4.MessageType{dhcpv4.ServerPort: dhcpv4.MessageTypeRequest, BootPort: dhcpv4.MessageTypeDiscover} {
@@ -183,7 +186,7 @@ func TestClientsOnALink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ack := first.ACK; !ack.YourIPAddr.Equal(net.IPv4(192, 0, 2, 10)) || ack.BootFileName != "52:54:00:aa:bb:01/BIOS" || ack.IPAddressLeaseTime(0) != time.Hour {
+	if ack := first.ACK; !ack.YourIPAddr.Equal(net.IPv4(192, 0, 2, 10)) || ack.BootFileName != "52:54:00:aa:bb:01/BIOS/amd64" || ack.IPAddressLeaseTime(0) != time.Hour {
 		t.Errorf("the first client has %s", ack.Summary())
 	}
 	if got := <-leased; got != "52:54:00:aa:bb:01 192.0.2.10" {
@@ -223,7 +226,7 @@ func TestClientsOnALink(t *testing.T) {
 func TestAProxyOnALink(t *testing.T) {
 	link := serve(t, config(t))
 	offer, err := client(t, link, 1).DiscoverOffer(t.Context(), firmware("PXEClient", 7)...)
-	if err != nil || !offer.YourIPAddr.IsUnspecified() || offer.BootFileNameOption() != "52:54:00:aa:bb:01/UEFI" {
+	if err != nil || !offer.YourIPAddr.IsUnspecified() || offer.BootFileNameOption() != "52:54:00:aa:bb:01/UEFI/amd64" {
 		t.Errorf("the offer is %v, %v", offer, err)
 	}
 }

@@ -23,21 +23,20 @@ import (
 
 // Suffixes of the files that machines ask for, behind the image's name.
 const (
-	Script      = ".ipxe"
-	Kernel      = ".vmlinuz"
-	UKI         = ".efi"
-	BIOSNetwork = plan.BIOSNetwork
-	UEFINetwork = plan.UEFINetwork
+	Script = ".ipxe"
+	Kernel = ".vmlinuz"
+	UKI    = ".efi"
 
 	beside = ".manifest.json"
 )
 
-// set are the suffixes of a whole PXE set.
-var set = []string{Kernel, ".initramfs", UKI, Script, BIOSNetwork, UEFINetwork}
+// set are the suffixes of a whole PXE set, beside those of iPXE for firmware.
+var set = []string{Kernel, ".initramfs", UKI, Script}
 
 // Image is a PXE set.
 type Image struct {
 	Name  string // cosi-base-amd64
+	Arch  string // amd64
 	dir   string
 	files []string
 }
@@ -120,13 +119,13 @@ func load(stem string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Image{Name: filepath.Base(stem), dir: filepath.Dir(stem)}
+	i := &Image{Name: filepath.Base(stem), Arch: m.Arch(), dir: filepath.Dir(stem)}
 	for _, file := range m.Outputs {
 		if filepath.Base(file.Name) == file.Name && strings.HasPrefix(file.Name, i.Name+".") {
 			i.files = append(i.files, file.Name)
 		}
 	}
-	for _, suffix := range set {
+	for _, suffix := range slices.Concat(set, plan.NetworkLoaders[i.Arch]) {
 		if !slices.Contains(i.files, i.Name+suffix) {
 			return nil, fmt.Errorf("has no %s: it takes outputs: [pxe] in its definition", i.Name+suffix)
 		}

@@ -51,6 +51,24 @@ func TestAnImageHasTheFilesOfItsManifestAndNoOthers(t *testing.T) {
 	}
 }
 
+// A set for arm64 has another iPXE, and nothing for a BIOS.
+func TestASetForARM(t *testing.T) {
+	stem, _ := imagetest.WriteARM(t, t.TempDir(), 100)
+	if i, err := (&Store{}).Open(stem); err != nil || i.Arch != "arm64" {
+		t.Fatalf("Open = %+v, %v", i, err)
+	}
+	text, err := os.ReadFile(stem + beside)
+	if err == nil {
+		err = os.WriteFile(stem+beside, bytes.ReplaceAll(text, []byte("ipxe-arm64.efi"), []byte("snponly.efi")), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&Store{}).Open(stem); err == nil || !strings.Contains(err.Error(), "has no cosi-tiny-arm64.ipxe-arm64.efi") {
+		t.Errorf("Open = %v", err)
+	}
+}
+
 func TestASetThatIsNotWholeIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	stem, _ := imagetest.Write(t, dir, 100)
