@@ -36,7 +36,7 @@ type Machine struct {
 	Firmware string     `json:"firmware,omitempty"` // "BIOS", "UEFI", "UEFI HTTP"
 	Image    string     `json:"image,omitempty"`
 	Stage    Stage      `json:"stage"`
-	Boots    int        `json:"boots"`             // how often it began one
+	Boots    int        `json:"boots"`             // how often it began one, as far as anything came of that
 	Problem  string     `json:"problem,omitempty"` // what it was refused last, in this boot
 	First    time.Time  `json:"first"`
 	Last     time.Time  `json:"last"`
@@ -92,8 +92,13 @@ func (l *List) drop() {
 	l.dropped = l.sequence
 }
 
-// Begin notes that a boot begins.
-func (m *Machine) Begin() { m.Stage, m.Problem, m.Boots = DHCP, "", m.Boots+1 }
+// Begin notes that a boot begins. It is the same boot as long as it comes no farther: firmware repeats what is not answered at once.
+func (m *Machine) Begin() {
+	if m.Stage != DHCP {
+		m.Boots++
+	}
+	m.Stage, m.Problem = DHCP, ""
+}
 
 // Reach notes that the machine has come as far as a stage.
 func (m *Machine) Reach(s Stage) { m.Stage, m.Problem = s, "" }

@@ -39,6 +39,20 @@ func TestAFullListDropsWhatWasHeardOfLongestAgo(t *testing.T) {
 	}
 }
 
+func TestWhatIsRepeatedIsTheSameBoot(t *testing.T) {
+	m := Machine{}
+	for _, step := range []struct {
+		reach Stage
+		boots int
+	}{{DHCP, 1}, {Loader, 1}, {DHCP, 2}, {DHCP, 2}} {
+		m.Refuse("no image")
+		if m.Begin(); m.Boots != step.boots || m.Stage != DHCP || m.Problem != "" {
+			t.Errorf("%+v; want %d boots", m, step.boots)
+		}
+		m.Reach(step.reach)
+	}
+}
+
 func TestWhoWaitsIsToldWhatHasChanged(t *testing.T) {
 	l := New(10, time.Now)
 	l.Note("a", (*Machine).Begin)
