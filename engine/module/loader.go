@@ -139,8 +139,27 @@ var storage = []string{
 
 // Storage reports whether a modalias is that of something that a disk may hang on.
 func Storage(modalias string) bool {
-	modalias = strings.TrimSpace(modalias)
 	return slices.ContainsFunc(storage, func(pattern string) bool { return match(pattern, modalias) })
+}
+
+// descriptions are the files by which devices say what drivers they want. Cards of SD and MMC say it in uevent alone.
+var descriptions = []string{"/sys/bus/*/devices/*/modalias", "/sys/class/input/*/modalias", "/sys/devices/virtual/dmi/id/modalias", "/sys/bus/mmc/devices/*/uevent"}
+
+// modalias returns what such a file says, "" if nothing.
+func modalias(file string) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "" // the device is gone
+	}
+	if filepath.Base(file) == "modalias" {
+		return strings.TrimSpace(string(text))
+	}
+	for line := range strings.Lines(string(text)) {
+		if said, ok := strings.CutPrefix(line, "MODALIAS="); ok {
+			return strings.TrimSpace(said)
+		}
+	}
+	return ""
 }
 
 // ColdPlug loads modules for the devices that are there and that wanted holds for: those on a bus, and input devices. nil wants all of
@@ -151,21 +170,21 @@ func (l *Loader) ColdPlug(wanted func(modalias string) bool) []error {
 	}
 	var problems []error
 	seen := map[string]bool{}
-	for _, pattern := range []string{"/sys/bus/*/devices/*/modalias", "/sys/class/input/*/modalias", "/sys/devices/virtual/dmi/id/modalias"} {
+	for _, pattern := range descriptions {
 		files, _ := filepath.Glob(pattern) // the pattern is well-formed
 		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil || seen[string(text)] {
-				continue // the device is gone, or one like it was done
+			said := modalias(file)
+			if said == "" || seen[said] {
+				continue // it wants nothing, or one like it was done
 			}
 			if _, err := os.Lstat(filepath.Join(filepath.Dir(file), "driver")); err == nil {
 				continue // it has what it needs
 			}
-			seen[string(text)] = true
-			if wanted != nil && !wanted(string(text)) {
+			seen[said] = true
+			if wanted != nil && !wanted(said) {
 				continue
 			}
-			if err := l.LoadFor(string(text)); err != nil {
+			if err := l.LoadFor(said); err != nil {
 				problems = append(problems, err)
 			}
 		}

@@ -121,9 +121,9 @@ func FuzzParseAlias(f *testing.F) {
 
 func TestStorage(t *testing.T) {
 	for modalias, want := range map[string]bool{
-		"virtio:d00000002v00001AF4\n": true,
-		"virtio:d00000001v00001AF4":   false,
-		"scsi:t-0x00":                 true,
+		"virtio:d00000002v00001AF4": true,
+		"virtio:d00000001v00001AF4": false,
+		"scsi:t-0x00":               true,
 		"pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01": true,  // AHCI
 		"pci:v00001B36d0000000Dsv00001AF4sd00001100bc0Csc03i30": true,  // xHCI
 		"pci:v00001B36d00000007sv00001AF4sd00001100bc08sc05i01": true,  // SD host
@@ -140,6 +140,27 @@ func TestStorage(t *testing.T) {
 	} {
 		if got := Storage(modalias); got != want {
 			t.Errorf("Storage(%q) = %v; want %v", modalias, got, want)
+		}
+	}
+}
+
+// A device says in one of two ways what it wants. What Linux 6.12 shows of an SD card has no file modalias.
+func TestModalias(t *testing.T) {
+	for name, tc := range map[string]struct{ file, text, want string }{
+		"virtio":     {"modalias", "virtio:d00000002v00001AF4\n", "virtio:d00000002v00001AF4"},
+		"an SD card": {"uevent", "MMC_TYPE=SD\nMMC_NAME=SA04G\nMODALIAS=mmc:block\n", "mmc:block"},
+		"SDIO":       {"uevent", "MMC_TYPE=SDIO\nSDIO_ID=02D0:4329\n", ""},
+		"it is gone": {"", "", ""},
+	} {
+		file := filepath.Join(t.TempDir(), "modalias")
+		if tc.file != "" {
+			file = filepath.Join(filepath.Dir(file), tc.file)
+			if err := os.WriteFile(file, []byte(tc.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := modalias(file); got != tc.want {
+			t.Errorf("%s: %q; want %q", name, got, tc.want)
 		}
 	}
 }
