@@ -55,7 +55,7 @@ func machine(began time.Duration) {
 	n := node.New(node.Config{Root: "/", Machine: true, Port: 50000, Engine: engine(), Image: image, ClockSet: moved}, log)
 	n.Stage("engine", began)
 	n.Stage("root", switched)
-	log.Printf("COSI %s, PID 1 after %d ms, root after %d ms", image.Version, began.Milliseconds(), switched.Milliseconds())
+	log.Printf("COSI %s, PID 1 after %d ms, root after %d ms, from %s", image.Version, began.Milliseconds(), switched.Milliseconds(), boot.RootDevice())
 	why, err := n.Run(ctx)
 	complain(log, err)
 	down(n, log, consoles, why.Reboot)

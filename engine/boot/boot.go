@@ -13,7 +13,8 @@ import (
 
 // Root mounts what the kernel offers, finds the root and switches into it. Afterwards:
 //   - /proc, /sys, /dev and the file systems below them are mounted;
-//   - / is the image's erofs, or the initramfs if that holds no root image, and is shared: what a plugin mounts all others see;
+//   - / is the image's erofs, from the initramfs or from a slot of the disk, or the initramfs if there is no root image. It is shared: what a
+//     plugin mounts all others see;
 //   - /run, /tmp, /var and /etc are tmpfs, nosuid and nodev, /etc with the few files that programs expect.
 func Root() error {
 	if err := mountAll(kernelMounts); err != nil {

@@ -8,11 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// imageFlags are those of a root image.
+const imageFlags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
+
 // mountImage mounts a file that is an erofs, read-only. Linux does that itself since 6.12; one that says that the file is no block device gets
 // a loop device, which goes when the file system is unmounted.
 func mountImage(file, target string) error {
-	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
-	err := unix.Mount(file, target, "erofs", flags, "")
+	err := unix.Mount(file, target, "erofs", imageFlags, "")
 	if !errors.Is(err, unix.ENOTBLK) {
 		return err
 	}
@@ -21,7 +23,7 @@ func mountImage(file, target string) error {
 		return err
 	}
 	defer loop.Close()
-	return unix.Mount(loop.Name(), target, "erofs", flags, "")
+	return unix.Mount(loop.Name(), target, "erofs", imageFlags, "")
 }
 
 // attach returns a loop device that shows a file, for as long as it is open or mounted.

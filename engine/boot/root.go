@@ -7,10 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cosi-os/cosi/engine/disk"
 	"github.com/cosi-os/cosi/engine/module"
+	"github.com/cosi-os/cosi/engine/slot"
 )
 
 const (
@@ -18,20 +21,73 @@ const (
 	rootImage = "/root.erofs"
 	// earlyModules in the initramfs lists the modules that mounting it needs, one path a line, in the order to load them.
 	earlyModules = "/etc/cosi/modules"
-	newRoot      = "/newroot"
+	// modules has those that the disk may need.
+	modules = "/usr/lib/modules"
+	newRoot = "/newroot"
 )
 
-// switchRoot makes the root image the root, and moves what is mounted already into it. Without an image it leaves the initramfs as the
-// root: it returns false.
-func switchRoot() (bool, error) {
-	if _, err := os.Stat(rootImage); errors.Is(err, fs.ErrNotExist) {
+// patience is how long the disk with the root may take to appear.
+const patience = 30 * time.Second
+
+// mountRoot mounts the root image: the one in the initramfs, else the one on the disk whose hash the command line has. With neither it
+// mounts nothing, and returns false.
+func mountRoot() (bool, error) {
+	_, err := os.Stat(rootImage)
+	hash := KernelValue(slot.HashArgument)
+	if errors.Is(err, fs.ErrNotExist) && hash == "" {
 		return false, nil
 	}
 	if err := os.Mkdir(newRoot, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return false, err
 	}
-	if err := mountImage(rootImage, newRoot); err != nil {
-		return false, fmt.Errorf("mount %s: %w", rootImage, err)
+	if err == nil {
+		if err := mountImage(rootImage, newRoot); err != nil {
+			return false, fmt.Errorf("mount %s: %w", rootImage, err)
+		}
+		return true, nil
+	}
+	root, err := slot.Parse(hash, KernelValue(slot.OptionsArgument), KernelValue(disk.Argument))
+	if err != nil {
+		return false, err
+	}
+	drivers, err := module.Open(modules)
+	if err != nil {
+		return false, err
+	}
+	device, err := root.Open(slot.Waiter{Search: func() []error { return drivers.ColdPlug(nil) }, Patience: patience, Log: warn})
+	if err != nil {
+		return false, err
+	}
+	if err := unix.Mount(device, newRoot, "erofs", imageFlags, ""); err != nil {
+		return false, fmt.Errorf("mount %s: %w", device, err)
+	}
+	return true, nil
+}
+
+// warn tells people, by way of the kernel, before there is a log.
+func warn(text string) {
+	os.WriteFile("/dev/kmsg", []byte("<3>cosi: "+text+"\n"), 0) // nobody reads it if that fails
+}
+
+// RootDevice says where the root is: "/dev/vda3, which dm-verity checks", or "memory".
+func RootDevice() string {
+	var root unix.Stat_t
+	if unix.Stat("/", &root) != nil {
+		return "nowhere"
+	}
+	dir := fmt.Sprintf("/sys/dev/block/%d:%d/slaves", unix.Major(root.Dev), unix.Minor(root.Dev))
+	below, err := os.ReadDir(dir)
+	if err != nil || len(below) == 0 {
+		return "memory"
+	}
+	return "/dev/" + below[0].Name() + ", which dm-verity checks"
+}
+
+// switchRoot makes the root image the root, and moves what is mounted already into it. Without an image it leaves the initramfs as the
+// root: it returns false.
+func switchRoot() (bool, error) {
+	if mounted, err := mountRoot(); err != nil || !mounted {
+		return false, err
 	}
 	for _, m := range kernelMounts {
 		if err := unix.Mount(m.target, newRoot+m.target, "", unix.MS_MOVE, ""); err != nil {

@@ -66,7 +66,7 @@ func (m *machine) WriteAt(b []byte, off int64) (int, error) {
 func (m *machine) find(guid gpt.GUID) (*found, error) {
 	table, err := gpt.Read(m, int64(len(m.disk)))
 	if err != nil || table.DiskGUID != guid {
-		return nil, errNoDisk
+		return nil, ErrNoDisk
 	}
 	return &found{device: m, path: "/dev/vda", size: int64(len(m.disk)), readOnly: m.readOnly, table: table}, nil
 }

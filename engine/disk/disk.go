@@ -74,7 +74,7 @@ type Preparer struct {
 
 // kernel is what the kernel does for a Preparer.
 type kernel interface {
-	// find returns the disk with our table and the GUID. It fails with errNoDisk.
+	// find returns the disk with our table and the GUID. It fails with ErrNoDisk.
 	find(gpt.GUID) (*found, error)
 	// announce tells of a partition, or of its new size.
 	announce(f *found, index int) error

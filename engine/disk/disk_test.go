@@ -171,7 +171,7 @@ func TestChoose(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v, %q, frozen %v", name, got, err, c.want, c.why, c.frozen)
 		}
 	}
-	if _, err := choose(nil); !errors.Is(err, errNoDisk) {
+	if _, err := choose(nil); !errors.Is(err, ErrNoDisk) {
 		t.Errorf("none: %v", err)
 	}
 }

@@ -36,8 +36,8 @@ func (f *found) node(index int) string {
 	return partitionNode(f.path, index+1)
 }
 
-// errNoDisk says that no disk has the GUID.
-var errNoDisk = errors.New("no disk has the identifier that the image was booted with")
+// ErrNoDisk says that no disk has the GUID.
+var ErrNoDisk = errors.New("no disk has the identifier that the image was booted with")
 
 // pause is how long to wait between two looks.
 const pause = 20 * time.Millisecond
@@ -45,16 +45,16 @@ const pause = 20 * time.Millisecond
 // wait finds the disk. When it is not there it has the drivers of disks loaded and waits for it: the firmware has just read from it.
 func (p *Preparer) wait(guid gpt.GUID) (*found, error) {
 	f, err := p.kernel.find(guid)
-	if !errors.Is(err, errNoDisk) {
+	if !errors.Is(err, ErrNoDisk) {
 		return f, err
 	}
 	for end := time.Now().Add(p.Patience); ; time.Sleep(pause) {
 		p.Search()
-		if f, err = p.kernel.find(guid); !errors.Is(err, errNoDisk) || time.Now().After(end) {
+		if f, err = p.kernel.find(guid); !errors.Is(err, ErrNoDisk) || time.Now().After(end) {
 			break
 		}
 	}
-	if errors.Is(err, errNoDisk) {
+	if errors.Is(err, ErrNoDisk) {
 		return nil, because(noBootDisk, "%w: what the API writes is gone with the next boot", err)
 	}
 	return f, err
@@ -62,17 +62,9 @@ func (p *Preparer) wait(guid gpt.GUID) (*found, error) {
 
 // find looks at every disk. Of several with the GUID, copies of one image, the one that has a state partition is meant.
 func find(guid gpt.GUID) (*found, error) {
-	entries, err := os.ReadDir(sysBlock)
+	all, err := withGUID(guid)
 	if err != nil {
 		return nil, err
-	}
-	var all []*found
-	for _, e := range entries {
-		if f := open(e.Name()); f != nil && f.table.DiskGUID == guid {
-			all = append(all, f)
-		} else if f != nil {
-			f.Close()
-		}
 	}
 	chosen, err := choose(all)
 	for _, f := range all {
@@ -83,9 +75,25 @@ func find(guid gpt.GUID) (*found, error) {
 	return chosen, err
 }
 
+// withGUID opens every disk that has the GUID.
+func withGUID(guid gpt.GUID) (all []*found, err error) {
+	entries, err := os.ReadDir(sysBlock)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if f := open(e.Name()); f != nil && f.table.DiskGUID == guid {
+			all = append(all, f)
+		} else if f != nil {
+			f.Close()
+		}
+	}
+	return all, nil
+}
+
 func choose(all []*found) (*found, error) {
 	if len(all) == 0 {
-		return nil, errNoDisk
+		return nil, ErrNoDisk
 	}
 	if len(all) == 1 {
 		return all[0], nil
@@ -121,7 +129,7 @@ func open(name string) *found {
 	if _, err := os.Stat(filepath.Join(dir, "partition")); err == nil {
 		return nil
 	}
-	if strings.HasPrefix(name, "loop") || strings.HasPrefix(name, "ram") || strings.HasPrefix(name, "zram") {
+	if strings.HasPrefix(name, "loop") || strings.HasPrefix(name, "dm-") || strings.HasPrefix(name, "ram") || strings.HasPrefix(name, "zram") {
 		return nil
 	}
 	f := &found{path: filepath.Join("/dev", name), size: sectors * gpt.Sector}

@@ -75,7 +75,8 @@ func (l *Loader) load(module, parameters string) error {
 		return fmt.Errorf("module %s: %s has none of that name", module, l.dir)
 	}
 	for i, file := range files {
-		if l.loaded[file] {
+		// One that the initramfs has loaded would be read and its signature checked before the kernel says that it is there.
+		if _, err := os.Stat("/sys/module/" + name(file) + "/initstate"); l.loaded[file] || err == nil {
 			continue
 		}
 		own := ""
