@@ -1,5 +1,5 @@
-// Package initramfs writes the archive that the kernel unpacks into memory: the engine as /init, the root file system's image, and the
-// modules that mounting it takes.
+// Package initramfs writes the archive that the kernel unpacks into memory: the engine as /init, the root file system's image unless that is
+// on a disk, and the modules that mounting it takes.
 //
 // The image builder calls it. The same files give the same bytes.
 package initramfs

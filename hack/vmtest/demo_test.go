@@ -25,11 +25,12 @@ type checks struct {
 func TestNode(t *testing.T) {
 	vmtest.Parallel(t, 140)
 	vmtest.Host(t)
-	c := &checks{outside: buildOutside(t), data: vmtest.Ext4(t, "data"), late: vmtest.Ext4(t, "late"), system: vmtest.SystemDisk(t, "test", 0)}
+	c := &checks{outside: buildOutside(t), data: vmtest.Ext4(t, "data"), late: vmtest.Ext4(t, "late"), system: damagedDisk(t, damagedModule)}
 	c.Node = vmtest.Start(t, vmtest.Options{File: c.system, Keep: true, Disks: []qemu.Disk{c.data}, HotplugPorts: 1})
 	c.Ready(t)
 	c.outside.connect(t, c.Node)
 
+	t.Run("Root", c.root)
 	t.Run("EveryKind", c.everyKind)
 	t.Run("Demo", func(t *testing.T) { c.demo(t, "first") })
 	t.Run("DemoAgain", func(t *testing.T) { c.demo(t, "second") })

@@ -50,6 +50,15 @@ type file struct {
 func TestEveryFileOfTheImageIsKnown(t *testing.T) {
 	image := vmtest.Image(t, "base", "efi")
 	files := imageFiles(t, initrd(t, image))
+	onDisk := imageFiles(t, initrd(t, ukiOf(t, vmtest.Image(t, "base", "raw"), t.TempDir())))
+	if slices.ContainsFunc(onDisk, func(f file) bool { return f.path == "root.erofs" }) {
+		t.Error("the disk's initramfs holds a root")
+	}
+	for _, f := range onDisk {
+		for _, problem := range problems(f) {
+			t.Errorf("the disk's initramfs: /%s (%v, %d bytes) %s", f.path, f.mode, f.size, problem)
+		}
+	}
 	if len(files) < 40 {
 		t.Errorf("%d files: has everything been read?", len(files))
 	}
@@ -278,6 +287,8 @@ func TestTheImageIsSmall(t *testing.T) {
 func TestJudgesAreContentWithTheOutputs(t *testing.T) {
 	raw, qcow2, iso, uki := vmtest.Image(t, "base", "raw"), vmtest.Image(t, "base", "qcow2"), vmtest.Image(t, "base", "iso"), vmtest.Image(t, "base", "efi")
 	dir := t.TempDir()
+	offset, hash := rootArguments(t, ukiOf(t, raw, dir))
+	slot := slotOf(t, raw, dir)
 	for _, judge := range []struct {
 		name      string
 		argv      []string
@@ -286,6 +297,7 @@ func TestJudgesAreContentWithTheOutputs(t *testing.T) {
 	}{
 		{"sgdisk", []string{"sgdisk", "-v", raw}, `No problems found`, `(?i)warning|caution|problem:`},
 		{"fsck.vfat", []string{"fsck.vfat", "-n", "-v", espOf(t, raw, dir)}, `\d+ files`, `(?i)differ|orphan|reclaim|is dirty|incorrect`},
+		{"veritysetup", []string{"veritysetup", "verify", "--hash-offset=" + offset, slot, slot, hash}, ``, `.`},
 		{"qemu-img", []string{"qemu-img", "check", "-f", "qcow2", qcow2}, `No errors were found`, `(?i)leak|corrupt`},
 		{"qemu-img compare", []string{"qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, qcow2}, `Images are identical`, `(?i)differ`},
 		{"xorriso", []string{"xorriso", "-indev", iso, "-report_el_torito", "plain"}, `El Torito boot img +: +1 +BIOS .*\nEl Torito boot img +: +2 +UEFI `, `(?i)FAILURE|SORRY|FATAL|MISHAP`},
@@ -319,6 +331,33 @@ func judged(t *testing.T, argv ...string) string {
 		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
 	}
 	return string(out)
+}
+
+// ukiOf copies the unified kernel image out of a raw image's EFI system partition.
+func ukiOf(t *testing.T, raw, dir string) string {
+	t.Helper()
+	file := filepath.Join(dir, "disk.efi")
+	judged(t, "mcopy", "-n", "-i", fmt.Sprintf("%s@@%d", raw, espStart), "::EFI/BOOT/BOOTX64.EFI", file)
+	return file
+}
+
+// rootArguments returns where the hash tree begins and the hash of its root, as the kernel is told.
+func rootArguments(t *testing.T, uki string) (offset, hash string) {
+	t.Helper()
+	image, err := pe.Open(uki)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer image.Close()
+	line, err := image.Section(".cmdline").Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(` roothash=([0-9a-f]{64}) systemd\.verity_root_options=hash-offset=(\d+) `).FindSubmatch(line)
+	if found == nil {
+		t.Fatalf("the kernel is told no root: %s", line)
+	}
+	return string(found[2]), string(found[1])
 }
 
 // espStart and espSize are the EFI system partition's place in every disk of ours.

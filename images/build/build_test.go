@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,10 +21,12 @@ import (
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/api/layout/gpt"
+	"github.com/cosi-os/cosi/api/layout/verity"
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/internal/judge"
 	"github.com/cosi-os/cosi/images/manifest"
+	"github.com/cosi-os/cosi/images/rootfs"
 	"github.com/cosi-os/cosi/images/uki/ukitest"
 	"github.com/cosi-os/cosi/kernel"
 )
@@ -92,6 +96,49 @@ chain cosi-dev-amd64.efi rootfstype=ramfs console=ttyS0 ${arguments}
 	}
 }
 
+// A disk has its root in slot A with the hash tree behind it, and its kernel is told of both; the other outputs have it in their initramfs.
+func TestTheRootOfADiskIsInASlot(t *testing.T) {
+	o := fixture(t)
+	o.change(t, "images/dev.yaml", "lz4", "none")
+	o.change(t, "images/dev.yaml", "raw, qcow2, iso, pxe]", "raw, uki]")
+	build(t, o)
+	raw := filepath.Join(o.Output, "cosi-dev-amd64.raw")
+	onDisk := judge.Run(t, "mtype", "-i", raw+"@@2M", "::EFI/BOOT/BOOTX64.EFI")
+	m := regexp.MustCompile(`console=ttyS0 roothash=([0-9a-f]{64}) systemd\.verity_root_options=hash-offset=(\d+) cosi\.disk=[-0-9A-F]{36}`).FindStringSubmatch(onDisk)
+	if m == nil {
+		t.Fatal("the kernel of the disk is not told where its root is")
+	}
+	disk, err := os.Open(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	slot := io.NewSectionReader(disk, 66<<20, 64<<20)
+	hash, err := verity.ParseHash(m[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	offset, _ := strconv.ParseInt(m[2], 10, 64)
+	if _, err := verity.Find(slot, offset, hash); err != nil {
+		t.Errorf("slot A: %v", err)
+	}
+	root, err := rootfs.Open(slot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fs.Stat(root, "usr/bin/engine"); err != nil {
+		t.Errorf("slot A: %v", err)
+	}
+	alone, err := os.ReadFile(filepath.Join(o.Output, "cosi-dev-amd64.efi"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const inInitramfs = "root.erofs\x00"
+	if strings.Contains(onDisk, inInitramfs) || strings.Contains(string(alone), "roothash=") || !strings.Contains(string(alone), inInitramfs) {
+		t.Error("the initramfs of the disk holds a root, or that of the kernel image alone does not")
+	}
+}
+
 // What GRUB's configuration says of the kernel and its arguments is so in the file that UEFI starts.
 func TestABIOSBootsWhatUEFIBoots(t *testing.T) {
 	o := fixture(t)
@@ -100,7 +147,7 @@ func TestABIOSBootsWhatUEFIBoots(t *testing.T) {
 	raw := filepath.Join(o.Output, "cosi-dev-amd64.raw")
 	config := judge.Run(t, "mtype", "-i", raw+"@@2M", "::grub/grub.cfg")
 	image := judge.Run(t, "mtype", "-i", raw+"@@2M", "::EFI/BOOT/BOOTX64.EFI")
-	m := regexp.MustCompile(`(?m)^linux \(uki\)(\d+)\+(\d+) 'rootfstype=ramfs' 'console=ttyS0' '(cosi\.disk=[-0-9A-F]{36})'$`).FindStringSubmatch(config)
+	m := regexp.MustCompile(`(?m)^linux \(uki\)(\d+)\+(\d+) 'rootfstype=ramfs' 'console=ttyS0' '(roothash=[0-9a-f]{64})' '(systemd\.verity_root_options=hash-offset=\d+)' '(cosi\.disk=[-0-9A-F]{36})'$`).FindStringSubmatch(config)
 	if m == nil {
 		t.Fatalf("grub.cfg:\n%s", config)
 	}
@@ -109,8 +156,8 @@ func TestABIOSBootsWhatUEFIBoots(t *testing.T) {
 	if got, want := image[first*512:(first+count)*512], string(ukitest.Program("kernel")); got != want {
 		t.Errorf("at sectors %d+%d there are %d bytes that begin %q; want the kernel", first, count, len(got), got[:16])
 	}
-	if !strings.Contains(image, "rootfstype=ramfs console=ttyS0 "+m[3]) {
-		t.Errorf("UEFI does not start the kernel with %s", m[3])
+	if !strings.Contains(image, "rootfstype=ramfs console=ttyS0 "+strings.Join(m[3:], " ")) {
+		t.Errorf("UEFI does not start the kernel with %s", m[3:])
 	}
 }
 

@@ -26,7 +26,9 @@ func Explain(ctx context.Context, o Options, definitionFile string) (*plan.Expla
 		if known.Kernel, err = kernel.Open(dirs...); err != nil {
 			return nil, err
 		}
-		known.Mounting = rootModules(known.Kernel.Release)
+		if known.Mounting = rootModules(known.Kernel.Release); p.HasDisk() {
+			known.Mounting = append(known.Mounting, "dm_verity")
+		}
 	}
 	in, err := readInputs(ctx, o, p)
 	if err != nil {

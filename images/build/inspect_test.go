@@ -30,6 +30,7 @@ func TestAnImageShowsWhatIsInIt(t *testing.T) {
 	o := fixture(t)
 	_, m := build(t, o)
 	inner := []string{"boot .cmdline", "boot .linux", "initramfs /init", "initramfs /root.erofs", "root /usr/bin/engine", "root /usr/lib/cosi/plugins/mount.json"}
+	onDisk := append([]string{"esp /EFI/BOOT/BOOTX64.EFI"}, slices.DeleteFunc(slices.Clone(inner), func(f string) bool { return f == "initramfs /root.erofs" })...)
 	loader := append([]string{"esp /EFI/BOOT/BOOTX64.EFI"}, inner...)
 	for suffix, want := range map[string]struct {
 		format     inspect.Format
@@ -37,8 +38,8 @@ func TestAnImageShowsWhatIsInIt(t *testing.T) {
 		files      []string
 		arguments  string
 	}{
-		".raw":       {inspect.Raw, "1 bios-boot, 2 esp, 3 root-a, 4 root-b", loader, "rootfstype=ramfs console=ttyS0 cosi.disk="},
-		".qcow2":     {inspect.QCOW2, "1 bios-boot, 2 esp, 3 root-a, 4 root-b", loader, "rootfstype=ramfs console=ttyS0 cosi.disk="},
+		".raw":       {inspect.Raw, "1 bios-boot, 2 esp, 3 root-a, 4 root-b", onDisk, "rootfstype=ramfs console=ttyS0 roothash="},
+		".qcow2":     {inspect.QCOW2, "1 bios-boot, 2 esp, 3 root-a, 4 root-b", onDisk, "rootfstype=ramfs console=ttyS0 roothash="},
 		".iso":       {inspect.ISO, "1 bios-boot, 2 esp", loader, "rootfstype=ramfs console=ttyS0"},
 		".efi":       {inspect.UKI, "", inner, "rootfstype=ramfs console=ttyS0"},
 		".initramfs": {inspect.Initramfs, "", inner[2:], "rootfstype=ramfs console=ttyS0"},

@@ -1,7 +1,6 @@
 package build
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -25,7 +24,6 @@ import (
 	"github.com/cosi-os/cosi/images/qcow2"
 	"github.com/cosi-os/cosi/images/rootfs"
 	"github.com/cosi-os/cosi/images/uki"
-	"github.com/cosi-os/cosi/initramfs"
 )
 
 // efiNames are what the firmware starts from a medium that it knows nothing about.
@@ -41,7 +39,8 @@ type writer struct {
 	says  *manifest.Manifest
 
 	boot     bootable
-	diskBoot bootable   // it knows the disk that it is on
+	diskBoot bootable // it knows the disk that it is on
+	slotA    slot
 	mu       sync.Mutex // guards made
 	made     map[string]manifest.File
 
@@ -198,47 +197,7 @@ func (w *writer) root() error {
 	if err := w.phase("root.erofs", func(f *os.File) error { return rootfs.Write(f, entries, w.in.Epoch) }); err != nil {
 		return err
 	}
-	return w.phase("initramfs", w.initramfs)
-}
-
-// rootModules are what mounting the root takes. Before Linux 6.12 a file is no file system's device. What erofs needs asks for a cipher by a name
-// that only its module's aliases tell; the kernels that are ours or older may have it as a module, the newest have none.
-func rootModules(release string) []string {
-	var major, minor int
-	switch _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); {
-	case err != nil || major > 6 || major == 6 && minor > 12:
-		return []string{"erofs"}
-	case major == 6 && minor == 12:
-		return []string{"crc32c_generic", "erofs"}
-	}
-	return []string{"crc32c_generic", "erofs", "loop"}
-}
-
-func (w *writer) initramfs(f *os.File) error {
-	root, err := content.Open(w.path(".root.erofs"))
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	engine, err := content.Open(w.parts.programs["usr/bin/engine"])
-	if err != nil {
-		return err
-	}
-	defer engine.Close()
-	needed, err := w.parts.kernel.Resolve(rootModules(w.parts.kernel.Release)...)
-	if err != nil {
-		return err
-	}
-	files := []initramfs.File{{Path: "init", Executable: true, Content: engine}, {Path: "root.erofs", Content: root}}
-	order := &strings.Builder{}
-	for _, m := range needed {
-		path := "usr/lib/modules/" + w.parts.kernel.Release + "/" + m.Path
-		files = append(files, initramfs.File{Path: path, Content: content.String(string(m.Data))})
-		fmt.Fprintf(order, "/%s\n", path)
-	}
-	files = append(files, initramfs.File{Path: "etc/cosi/modules", Content: content.String(order.String())})
-	out := bufio.NewWriterSize(f, 1<<20)
-	return errors.Join(initramfs.Write(out, files, w.plan.Definition.Initramfs.Compression), out.Flush())
+	return errors.Join(w.phase("initramfs", w.initramfs), w.slot())
 }
 
 // bootImage puts the unified kernel image together; it stays readable until closeAll.
@@ -247,25 +206,31 @@ func (w *writer) bootImage() (closeAll func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	linux, err := content.Open(w.parts.kernel.Image)
+	rootless, err := content.Open(w.path(diskInitramfs))
 	if err != nil {
 		initrd.Close()
 		return nil, err
 	}
-	closeAll = func() { initrd.Close(); linux.Close() }
-	join := func(arguments string) (bootable, error) {
+	linux, err := content.Open(w.parts.kernel.Image)
+	if err != nil {
+		initrd.Close()
+		rootless.Close()
+		return nil, err
+	}
+	closeAll = func() { initrd.Close(); rootless.Close(); linux.Close() }
+	join := func(arguments string, initrd content.Content) (bootable, error) {
 		spec := uki.Spec{CommandLine: arguments, Uname: w.parts.kernel.Release, Initrd: initrd, Linux: linux}
 		image, err := uki.New(w.parts.stub, spec)
 		return bootable{image, arguments}, err
 	}
-	w.boot, err = join(w.plan.CommandLine)
+	w.boot, err = join(w.plan.CommandLine, initrd)
 	if err == nil {
 		h := sha256.New()
 		_, err = io.Copy(h, content.Reader(w.boot))
 		copy(w.seed[:], h.Sum(nil))
 	}
 	if err == nil {
-		w.diskBoot, err = join(w.plan.CommandLine + " " + diskArgument + "=" + w.guid(0))
+		w.diskBoot, err = join(w.plan.CommandLine+" "+w.diskArguments(), rootless)
 	}
 	if err != nil {
 		closeAll()
@@ -280,9 +245,6 @@ func (w *writer) guid(n byte) string {
 	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
 	return strings.ToUpper(fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16]))
 }
-
-// diskArgument is the kernel argument by which a node knows the disk that it was booted from. An image that is no disk has none.
-const diskArgument = "cosi.disk"
 
 // esp returns the files of an EFI system partition: what UEFI starts, and how a BIOS starts the same.
 func (w *writer) esp(boot bootable) ([]fat.File, error) {
@@ -311,11 +273,19 @@ func (w *writer) disk() error {
 		return err
 	}
 	defer closeExtra()
+	root, err := content.Open(w.path(".root.erofs"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	slotA := &content.Joined{}
+	slotA.Append(root)
+	slotA.Append(w.slotA.hashes)
 	sizes := w.plan.Definition.Partitions
 	spec := disk.Spec{
 		ESPSize: sizes.ESP.Bytes(), RootSize: sizes.Root.Bytes(), Extra: extra,
 		DiskGUID: w.guid(0), PartitionGUIDs: [4]string{w.guid(1), w.guid(2), w.guid(3), w.guid(4)},
-		Loader: w.parts.loader, VolumeID: w.volume(), ESP: esp, Time: w.in.Epoch,
+		Loader: w.parts.loader, VolumeID: w.volume(), ESP: esp, Roots: [2]content.Content{slotA}, Time: w.in.Epoch,
 	}
 	if err := w.phase("raw", spec.Write); err != nil {
 		return err

@@ -5,8 +5,8 @@
 //	   MBR                 GRUB's first stage
 //	1  bios-boot    1 MiB  its second, which reads its configuration from the ESP
 //	2  esp        256 MiB  FAT32, /EFI/BOOT/BOOTX64.EFI and what else the firmware reads
-//	3  root-a     256 MiB  may stay empty
-//	4  root-b     256 MiB  may stay empty
+//	3  root-a     256 MiB  the root's image, and the tree by which the kernel checks it
+//	4  root-b     256 MiB  empty, for the root of another version
 //	5  …                   what a definition adds, if it does
 //	   the rest            the node makes the next partition, its state, there on first boot
 //

@@ -13,6 +13,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"regexp"
+	"strconv"
 
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/fat32"
@@ -22,6 +24,7 @@ import (
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/api/layout/gpt"
+	"github.com/cosi-os/cosi/api/layout/verity"
 	"github.com/cosi-os/cosi/images/manifest"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/images/qcow2"
@@ -72,6 +75,9 @@ func Open(path string) (*Image, error) {
 	if err == nil {
 		i.Size = info.Size()
 		err = i.open(f, i.Size)
+	}
+	if err == nil && i.Root == nil {
+		err = errForeign
 	}
 	if err != nil {
 		f.Close()
@@ -206,10 +212,48 @@ func (i *Image) openDisk(f io.ReaderAt, size int64) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			return i.openBoot(io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data))))
+			if err := i.openBoot(io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data)))); err != nil || i.Root != nil {
+				return err
+			}
+			return i.openSlot(f)
 		}
 	}
 	return errForeign
+}
+
+// rootArguments of the kernel's command line say which root a disk runs, by the hash of the tree behind it.
+var rootArguments = regexp.MustCompile(`(?:^| )roothash=([0-9a-f]{64}) systemd\.verity_root_options=hash-offset=(\d{1,12})(?: |$)`)
+
+// openSlot reads the root of a disk that has it in a slot: the one that the kernel is told to run.
+func (i *Image) openSlot(f io.ReaderAt) error {
+	section := i.boot.Section(".cmdline")
+	if section == nil {
+		return errForeign
+	}
+	line, err := section.Data()
+	if err != nil {
+		return err
+	}
+	m := rootArguments.FindSubmatch(line)
+	if m == nil {
+		return errForeign
+	}
+	hash, err := verity.ParseHash(string(m[1]))
+	if err != nil {
+		return err
+	}
+	at, err := strconv.ParseInt(string(m[2]), 10, 64)
+	if err != nil {
+		return err
+	}
+	for _, p := range i.table.Partitions {
+		slot := io.NewSectionReader(f, p.Start, p.End-p.Start)
+		if _, err := verity.Find(slot, at, hash); err == nil {
+			i.Root, err = rootfs.Open(slot)
+			return err
+		}
+	}
+	return fmt.Errorf("no partition holds the root %s", hash)
 }
 
 // section makes a file of what can be read, for package fat32.
@@ -267,9 +311,6 @@ func (i *Image) openInitramfs(r *io.SectionReader) error {
 		if i.Root, err = rootfs.Open(record.ReaderAt); err != nil {
 			return err
 		}
-	}
-	if i.Root == nil {
-		return errForeign
 	}
 	return nil
 }

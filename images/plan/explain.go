@@ -305,13 +305,19 @@ func (p *Plan) explainArguments() []Item {
 		why := ""
 		switch name, _, _ := strings.Cut(argument, "="); {
 		case argument == rootArgument:
-			why = "the root is mounted from a file of the initramfs"
+			why = "the root is mounted from a file of the initramfs, except on disks"
 		case name == stateArgument:
 			why = p.origin("state.size", "")
 		default:
 			why = p.origin("kernel.arguments", argument)
 		}
 		items = append(items, Item{Name: argument, Why: []string{why}})
+	}
+	if p.HasDisk() {
+		items = append(items,
+			Item{Name: "roothash=…", Why: []string{"on disks: the root in slot A, which the kernel checks as it reads"}},
+			Item{Name: "systemd.verity_root_options=…", Why: []string{"on disks: where in the slot the hashes begin"}},
+			Item{Name: "cosi.disk=…", Why: []string{"on disks: which one holds the slots and the node's state"}})
 	}
 	return items
 }

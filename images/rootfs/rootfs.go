@@ -1,7 +1,7 @@
 // Package rootfs writes a node's root: an erofs image
 // (https://docs.kernel.org/filesystems/erofs.html) made from a list of entries, everything owned
 // by root and dated alike. The image builder calls it; the same entries and time give the
-// same bytes. A node keeps the whole image in memory, so files are compressed with LZ4, which
+// same bytes. A node without a disk keeps the whole image in memory, so files are compressed with LZ4, which
 // costs a boot least; no library writes that. Open reads such an image.
 package rootfs
 
