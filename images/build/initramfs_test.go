@@ -18,6 +18,7 @@ import (
 func TestDriversOfDisksComeBeforeTheRoot(t *testing.T) {
 	module := func(modinfo ...string) []byte { return kerneltest.Module(t, modinfo...) }
 	tree, err := kernel.Open(kerneltest.Tree(t, "kernel/drivers/nvme/host/nvme.ko\n", map[string][]byte{
+		"arch/x86/crypto/sha256-ssse3.ko":    module(),
 		"drivers/md/dm-verity.ko":            module("depends=dm-mod"),
 		"drivers/md/dm-mod.ko":               module(),
 		"fs/erofs/erofs.ko":                  module(),
@@ -61,12 +62,12 @@ func TestDriversOfDisksComeBeforeTheRoot(t *testing.T) {
 		texts[f.Path] = string(text)
 	}
 	slices.Sort(modules)
-	if got, want := strings.Join(modules, " "), "ahci.ko dm-mod.ko dm-verity.ko erofs.ko libata.ko scsi_common.ko usb-storage.ko virtio_blk.ko virtio_pci.ko"; got != want {
+	if got, want := strings.Join(modules, " "), "ahci.ko dm-mod.ko dm-verity.ko erofs.ko libata.ko scsi_common.ko sha256-ssse3.ko usb-storage.ko virtio_blk.ko virtio_pci.ko"; got != want {
 		t.Errorf("the initramfs holds %s; want %s", got, want)
 	}
 	dir := "usr/lib/modules/" + tree.Release + "/"
 	want := ""
-	for _, path := range []string{"fs/erofs/erofs", "drivers/md/dm-mod", "drivers/md/dm-verity", "drivers/virtio/virtio_pci", "drivers/block/virtio_blk"} {
+	for _, path := range []string{"fs/erofs/erofs", "arch/x86/crypto/sha256-ssse3", "drivers/md/dm-mod", "drivers/md/dm-verity", "drivers/virtio/virtio_pci", "drivers/block/virtio_blk"} {
 		want += "/" + dir + "kernel/" + path + ".ko\n"
 	}
 	if got := texts["etc/cosi/modules"]; got != want {
