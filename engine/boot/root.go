@@ -33,7 +33,7 @@ const patience = 30 * time.Second
 // mounts nothing, and returns false.
 func mountRoot() (bool, error) {
 	_, err := os.Stat(rootImage)
-	hash := KernelValue(slot.HashArgument)
+	hash := KernelValue(disk.HashArgument)
 	if errors.Is(err, fs.ErrNotExist) && hash == "" {
 		return false, nil
 	}
@@ -46,7 +46,7 @@ func mountRoot() (bool, error) {
 		}
 		return true, nil
 	}
-	root, err := slot.Parse(hash, KernelValue(slot.OptionsArgument), KernelValue(disk.Argument))
+	root, err := disk.ParseRoot(hash, KernelValue(disk.OptionsArgument))
 	if err != nil {
 		return false, err
 	}
@@ -54,7 +54,7 @@ func mountRoot() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	device, err := root.Open(slot.Waiter{Search: func() []error { return drivers.ColdPlug(nil) }, Patience: patience, Log: warn})
+	device, err := slot.Open(root, slot.Waiter{Search: func() []error { return drivers.ColdPlug(nil) }, Patience: patience, Log: warn})
 	if err != nil {
 		return false, err
 	}
@@ -71,16 +71,24 @@ func warn(text string) {
 
 // RootDevice says where the root is: "/dev/vda3, which dm-verity checks", or "memory".
 func RootDevice() string {
+	if partition := RootPartition(); partition != "" {
+		return partition + ", which dm-verity checks"
+	}
+	return "memory"
+}
+
+// RootPartition returns the device node of the partition that the root is on, "" if it is in memory.
+func RootPartition() string {
 	var root unix.Stat_t
 	if unix.Stat("/", &root) != nil {
-		return "nowhere"
+		return ""
 	}
 	dir := fmt.Sprintf("/sys/dev/block/%d:%d/slaves", unix.Major(root.Dev), unix.Minor(root.Dev))
 	below, err := os.ReadDir(dir)
 	if err != nil || len(below) == 0 {
-		return "memory"
+		return ""
 	}
-	return "/dev/" + below[0].Name() + ", which dm-verity checks"
+	return "/dev/" + below[0].Name()
 }
 
 // switchRoot makes the root image the root, and moves what is mounted already into it. Without an image it leaves the initramfs as the

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,10 +64,10 @@ func (m *machine) WriteAt(b []byte, off int64) (int, error) {
 	return (&layouttest.Memory{Data: m.disk}).WriteAt(b, off)
 }
 
-func (m *machine) find(guid gpt.GUID) (*found, error) {
+func (m *machine) find(Root, string) (*found, error) {
 	table, err := gpt.Read(m, int64(len(m.disk)))
-	if err != nil || table.DiskGUID != guid {
-		return nil, ErrNoDisk
+	if err != nil {
+		return nil, err
 	}
 	return &found{device: m, path: "/dev/vda", size: int64(len(m.disk)), readOnly: m.readOnly, table: table}, nil
 }
@@ -174,7 +175,7 @@ func (m *machine) kept() bool {
 func now() time.Time { return time.Unix(1_700_000_000, 0) }
 
 func (m *machine) preparer() *Preparer {
-	return &Preparer{GUID: gpt.GUID{1}.String(), Now: now, Log: m.t.Logf, Search: func() {}, LoadModule: m.load, kernel: m}
+	return &Preparer{Partition: "/dev/vda3", Hash: strings.Repeat("0", 64), Options: "hash-offset=8192", Now: now, Log: m.t.Logf, LoadModule: m.load, kernel: m}
 }
 
 // small is a disk of some MiB with the image on it: four partitions, and no state.
@@ -280,7 +281,7 @@ func TestEachCutOfAResetLeavesAStateThatIsDamagedOrANewOne(t *testing.T) {
 	anew := 0
 	m.cut(before, 4, func(disk []byte) {
 		again := boot(t, disk)
-		f, err := again.find(gpt.GUID{1})
+		f, err := again.find(Root{}, "")
 		if err != nil {
 			t.Fatal(err)
 		}

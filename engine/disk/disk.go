@@ -1,5 +1,6 @@
-// Package disk prepares the state partition of the disk that a node was booted from: the one behind those of the image, the fifth unless that
-// has more, in the rest of the disk. PID 1 calls it before it starts the runtime.
+// Package disk finds the disk that holds the root which the node was booted for, and prepares its state partition: the one behind those of the
+// image, the fifth unless that has more, in the rest of the disk. PID 1 calls it in the initramfs, for the root, and before it starts the
+// runtime.
 //
 // On the first boot there is none. Prepare moves the copy of the partition table to the real end of the disk, adds the partition under
 // the name state-new, makes a file system, names the partition state, mounts it and has the kernel grow the file system to the partition's
@@ -32,9 +33,6 @@ import (
 	"github.com/cosi-os/cosi/engine/wire"
 )
 
-// Argument of the kernel's command line: the GUID of the disk that the image was booted from. Images that are no disk do not have it.
-const Argument = "cosi.disk"
-
 // SizeArgument says how many MiB the state partition has at most. Without it, it takes all of the disk that is left.
 const SizeArgument = "cosi.state_mib"
 
@@ -54,18 +52,14 @@ const minimum = ext4.Size
 
 // Preparer prepares the state partition.
 type Preparer struct {
-	GUID string // of the disk: the value of Argument
-	Size string // the value of SizeArgument
+	Partition     string // that the root is on: the state is on the same disk. "" if it is in memory
+	Hash, Options string // of the root: the values of HashArgument and OptionsArgument
+	Size          string // the value of SizeArgument
 	// UID and GID own the directory that is handed over.
 	UID, GID int
 	Now      func() time.Time
 	// Log is told what is done for good.
 	Log func(format string, args ...any)
-	// Search loads the drivers of what is there. It is called while the disk is not there, again and again: a driver may bring more to look
-	// for, as one of USB does.
-	Search func()
-	// Patience is how long a disk may take to come.
-	Patience time.Duration
 	// LoadModule loads the module of a name or an alias.
 	LoadModule func(name string) error
 
@@ -74,8 +68,8 @@ type Preparer struct {
 
 // kernel is what the kernel does for a Preparer.
 type kernel interface {
-	// find returns the disk with our table and the GUID. It fails with ErrNoDisk.
-	find(gpt.GUID) (*found, error)
+	// find returns the disk that a partition with the root is on.
+	find(r Root, partition string) (*found, error)
 	// announce tells of a partition, or of its new size.
 	announce(f *found, index int) error
 	// partition opens a partition that nobody uses.
@@ -144,14 +138,7 @@ func (p *Preparer) Prepare() *wire.Storage {
 }
 
 func (p *Preparer) prepare(storage *wire.Storage) error {
-	if p.GUID == "" {
-		return because(noBootDisk, "the node was not booted from a disk of its own: what the API writes is gone with the next boot")
-	}
-	guid, err := gpt.ParseGUID(p.GUID)
-	if err != nil {
-		return fmt.Errorf("kernel argument %s: %w", Argument, err)
-	}
-	f, err := p.wait(guid)
+	f, err := p.find()
 	if err != nil {
 		return err
 	}
@@ -167,6 +154,18 @@ func (p *Preparer) prepare(storage *wire.Storage) error {
 		return frozen(err)
 	}
 	return err
+}
+
+// find returns the disk that the state belongs on.
+func (p *Preparer) find() (*found, error) {
+	if p.Partition == "" {
+		return nil, because(noBootDisk, "the node was not booted from a disk of its own: what the API writes is gone with the next boot")
+	}
+	root, err := ParseRoot(p.Hash, p.Options)
+	if err != nil {
+		return nil, err
+	}
+	return p.kernel.find(root, p.Partition)
 }
 
 // stateOf returns the index of the state partition in t, -1 if there is none.
@@ -306,11 +305,7 @@ func (p *Preparer) mount(f *found, index int) (dir string, err error) {
 
 // Reset has a state partition that cannot be used be formatted at the next boot. It fails when there is none.
 func (p *Preparer) Reset() error {
-	guid, err := gpt.ParseGUID(p.GUID)
-	if err != nil {
-		return fmt.Errorf("kernel argument %s: %w", Argument, err)
-	}
-	f, err := p.kernel.find(guid)
+	f, err := p.find()
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -151,45 +152,17 @@ func (f fold) ReadAt(p []byte, off int64) (int, error) {
 	return f.Disk.(*layouttest.Memory).ReadAt(p, f.at(off))
 }
 
-func TestChoose(t *testing.T) {
-	plain, withState := &found{path: "/dev/vda", table: image()}, &found{path: "/dev/vdb", table: image()}
-	withState.table.Partitions = append(withState.table.Partitions, gpt.Partition{Type: gpt.State})
-	for name, c := range map[string]struct {
-		all    []*found
-		want   *found
-		why    string
-		frozen bool
-	}{
-		"one":                     {[]*found{plain}, plain, "", false},
-		"one has a state":         {[]*found{plain, withState}, withState, "", false},
-		"two have one":            {[]*found{withState, withState}, nil, ambiguous, true},
-		"two copies of one image": {[]*found{plain, plain}, nil, ambiguous, false},
-	} {
-		got, err := choose(c.all)
-		var why *problem
-		if got != c.want || (c.why != "") != errors.As(err, &why) || why != nil && (why.reason != c.why || why.frozen != c.frozen) {
-			t.Errorf("%s: %v, %v; want %v, %q, frozen %v", name, got, err, c.want, c.why, c.frozen)
-		}
-	}
-	if _, err := choose(nil); !errors.Is(err, ErrNoDisk) {
-		t.Errorf("none: %v", err)
-	}
-}
-
 func TestPrepareSaysWhyThereIsNoState(t *testing.T) {
-	searched := 0
-	for guid, want := range map[string]string{
-		"":                                     noBootDisk,
-		"bogus":                                otherError,
-		"00000000-0000-4000-8000-000000000000": noBootDisk,
+	hash := strings.Repeat("0", 64)
+	for name, c := range map[string]struct{ partition, hash, want string }{
+		"the root is in memory":        {"", "", noBootDisk},
+		"arguments that make no sense": {"/dev/none3", "bogus", otherError},
+		"no disk":                      {"/dev/none3", hash, noBootDisk},
 	} {
-		p := &Preparer{GUID: guid, Now: time.Now, Log: t.Logf, Search: func() { searched++ }}
-		if s := p.Prepare(); s.Dir != "" || s.Reason != want || s.Message == "" {
-			t.Errorf("%q: %+v; want %s", guid, s, want)
+		p := &Preparer{Partition: c.partition, Hash: c.hash, Options: "hash-offset=8192", Now: time.Now, Log: t.Logf}
+		if s := p.Prepare(); s.Dir != "" || s.Reason != c.want || s.Message == "" {
+			t.Errorf("%s: %+v; want %s", name, s, c.want)
 		}
-	}
-	if searched != 1 {
-		t.Errorf("drivers were loaded %d times; want once, for the disk that is not there", searched)
 	}
 	if why := because(wire.StorageDamaged, "x %w", os.ErrInvalid); !errors.Is(why, os.ErrInvalid) {
 		t.Error("the error within a problem is lost")

@@ -1,14 +1,13 @@
 package disk
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/cosi-os/cosi/api/layout/gpt"
 )
@@ -25,7 +24,16 @@ type found struct {
 // device is a whole disk.
 type device interface {
 	gpt.Disk
+	io.ReaderAt
 	io.Closer
+}
+
+// nodes are the device nodes of the partitions in the table.
+func (f *found) nodes() (all []string) {
+	for index := range f.table.Partitions {
+		all = append(all, f.node(index))
+	}
+	return all
 }
 
 // node is the device node of the partition with an index in the table, "" without one.
@@ -36,82 +44,64 @@ func (f *found) node(index int) string {
 	return partitionNode(f.path, index+1)
 }
 
-// ErrNoDisk says that no disk has the GUID.
-var ErrNoDisk = errors.New("no disk has the identifier that the image was booted with")
-
-// pause is how long to wait between two looks.
-const pause = 20 * time.Millisecond
-
-// wait finds the disk. When it is not there it has the drivers of disks loaded and waits for it: the firmware has just read from it.
-func (p *Preparer) wait(guid gpt.GUID) (*found, error) {
-	f, err := p.kernel.find(guid)
-	if !errors.Is(err, ErrNoDisk) {
-		return f, err
-	}
-	for end := time.Now().Add(p.Patience); ; time.Sleep(pause) {
-		p.Search()
-		if f, err = p.kernel.find(guid); !errors.Is(err, ErrNoDisk) || time.Now().After(end) {
-			break
-		}
-	}
-	if errors.Is(err, ErrNoDisk) {
-		return nil, because(noBootDisk, "%w: what the API writes is gone with the next boot", err)
-	}
-	return f, err
-}
-
-// find looks at every disk. Of several with the GUID, copies of one image, the one that has a state partition is meant.
-func find(guid gpt.GUID) (*found, error) {
-	all, err := withGUID(guid)
-	if err != nil {
-		return nil, err
-	}
-	chosen, err := choose(all)
-	for _, f := range all {
-		if f != chosen {
+// closeAll closes disks but one.
+func closeAll(disks []*found, except *found) {
+	for _, f := range disks {
+		if f != except {
 			f.Close()
 		}
 	}
-	return chosen, err
 }
 
-// withGUID opens every disk that has the GUID.
-func withGUID(guid gpt.GUID) (all []*found, err error) {
+// disks opens every disk that has a table.
+func disks() (all []*found, err error) {
 	entries, err := os.ReadDir(sysBlock)
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range entries {
-		if f := open(e.Name()); f != nil && f.table.DiskGUID == guid {
+		if f := open(e.Name()); f != nil {
 			all = append(all, f)
-		} else if f != nil {
-			f.Close()
 		}
 	}
 	return all, nil
 }
 
-func choose(all []*found) (*found, error) {
-	if len(all) == 0 {
-		return nil, ErrNoDisk
+// find returns the disk that a partition with the root is on.
+func find(r Root, partition string) (*found, error) {
+	all, err := disks()
+	if err != nil {
+		return nil, err
 	}
-	if len(all) == 1 {
-		return all[0], nil
+	chosen, err := choose(all, r, partition)
+	closeAll(all, chosen)
+	return chosen, err
+}
+
+// choose fails when the root could as well have been taken from another disk, a copy of the image, and the state would be that one's.
+func choose(all []*found, r Root, partition string) (*found, error) {
+	at := slices.IndexFunc(all, func(f *found) bool { return slices.Contains(f.nodes(), partition) })
+	if at < 0 {
+		return nil, because(noBootDisk, "%s is on no disk that can be read: what the API writes is gone with the next boot", partition)
 	}
-	var names []string
-	var withState []*found
-	for _, f := range all {
+	names, states, theirs := []string{all[at].path}, 0, 0
+	if stateOf(all[at].table) >= 0 {
+		states++
+	}
+	for i, f := range all {
+		if _, err := r.on(f); i == at || err != nil {
+			continue
+		}
 		names = append(names, f.path)
 		if stateOf(f.table) >= 0 {
-			withState = append(withState, f)
+			states, theirs = states+1, theirs+1
 		}
 	}
-	if len(withState) == 1 {
-		return withState[0], nil
+	if len(names) == 1 || states == 1 && theirs == 0 {
+		return all[at], nil
 	}
-	err := because(ambiguous, "%s are copies of one image, and %d of them have a state partition: remove all but one",
-		strings.Join(names, " and "), len(withState))
-	if len(withState) > 0 {
+	err := because(ambiguous, "%s are copies of one image, and %d of them have a state partition: remove all but one", strings.Join(names, " and "), states)
+	if states > 0 {
 		err = frozen(err)
 	}
 	return nil, err

@@ -37,7 +37,7 @@ type blkpgPartition struct {
 // linux is the kernel that runs.
 type linux struct{}
 
-func (linux) find(guid gpt.GUID) (*found, error) { return find(guid) }
+func (linux) find(r Root, partition string) (*found, error) { return find(r, partition) }
 
 func (linux) partition(node string) (volume, error) {
 	return os.OpenFile(node, os.O_RDWR|unix.O_EXCL, 0)

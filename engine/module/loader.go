@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
@@ -127,20 +126,6 @@ func (l *Loader) readAliases() error {
 // Network reports whether a modalias is that of a network card: PCI class 02, or virtio device 1.
 func Network(modalias string) bool {
 	return strings.HasPrefix(modalias, "virtio:d00000001v") || strings.HasPrefix(modalias, "pci:") && strings.Contains(modalias, "bc02sc")
-}
-
-// storage are the beginnings of modaliases, with wildcards, of what a disk may hang on: a virtio disk or SCSI host, a disk on SCSI; PCI
-// class 01 (disks), 0805 (SD cards) and 0c03 (USB), and Realtek's card readers, which have a class of nobody; SD hosts that ACPI tells of;
-// mass storage on USB; SD and MMC cards.
-var storage = []string{
-	"virtio:d00000002v*", "virtio:d00000008v*", "scsi:t-0x00*",
-	"pci:*bc01sc*", "pci:*bc08sc05*", "pci:*bc0Csc03*", "pci:v000010EC*bcFFsc00*", "platform:rtsx_pci_sdmmc", "acpi*:PNP0D40:*", "acpi*:INT33BB:*", "acpi*:80860F14:*", "acpi*:AMDI0040:*",
-	"usb:*ic08isc*", "mmc:block",
-}
-
-// Storage reports whether a modalias is that of something that a disk may hang on.
-func Storage(modalias string) bool {
-	return slices.ContainsFunc(storage, func(pattern string) bool { return match(pattern, modalias) })
 }
 
 // descriptions are the files by which devices say what drivers they want. Cards of SD and MMC say it in uevent alone.

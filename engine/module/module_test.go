@@ -119,31 +119,6 @@ func FuzzParseAlias(f *testing.F) {
 	})
 }
 
-func TestStorage(t *testing.T) {
-	for modalias, want := range map[string]bool{
-		"virtio:d00000002v00001AF4": true,
-		"virtio:d00000001v00001AF4": false,
-		"scsi:t-0x00":               true,
-		"pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01": true,  // AHCI
-		"pci:v00001B36d0000000Dsv00001AF4sd00001100bc0Csc03i30": true,  // xHCI
-		"pci:v00001B36d00000007sv00001AF4sd00001100bc08sc05i01": true,  // SD host
-		"pci:v000010ECd0000522Asv000017AAsd00002258bcFFsc00i00": true,  // Realtek's card reader
-		"pci:v00008086d000010D3sv00008086sd00000000bc02sc00i00": false, // a network card
-		"pci:v00001234d00001111sv00001AF4sd00001100bc03sc00i00": false, // a screen
-		"usb:v46F4p0001d0000dc00dsc00dp00ic08isc06ip50in00":     true,
-		"usb:v0627p0001d0000dc00dsc00dp00ic03isc00ip02in00":     false, // a tablet
-		"mmc:block":              true,
-		"acpi:80860F14:PNP0D40:": true,
-		"acpi:PNP0C0C:":          false,
-		"input:b0019v0000p0001e0000-e0,1,k74,ramlsfw": false,
-		"virtio:d00000008v00001AF4":                   true,
-	} {
-		if got := Storage(modalias); got != want {
-			t.Errorf("Storage(%q) = %v; want %v", modalias, got, want)
-		}
-	}
-}
-
 // A device says in one of two ways what it wants. What Linux 6.12 shows of an SD card has no file modalias.
 func TestModalias(t *testing.T) {
 	for name, tc := range map[string]struct{ file, text, want string }{

@@ -8,15 +8,11 @@ import (
 
 	"github.com/cosi-os/cosi/engine/boot"
 	"github.com/cosi-os/cosi/engine/disk"
-	"github.com/cosi-os/cosi/engine/module"
 	"github.com/cosi-os/cosi/engine/wire"
 )
 
 // keepClock is how often the time is kept on the state partition: after a loss of power a machine without a clock is that much behind.
 const keepClock = time.Hour
-
-// patienceForDisk is how long the disk that the node was booted from may take to appear.
-const patienceForDisk = 10 * time.Second
 
 // openStorage prepares the place for what outlives the boot: the state partition of a machine, a directory off one.
 func (n *Node) openStorage() {
@@ -29,9 +25,8 @@ func (n *Node) openStorage() {
 		return
 	}
 	n.disk = &disk.Preparer{
-		GUID: boot.KernelValue(disk.Argument), Size: boot.KernelValue(disk.SizeArgument), UID: runtimeUID, GID: runtimeUID, Now: time.Now, Log: n.log.Printf,
-		Search:   func() { n.coldPlug(module.Storage) },
-		Patience: patienceForDisk,
+		Partition: boot.RootPartition(), Hash: boot.KernelValue(disk.HashArgument), Options: boot.KernelValue(disk.OptionsArgument),
+		Size: boot.KernelValue(disk.SizeArgument), UID: runtimeUID, GID: runtimeUID, Now: time.Now, Log: n.log.Printf,
 		LoadModule: func(name string) error {
 			_, err := n.modules.Ask(name, "")
 			return err

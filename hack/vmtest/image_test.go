@@ -353,7 +353,7 @@ func rootArguments(t *testing.T, uki string) (offset, hash string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile(` roothash=([0-9a-f]{64}) systemd\.verity_root_options=hash-offset=(\d+) `).FindSubmatch(line)
+	found := regexp.MustCompile(` roothash=([0-9a-f]{64}) systemd\.verity_root_options=hash-offset=(\d+)(?:[ \x00]|$)`).FindSubmatch(line)
 	if found == nil {
 		t.Fatalf("the kernel is told no root: %s", line)
 	}

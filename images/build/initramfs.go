@@ -102,9 +102,10 @@ func (w *writer) diskModules(mounting []string) (early, drivers []string, err er
 	return early, drivers, err
 }
 
-// diskArguments are what the kernel of a disk is told, too: see engine/slot and engine/disk. An image that is no disk has none of them.
+// diskArguments are what the kernel of a disk is told, too: see engine/disk. They say nothing of the disk, which an upgrade may find with another
+// image's identifiers. An image that is no disk has none of them.
 func (w *writer) diskArguments() string {
-	return fmt.Sprintf("roothash=%s systemd.verity_root_options=hash-offset=%d cosi.disk=%s", w.slotA.root, w.slotA.size, w.guid(0))
+	return fmt.Sprintf("roothash=%s systemd.verity_root_options=hash-offset=%d", w.slotA.root, w.slotA.size)
 }
 
 // driverPaths are the directories of the kernel that drivers of disks lie in, and modules that are such drivers.

@@ -39,7 +39,7 @@ type writer struct {
 	says  *manifest.Manifest
 
 	boot     bootable
-	diskBoot bootable // it knows the disk that it is on
+	diskBoot bootable // it has no root, and names the one in slot A
 	slotA    slot
 	mu       sync.Mutex // guards made
 	made     map[string]manifest.File

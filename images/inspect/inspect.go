@@ -222,7 +222,7 @@ func (i *Image) openDisk(f io.ReaderAt, size int64) error {
 }
 
 // rootArguments of the kernel's command line say which root a disk runs, by the hash of the tree behind it.
-var rootArguments = regexp.MustCompile(`(?:^| )roothash=([0-9a-f]{64}) systemd\.verity_root_options=hash-offset=(\d{1,12})(?: |$)`)
+var rootArguments = regexp.MustCompile(`(?:^| )roothash=([0-9a-f]{64}) systemd\.verity_root_options=hash-offset=(\d{1,12})(?:[ \x00]|$)`)
 
 // openSlot reads the root of a disk that has it in a slot: the one that the kernel is told to run.
 func (i *Image) openSlot(f io.ReaderAt) error {

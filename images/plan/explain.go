@@ -315,9 +315,8 @@ func (p *Plan) explainArguments() []Item {
 	}
 	if p.HasDisk() {
 		items = append(items,
-			Item{Name: "roothash=…", Why: []string{"on disks: the root in slot A, which the kernel checks as it reads"}},
-			Item{Name: "systemd.verity_root_options=…", Why: []string{"on disks: where in the slot the hashes begin"}},
-			Item{Name: "cosi.disk=…", Why: []string{"on disks: which one holds the slots and the node's state"}})
+			Item{Name: "roothash=…", Why: []string{"on disks: the root in a slot, which the kernel checks as it reads"}},
+			Item{Name: "systemd.verity_root_options=…", Why: []string{"on disks: where in the slot the hashes begin"}})
 	}
 	return items
 }
