@@ -21,7 +21,7 @@ type Console struct {
 	data    []byte
 	dropped int           // bytes that were there before data
 	changed chan struct{} // closed and replaced at each write
-	ended   bool
+	ended   error         // set once nothing more comes: ErrEnded, and why if it is not the guest's doing
 }
 
 const consoleSize = 1 << 20
@@ -47,11 +47,14 @@ func (c *Console) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// end tells those who wait that nothing more comes.
-func (c *Console) end() {
+// end tells those who wait that nothing more comes, and why, unless the guest has powered off.
+func (c *Console) end(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ended = true
+	c.ended = ErrEnded
+	if why != nil {
+		c.ended = fmt.Errorf("%w: %w", ErrEnded, why)
+	}
 	c.wake()
 }
 
@@ -68,7 +71,7 @@ func (c *Console) Position() int {
 }
 
 // Wait waits until what was written from a position on matches re, and returns the match and its
-// groups. When the VM ends before, the error is ErrEnded.
+// groups. When the VM ends before, the error is ErrEnded, and says what QEMU died of if the guest has not powered off.
 func (c *Console) Wait(ctx context.Context, from int, re *regexp.Regexp) ([]string, error) {
 	for {
 		c.mu.Lock()
@@ -83,8 +86,8 @@ func (c *Console) Wait(ctx context.Context, from int, re *regexp.Regexp) ([]stri
 			}
 			return groups, nil
 		}
-		if ended {
-			return nil, fmt.Errorf("console: %q: %w", re, ErrEnded)
+		if ended != nil {
+			return nil, fmt.Errorf("console: %q: %w", re, ended)
 		}
 		select {
 		case <-changed:

@@ -33,12 +33,25 @@ func TestConsoleWaitLooksFromAPositionOn(t *testing.T) {
 	if _, err := c.Wait(ctx, c.Position(), regexp.MustCompile("ready")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Wait behind the only match = %v", err)
 	}
-	c.end()
+	c.end(nil)
 	if _, err := c.Wait(t.Context(), c.Position(), regexp.MustCompile("ready")); !errors.Is(err, ErrEnded) {
 		t.Errorf("Wait on an ended console = %v; want ErrEnded", err)
 	}
 	if _, err := c.Wait(t.Context(), 0, regexp.MustCompile("ready")); err != nil {
 		t.Errorf("Wait for what an ended console showed = %v", err)
+	}
+}
+
+// A guest that ends QEMU, or somebody who does, is named.
+func TestConsoleSaysWhatTheVMDiedOf(t *testing.T) {
+	vm, err := Start(t.Context(), host(t), Machine{Memory: 64, Extra: []string{"-S"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm.Kill()
+	_, err = vm.Console.Wait(t.Context(), 0, regexp.MustCompile("ready"))
+	if !errors.Is(err, ErrEnded) || !strings.Contains(err.Error(), "signal: killed") {
+		t.Errorf("Wait = %v; want that it was killed", err)
 	}
 }
 

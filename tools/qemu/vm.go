@@ -81,7 +81,7 @@ func (vm *VM) run(cmd *exec.Cmd, stderr *bytes.Buffer, started chan<- error) {
 	if err != nil {
 		vm.err = fmt.Errorf("%s: %w%s", cmd.Path, err, complaints(stderr.String()))
 	}
-	vm.Console.end()
+	vm.Console.end(vm.err)
 	close(vm.done)
 }
 
