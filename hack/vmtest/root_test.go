@@ -81,6 +81,8 @@ func (c *checks) root(t *testing.T) {
 	if e.GetSeverity() != "error" {
 		t.Errorf("event: %v", e)
 	}
+	// Who may do everything cannot change it either.
+	gauge(t, c.Node, "root", "change_root: true")
 }
 
 // A disk whose root is not the one that its kernel was told to run stops the boot, and the console says why.

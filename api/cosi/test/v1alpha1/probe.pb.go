@@ -304,7 +304,10 @@ type GaugeRequest struct {
 	// A key of the kernel's SysRq: "c" has it panic.
 	Sysrq string `protobuf:"bytes,12,opt,name=sysrq,proto3" json:"sysrq,omitempty"`
 	// Capabilities: the plugin that kill names has to do without them from then on.
-	Without       []string `protobuf:"bytes,13,rep,name=without,proto3" json:"without,omitempty"`
+	Without []string `protobuf:"bytes,13,rep,name=without,proto3" json:"without,omitempty"`
+	// It tries to change / in every way that files can be changed, has it remounted to be written to, and tries again. It fails with what was
+	// not refused because / is read-only.
+	ChangeRoot    bool `protobuf:"varint,14,opt,name=change_root,json=changeRoot,proto3" json:"change_root,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -428,6 +431,13 @@ func (x *GaugeRequest) GetWithout() []string {
 		return x.Without
 	}
 	return nil
+}
+
+func (x *GaugeRequest) GetChangeRoot() bool {
+	if x != nil {
+		return x.ChangeRoot
+	}
+	return false
 }
 
 // GaugeRequestStatus is what the plugin "gauge" has measured.
@@ -833,7 +843,7 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x03pid\x18\x05 \x01(\rR\x03pid:\x99\x01\x82\xfb\x18\x94\x01\n" +
 	"\"ProbeRequestStatuses.test.cosi.dev\x12\x12ProbeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x18\n" +
-	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xc7\x05\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xe8\x05\n" +
 	"\fGaugeRequest\x12\x12\n" +
 	"\x04kill\x18\x01 \x01(\tR\x04kill\x12\"\n" +
 	"\aseconds\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\aseconds\x12\x16\n" +
@@ -848,7 +858,9 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	" \x01(\tB+\xbaH(r&2$^(/run/mnt/[^/.]+|/sys/kernel/btf)?$R\x05mount\x12E\n" +
 	"\aunmount\x18\v \x01(\tB+\xbaH(r&2$^(/run/mnt/[^/.]+|/sys/kernel/btf)?$R\aunmount\x12\x1d\n" +
 	"\x05sysrq\x18\f \x01(\tB\a\xbaH\x04r\x02\x18\x01R\x05sysrq\x12\x18\n" +
-	"\awithout\x18\r \x03(\tR\awithout:\x84\x02\x82\xfb\x18\xff\x01\n" +
+	"\awithout\x18\r \x03(\tR\awithout\x12\x1f\n" +
+	"\vchange_root\x18\x0e \x01(\bR\n" +
+	"changeRoot:\x84\x02\x82\xfb\x18\xff\x01\n" +
 	"\x1bGaugeRequests.test.cosi.dev\x12\fGaugeRequest\x1a\brequests2\x14\n" +
 	"\x04KILL\x12\f{.spec.kill}2\x18\n" +
 	"\x06FREEZE\x12\x0e{.spec.freeze}2\x16\n" +
