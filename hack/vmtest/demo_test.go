@@ -20,12 +20,14 @@ type checks struct {
 	outside    *outside
 	data, late qemu.Disk
 	system     string // a file: what the node was booted from, and may write to
+	damage     int64  // where a bit of it is not as it is in the image
 }
 
 func TestNode(t *testing.T) {
 	vmtest.Parallel(t, 140)
 	vmtest.Host(t)
-	c := &checks{outside: buildOutside(t), data: vmtest.Ext4(t, "data"), late: vmtest.Ext4(t, "late"), system: damagedDisk(t, damagedModule)}
+	c := &checks{outside: buildOutside(t), data: vmtest.Ext4(t, "data"), late: vmtest.Ext4(t, "late")}
+	c.system, c.damage = damagedDisk(t, damagedModule)
 	c.Node = vmtest.Start(t, vmtest.Options{File: c.system, Keep: true, Disks: []qemu.Disk{c.data}, HotplugPorts: 1})
 	c.Ready(t)
 	c.outside.connect(t, c.Node)

@@ -75,7 +75,7 @@ func (c *checks) bootID(t *testing.T) string {
 
 // powerButton: the first press is refused, as somebody holds a block; the second one is an orderly power-off, quickly, with a file system
 // mounted. The host finds the marker on the data disk and nowhere
-// else: the disk that the image was booted from is as it was.
+// else: the disk that the image was booted from is as it was, the bit that the test has flipped apart.
 func (c *checks) powerButton(t *testing.T) {
 	boot := c.bootID(t)
 	c.demo(t, "rebooted")
@@ -102,6 +102,7 @@ func (c *checks) powerButton(t *testing.T) {
 	}
 	vmtest.CheckExt4(t, c.data)
 	c.marked(t, c.data, "pressed")
+	mend(t, c.system, c.damage)
 	vmtest.CheckUnwritten(t, c.system, "test")
 }
 

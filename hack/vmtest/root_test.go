@@ -19,10 +19,10 @@ const (
 	slotSize = 256 << 20
 )
 
-// damagedDisk returns a copy of the test image's disk with a bit flipped in the last block of a file of its root.
-func damagedDisk(t *testing.T, pattern string) string {
+// damagedDisk returns a copy of the test image's disk with a bit flipped in the last block of a file of its root, and where.
+func damagedDisk(t *testing.T, pattern string) (disk string, at int64) {
 	t.Helper()
-	disk := vmtest.SystemDisk(t, "test", 0)
+	disk = vmtest.SystemDisk(t, "test", 0)
 	f, err := os.OpenFile(disk, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -41,8 +41,20 @@ func damagedDisk(t *testing.T, pattern string) string {
 	if _, err := fs.ReadFile(root, paths[0]); err != nil {
 		t.Fatal(err)
 	}
-	flip(t, f, slotA+seen.end-1)
-	return disk
+	at = slotA + seen.end - 1
+	flip(t, f, at)
+	return disk, at
+}
+
+// mend flips the bit back.
+func mend(t *testing.T, disk string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(disk, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	flip(t, f, at)
 }
 
 // lastRead remembers the end of what was read farthest behind.
