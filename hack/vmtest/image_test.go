@@ -18,6 +18,7 @@ import (
 
 	"github.com/u-root/u-root/pkg/cpio"
 
+	"github.com/cosi-os/cosi/api/layout/bootentry"
 	"github.com/cosi-os/cosi/hack/vmtest"
 	"github.com/cosi-os/cosi/images/rootfs"
 )
@@ -76,7 +77,7 @@ func TestEveryFileOfTheImageIsKnown(t *testing.T) {
 	}
 }
 
-// The disk and the CD hold the boot image, what a BIOS needs to find its parts, and no other file: the same initramfs is in each.
+// The disk and the CD hold a boot image, what starts it, and no other file. On the CD it is the one beside it.
 func TestDiskAndCDHoldTheBootImage(t *testing.T) {
 	raw, iso, dir := vmtest.Image(t, "base", "raw"), vmtest.Image(t, "base", "iso"), t.TempDir()
 	cd := filepath.Join(dir, "cd")
@@ -85,20 +86,32 @@ func TestDiskAndCDHoldTheBootImage(t *testing.T) {
 		t.Errorf("files of the CD: %q; want %q", files, want)
 	}
 	judged(t, "xorriso", "-osirrox", "on", "-indev", iso, "-extract", "/ESP.IMG", cd)
+	const boot = "/EFI/BOOT/BOOTX64.EFI"
+	for name, esp := range map[string]struct {
+		at   string
+		want []string
+	}{
+		"disk": {raw + "@@2M", []string{boot, "/" + kernelOf(t, raw), "/grub/grub.cfg", "/loader/entries/cosi-00000001.conf", "/loader/loader.conf"}},
+		"CD":   {cd, []string{boot, "/grub/grub.cfg"}},
+	} {
+		var got []string
+		for file := range strings.FieldsSeq(judged(t, "mdir", "-/", "-b", "-i", esp.at, "::")) {
+			if file = strings.TrimPrefix(file, "::"); !strings.HasSuffix(file, "/") {
+				got = append(got, file)
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, esp.want) {
+			t.Errorf("files of the %s's EFI system partition: %q; want %q", name, got, esp.want)
+		}
+	}
 	want, err := io.ReadAll(initrd(t, vmtest.Image(t, "base", "efi")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, esp := range map[string]string{"disk": raw + "@@2M", "CD": cd} {
-		const boot, grub = "::/EFI/BOOT/BOOTX64.EFI", "::/grub/grub.cfg" // GRUB finds the boot image's parts by the second
-		if got, want := strings.Fields(judged(t, "mdir", "-/", "-b", "-i", esp, "::")), []string{"::/EFI/", "::/grub/", "::/EFI/BOOT/", boot, grub}; !slices.Equal(got, want) {
-			t.Errorf("files of the %s's EFI system partition: %q; want %q", name, got, want)
-		}
-		copied := filepath.Join(dir, name+".efi")
-		judged(t, "mcopy", "-i", esp, boot, copied)
-		if got, err := io.ReadAll(initrd(t, copied)); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("the %s boots another initramfs than the boot image's (%v)", name, err)
-		}
+	copied := filepath.Join(dir, "cd.efi")
+	judged(t, "mcopy", "-i", cd, "::"+boot, copied)
+	if got, err := io.ReadAll(initrd(t, copied)); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the CD boots another initramfs than the boot image's (%v)", err)
 	}
 }
 
@@ -337,8 +350,19 @@ func judged(t *testing.T, argv ...string) string {
 func ukiOf(t *testing.T, raw, dir string) string {
 	t.Helper()
 	file := filepath.Join(dir, "disk.efi")
-	judged(t, "mcopy", "-n", "-i", fmt.Sprintf("%s@@%d", raw, espStart), "::EFI/BOOT/BOOTX64.EFI", file)
+	judged(t, "mcopy", "-n", "-i", fmt.Sprintf("%s@@%d", raw, espStart), "::"+kernelOf(t, raw), file)
 	return file
+}
+
+// kernelOf is the place of the unified kernel image on a raw image's EFI system partition, as the entry of the boot manager has it.
+func kernelOf(t *testing.T, raw string) string {
+	t.Helper()
+	const name = "cosi-00000001.conf"
+	e, err := bootentry.Parse(name, judged(t, "mtype", "-i", fmt.Sprintf("%s@@%d", raw, espStart), "::"+bootentry.Dir+"/"+name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.Kernel()
 }
 
 // rootArguments returns where the hash tree begins and the hash of its root, as the kernel is told.

@@ -124,7 +124,7 @@ func buildImage(t *testing.T, dir string, ca []byte, argument string) string {
 	return filepath.Join(dir, "cosi-pinned-amd64.raw")
 }
 
-// sign signs the boot image on a disk with the key that snakeoilVariables enrol.
+// sign signs the boot manager and the boot image on a disk with the key that snakeoilVariables enrol.
 func sign(t *testing.T, dir, image string) {
 	t.Helper()
 	if _, err := os.Stat(snakeoilVariables); err != nil {
@@ -133,12 +133,14 @@ func sign(t *testing.T, dir, image string) {
 		}
 		t.Skip(err)
 	}
-	const boot = "::EFI/BOOT/BOOTX64.EFI"
-	key, plain, signed := filepath.Join(dir, "snakeoil.key"), filepath.Join(dir, "boot.efi"), filepath.Join(dir, "boot.signed.efi")
+	key := filepath.Join(dir, "snakeoil.key")
 	judged(t, "openssl", "pkey", "-passin", "pass:snakeoil", "-in", snakeoilKey, "-out", key)
-	judged(t, "mcopy", "-i", image+"@@2M", boot, plain)
-	judged(t, "sbsign", "--key", key, "--cert", snakeoilCert, "--output", signed, plain)
-	judged(t, "mcopy", "-o", "-i", image+"@@2M", signed, boot)
+	for i, path := range []string{"::EFI/BOOT/BOOTX64.EFI", "::" + kernelOf(t, image)} {
+		plain, signed := filepath.Join(dir, fmt.Sprint(i, ".efi")), filepath.Join(dir, fmt.Sprint(i, ".signed.efi"))
+		judged(t, "mcopy", "-i", image+"@@2M", path, plain)
+		judged(t, "sbsign", "--key", key, "--cert", snakeoilCert, "--output", signed, plain)
+		judged(t, "mcopy", "-o", "-i", image+"@@2M", signed, path)
+	}
 }
 
 func writeText(t *testing.T, file, text string) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -37,8 +38,9 @@ func armFixture(t *testing.T) Options {
 		t.Fatal(err)
 	}
 	for path, text := range map[string]string{
-		armKernelHash + "/boot/vmlinuz-6.12.1-test":                  "kernel",
-		armStubHash + "/usr/lib/systemd/boot/efi/linuxaa64.efi.stub": "stub",
+		armKernelHash + "/boot/vmlinuz-6.12.1-test":                    "kernel",
+		armStubHash + "/usr/lib/systemd/boot/efi/linuxaa64.efi.stub":   "stub",
+		armStubHash + "/usr/lib/systemd/boot/efi/systemd-bootaa64.efi": "systemd-boot",
 	} {
 		data := ukitest.Program(text)
 		binary.LittleEndian.PutUint16(data[0x44:], pe.IMAGE_FILE_MACHINE_ARM64) // behind the signature
@@ -64,10 +66,20 @@ func TestAnImageForARM(t *testing.T) {
 	if arch, err := inspect.Arch(image + ".initramfs"); err == nil {
 		t.Errorf("an initramfs is for %q", arch)
 	}
-	for _, suffix := range []string{".raw", ".iso"} {
-		esp := slices.DeleteFunc(report(t, image+suffix).Files, func(f inspect.File) bool { return f.Place != "esp" })
-		if len(esp) != 1 || esp[0].Path != "/EFI/BOOT/BOOTAA64.EFI" {
-			t.Errorf("the ESP of %s has %+v", suffix, esp)
+	root := regexp.MustCompile(`[0-9a-f]{64}`)
+	for suffix, want := range map[string]string{
+		".raw": "/EFI/BOOT/BOOTAA64.EFI /EFI/cosi/ROOT.efi /loader/entries/cosi-00000001.conf /loader/loader.conf",
+		".iso": "/EFI/BOOT/BOOTAA64.EFI",
+	} {
+		var esp []string
+		for _, f := range report(t, image+suffix).Files {
+			if f.Place == inspect.ESP {
+				esp = append(esp, root.ReplaceAllString(f.Path, "ROOT"))
+			}
+		}
+		slices.Sort(esp)
+		if got := strings.Join(esp, " "); got != want {
+			t.Errorf("the ESP of %s has %s; want %s", suffix, got, want)
 		}
 		if head := read(t, image+suffix, 440); !bytes.Equal(head, make([]byte, 440)) {
 			t.Errorf("a BIOS would start what %s begins with: %x…", suffix, head[:16])

@@ -134,6 +134,7 @@ type parts struct {
 	kernel   *kernel.Tree
 	packages []fetch.Result // in the plan's order
 	stub     []byte
+	manager  []byte            // systemd-boot, which starts the unified kernel image of a disk
 	loader   *grub.Loader      // nil: no BIOS boots the image
 	network  string            // the directory with iPXE's files; "" if nothing is booted over the network
 	programs map[string]string // path in the root → file on the build machine
@@ -162,8 +163,10 @@ func gather(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (*parts, e
 		if parts.kernel, err = kernel.Open(dirs[:len(p.Kernel)]...); err != nil {
 			return err
 		}
-		if parts.stub, err = readStub(dirs[len(p.Kernel)], p.Definition.Arch); err != nil {
-			return err
+		for file, data := range map[string]*[]byte{stubs[p.Definition.Arch]: &parts.stub, managers[p.Definition.Arch]: &parts.manager} {
+			if *data, err = os.ReadFile(filepath.Join(dirs[len(p.Kernel)], "usr/lib/systemd/boot/efi", file)); err != nil {
+				return err
+			}
 		}
 		if len(p.Loader) > 0 {
 			parts.loader, err = grub.Open(dirs[len(p.Kernel)+len(p.Stub)])
@@ -184,9 +187,8 @@ func gather(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (*parts, e
 	return parts, group.Wait()
 }
 
-// stubs are systemd's names of its EFI stubs.
-var stubs = map[string]string{"amd64": "linuxx64.efi.stub", "arm64": "linuxaa64.efi.stub"}
-
-func readStub(dir, arch string) ([]byte, error) {
-	return os.ReadFile(filepath.Join(dir, "usr/lib/systemd/boot/efi", stubs[arch]))
-}
+// stubs are systemd's names of its EFI stubs, managers those of its boot manager.
+var (
+	stubs    = map[string]string{"amd64": "linuxx64.efi.stub", "arm64": "linuxaa64.efi.stub"}
+	managers = map[string]string{"amd64": "systemd-bootx64.efi", "arm64": "systemd-bootaa64.efi"}
+)

@@ -20,6 +20,7 @@ import (
 	"github.com/cosi-os/cosi/api/declaration"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
+	"github.com/cosi-os/cosi/api/layout/bootentry"
 	"github.com/cosi-os/cosi/api/layout/gpt"
 	"github.com/cosi-os/cosi/api/layout/verity"
 	"github.com/cosi-os/cosi/images/definition"
@@ -96,6 +97,19 @@ chain cosi-dev-amd64.efi rootfstype=ramfs console=ttyS0 ${arguments}
 	}
 }
 
+// kernelOf is the file that systemd-boot starts, on the EFI system partition of a disk.
+func kernelOf(t *testing.T, raw string) string {
+	t.Helper()
+	if loader := judge.Run(t, "mtype", "-i", raw+"@@2M", "::EFI/BOOT/BOOTX64.EFI"); !strings.Contains(loader, "systemd-boot") {
+		t.Fatal("the firmware does not start systemd-boot")
+	}
+	entry, err := bootentry.Parse("cosi-00000001.conf", judge.Run(t, "mtype", "-i", raw+"@@2M", "::loader/entries/cosi-00000001.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entry.Kernel()
+}
+
 // A disk has its root in slot A with the hash tree behind it, and its kernel is told of both; the other outputs have it in their initramfs.
 func TestTheRootOfADiskIsInASlot(t *testing.T) {
 	o := fixture(t)
@@ -103,7 +117,7 @@ func TestTheRootOfADiskIsInASlot(t *testing.T) {
 	o.change(t, "images/dev.yaml", "raw, qcow2, iso, pxe]", "raw, uki]")
 	build(t, o)
 	raw := filepath.Join(o.Output, "cosi-dev-amd64.raw")
-	onDisk := judge.Run(t, "mtype", "-i", raw+"@@2M", "::EFI/BOOT/BOOTX64.EFI")
+	onDisk := judge.Run(t, "mtype", "-i", raw+"@@2M", "::"+kernelOf(t, raw))
 	m := regexp.MustCompile(`console=ttyS0 roothash=([0-9a-f]{64}) systemd\.verity_root_options=hash-offset=(\d+)`).FindStringSubmatch(onDisk)
 	if m == nil {
 		t.Fatal("the kernel of the disk is not told where its root is")
@@ -146,7 +160,10 @@ func TestABIOSBootsWhatUEFIBoots(t *testing.T) {
 	build(t, o)
 	raw := filepath.Join(o.Output, "cosi-dev-amd64.raw")
 	config := judge.Run(t, "mtype", "-i", raw+"@@2M", "::grub/grub.cfg")
-	image := judge.Run(t, "mtype", "-i", raw+"@@2M", "::EFI/BOOT/BOOTX64.EFI")
+	image := judge.Run(t, "mtype", "-i", raw+"@@2M", "::"+kernelOf(t, raw))
+	if !strings.Contains(config, "loopback uki /"+kernelOf(t, raw)+"\n") {
+		t.Errorf("grub.cfg does not name %s:\n%s", kernelOf(t, raw), config)
+	}
 	m := regexp.MustCompile(`(?m)^linux \(uki\)(\d+)\+(\d+) 'rootfstype=ramfs' 'console=ttyS0' '(roothash=[0-9a-f]{64})' '(systemd\.verity_root_options=hash-offset=\d+)'$`).FindStringSubmatch(config)
 	if m == nil {
 		t.Fatalf("grub.cfg:\n%s", config)

@@ -68,12 +68,13 @@ func fixture(t *testing.T) Options {
 	}
 	const modules = "usr/lib/modules/6.12.1-test"
 	for path, content := range map[string][]byte{
-		kernelHash + "/boot/vmlinuz-6.12.1-test":                 ukitest.Program("kernel"),
-		kernelHash + "/" + modules + "/modules.builtin":          []byte("kernel/crypto/crc32c_generic.ko\nkernel/drivers/md/dm-verity.ko\nkernel/fs/erofs.ko\nkernel/fs/ext4.ko\nkernel/fs/fuse.ko\nkernel/virtio_net.ko\n"),
-		kernelHash + "/" + modules + "/kernel/.keep":             nil,
-		stubHash + "/usr/lib/systemd/boot/efi/linuxx64.efi.stub": ukitest.Program("stub"),
-		networkHash + "/usr/lib/ipxe/undionly.kpxe":              []byte("iPXE for a BIOS"),
-		networkHash + "/usr/lib/ipxe/snponly.efi":                []byte("iPXE for UEFI"),
+		kernelHash + "/boot/vmlinuz-6.12.1-test":                   ukitest.Program("kernel"),
+		kernelHash + "/" + modules + "/modules.builtin":            []byte("kernel/crypto/crc32c_generic.ko\nkernel/drivers/md/dm-verity.ko\nkernel/fs/erofs.ko\nkernel/fs/ext4.ko\nkernel/fs/fuse.ko\nkernel/virtio_net.ko\n"),
+		kernelHash + "/" + modules + "/kernel/.keep":               nil,
+		stubHash + "/usr/lib/systemd/boot/efi/linuxx64.efi.stub":   ukitest.Program("stub"),
+		stubHash + "/usr/lib/systemd/boot/efi/systemd-bootx64.efi": ukitest.Program("systemd-boot"),
+		networkHash + "/usr/lib/ipxe/undionly.kpxe":                []byte("iPXE for a BIOS"),
+		networkHash + "/usr/lib/ipxe/snponly.efi":                  []byte("iPXE for UEFI"),
 	} {
 		writeFile(t, filepath.Join(o.Cache, "packages", path), content)
 	}

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cosi-os/cosi/api/layout/bootentry"
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/disk"
 	"github.com/cosi-os/cosi/images/fat"
@@ -246,15 +248,30 @@ func (w *writer) guid(n byte) string {
 	return strings.ToUpper(fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16]))
 }
 
-// esp returns the files of an EFI system partition: what UEFI starts, and how a BIOS starts the same.
+// esp returns the files of an EFI system partition on which the firmware starts the unified kernel image itself.
 func (w *writer) esp(boot bootable) ([]fat.File, error) {
 	name := efiNames[w.plan.Definition.Arch]
-	files := []fat.File{{Path: name, Content: boot}}
+	return w.withGRUB([]fat.File{{Path: name, Content: boot}}, name, boot)
+}
+
+// withGRUB adds to files how a BIOS starts what UEFI does, the one with a name.
+func (w *writer) withGRUB(files []fat.File, name string, boot bootable) ([]fat.File, error) {
 	if w.parts.loader == nil {
 		return files, nil
 	}
 	config, err := grub.Config(name, boot, boot.arguments)
 	return append(files, fat.File{Path: grub.ConfigFile, Content: content.String(config)}), err
+}
+
+// diskESP returns the files of a disk's: systemd-boot, and an entry for the unified kernel image. Upgrades bring another of both.
+func (w *writer) diskESP() ([]fat.File, error) {
+	entry := bootentry.Entry{Number: 1, State: bootentry.Good, Version: w.in.Version, Root: w.slotA.root}
+	return w.withGRUB([]fat.File{
+		{Path: efiNames[w.plan.Definition.Arch], Content: bytes.NewReader(w.parts.manager)},
+		{Path: bootentry.ConfigFile, Content: content.String(bootentry.Config)},
+		{Path: entry.Path(), Content: content.String(entry.Text())},
+		{Path: entry.Kernel(), Content: w.diskBoot},
+	}, entry.Kernel(), w.diskBoot)
 }
 
 // firstExtra is which identifier of the image the first partition has that a definition adds.
@@ -264,7 +281,7 @@ func (w *writer) volume() uint32 { return binary.LittleEndian.Uint32(w.seed[:]) 
 
 // disk writes the raw disk and what is made of it.
 func (w *writer) disk() error {
-	esp, err := w.esp(w.diskBoot)
+	esp, err := w.diskESP()
 	if err != nil {
 		return err
 	}

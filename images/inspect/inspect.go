@@ -23,6 +23,7 @@ import (
 
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
+	"github.com/cosi-os/cosi/api/layout/bootentry"
 	"github.com/cosi-os/cosi/api/layout/gpt"
 	"github.com/cosi-os/cosi/api/layout/verity"
 	"github.com/cosi-os/cosi/images/manifest"
@@ -203,22 +204,70 @@ func (i *Image) openDisk(f io.ReaderAt, size int64) error {
 		if err != nil {
 			return fmt.Errorf("EFI system partition: %w", err)
 		}
-		for _, name := range []string{"/EFI/BOOT/BOOTX64.EFI", "/EFI/BOOT/BOOTAA64.EFI"} {
-			loader, err := i.esp.OpenFile(name, os.O_RDONLY)
-			if err != nil {
-				continue
-			}
-			data, err := io.ReadAll(loader)
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			if err := i.openBoot(io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data)))); err != nil || i.Root != nil {
-				return err
-			}
-			return i.openSlot(f)
+		name, err := i.kernelFile()
+		if err != nil {
+			return err
 		}
+		data, err := i.readESP(name)
+		if err != nil {
+			return err
+		}
+		if err := i.openBoot(io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data)))); err != nil || i.Root != nil {
+			return err
+		}
+		return i.openSlot(f)
 	}
 	return errForeign
+}
+
+// kernelFile is the unified kernel image that the firmware, or the boot manager of a disk, starts.
+func (i *Image) kernelFile() (string, error) {
+	var first bootentry.Entry
+	entries, _ := i.esp.ReadDir(bootentry.Dir) // a medium has none
+	for _, file := range entries {
+		if !bootentry.IsEntry(file.Name()) {
+			continue
+		}
+		text, err := i.readESP("/" + bootentry.Dir + "/" + file.Name())
+		if err != nil {
+			return "", err
+		}
+		entry, err := bootentry.Parse(file.Name(), string(text))
+		if err != nil {
+			return "", err
+		}
+		if entry.State != bootentry.Bad && entry.Number > first.Number {
+			first = entry
+		}
+	}
+	if first.Number > 0 {
+		return "/" + first.Kernel(), nil
+	}
+	for _, name := range []string{"/EFI/BOOT/BOOTX64.EFI", "/EFI/BOOT/BOOTAA64.EFI"} {
+		if opened, err := i.esp.OpenFile(name, os.O_RDONLY); err == nil {
+			opened.Close()
+			return name, nil
+		}
+	}
+	return "", errForeign
+}
+
+// readESP reads a file of the EFI system partition, all at once: go-diskfs (1.9.4) goes on wrongly in the middle of a cluster.
+func (i *Image) readESP(name string) ([]byte, error) {
+	opened, err := i.esp.OpenFile(name, os.O_RDONLY)
+	if err != nil {
+		return nil, fmt.Errorf("EFI system partition: %s: %w", name, err)
+	}
+	defer opened.Close()
+	info, err := opened.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("EFI system partition: %s: %w", name, err)
+	}
+	data := make([]byte, info.Size())
+	if _, err := io.ReadFull(opened, data); err != nil {
+		return nil, fmt.Errorf("EFI system partition: %s: %w", name, err)
+	}
+	return data, nil
 }
 
 // rootArguments of the kernel's command line say which root a disk runs, by the hash of the tree behind it.

@@ -295,7 +295,7 @@ func TestEveryCut(t *testing.T) {
 			}
 			fsck(t, m)
 			seed, cuts, seen := rand.Uint64(), 0, map[string]bool{}
-			for data := range recorder.Cuts(before, rand.New(rand.NewPCG(seed, 0)), 5) {
+			for data := range recorder.Cuts(before, rand.New(rand.NewPCG(seed, 0)), 2) {
 				cuts++
 				cut := &layouttest.Memory{Data: data}
 				f := open(t, cut)
