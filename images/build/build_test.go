@@ -1,8 +1,12 @@
 package build
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +27,7 @@ import (
 	"github.com/cosi-os/cosi/api/layout/bootentry"
 	"github.com/cosi-os/cosi/api/layout/gpt"
 	"github.com/cosi-os/cosi/api/layout/verity"
+	"github.com/cosi-os/cosi/api/upgrade"
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/internal/judge"
@@ -150,6 +155,50 @@ func TestTheRootOfADiskIsInASlot(t *testing.T) {
 	const inInitramfs = "root.erofs\x00"
 	if strings.Contains(onDisk, inInitramfs) || strings.Contains(string(alone), "roothash=") || !strings.Contains(string(alone), inInitramfs) {
 		t.Error("the initramfs of the disk holds a root, or that of the kernel image alone does not")
+	}
+}
+
+// An upgrade holds what a disk does, and says so by the key that the definition names.
+func TestAnUpgradeIsWhatADiskHolds(t *testing.T) {
+	o := fixture(t)
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "upgrade: {key: upgrade.pem, floor: 1.2.0}\noutputs: [raw, upgrade]")
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(o.Tree, "images/upgrade.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	build(t, o)
+	raw := filepath.Join(o.Output, "cosi-dev-amd64.raw")
+	f, err := os.Open(filepath.Join(o.Output, "cosi-dev-amd64.upgrade"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	u, err := upgrade.Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var root, kernel bytes.Buffer
+	if err := errors.Join(u.Root(&root), u.Kernel(&kernel), u.Close()); err != nil {
+		t.Fatal(err)
+	}
+	disk, err := os.ReadFile(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slot := disk[66<<20:]; !bytes.Equal(slot[:root.Len()], root.Bytes()) || slot[root.Len()] != 0 {
+		t.Error("slot A holds something else")
+	}
+	if judge.Run(t, "mtype", "-i", raw+"@@2M", "::"+kernelOf(t, raw)) != kernel.String() {
+		t.Error("the disk boots another kernel")
+	}
+	m := u.Manifest
+	if want := kernelOf(t, raw); want != "EFI/cosi/"+m.Root.Hash+".efi" || m.Version != "1.2.3" || m.Arch != "amd64" || m.Floor != "1.2.0" || m.Image != "cosi-dev-amd64" {
+		t.Errorf("manifest: %+v", m)
+	}
+	if !u.SignedBy([]ed25519.PublicKey{key.Public().(ed25519.PublicKey)}) {
+		t.Error("it is not signed by the definition's key")
 	}
 }
 

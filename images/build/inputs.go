@@ -3,6 +3,7 @@ package build
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -64,6 +65,9 @@ func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
 	}
 	if u := p.Definition.UserData; u.URLCA != "" {
 		in.Files[inTree(o.Tree, u.URLCA)] = sum(u.URLCertificates)
+	}
+	if u := p.Definition.Upgrade; u.Key != "" { // the image says of the key who it is, and nothing more
+		in.Files[inTree(o.Tree, u.Key)] = sum(u.Private.Public().(ed25519.PublicKey))
 	}
 	for i, x := range p.Definition.Merged {
 		in.Files[inTree(o.Tree, p.Definition.Extensions[i])] = x.Digest

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cosi-os/cosi/api/layout/bootentry"
+	"github.com/cosi-os/cosi/api/upgrade"
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/disk"
 	"github.com/cosi-os/cosi/images/fat"
@@ -77,6 +79,9 @@ func write(o Options, p *plan.Plan, in *Inputs, parts *parts, says *manifest.Man
 	}
 	if p.Writes(".efi") {
 		group.Go(func() error { return w.copy(".efi", w.boot) })
+	}
+	if p.Writes(".upgrade") {
+		group.Go(func() error { return errors.Join(w.phase("upgrade", w.upgrade), w.hash(".upgrade")) })
 	}
 	if p.Writes(".vmlinuz") {
 		group.Go(w.direct)
@@ -272,6 +277,25 @@ func (w *writer) diskESP() ([]fat.File, error) {
 		{Path: entry.Path(), Content: content.String(entry.Text())},
 		{Path: entry.Kernel(), Content: w.diskBoot},
 	}, entry.Kernel(), w.diskBoot)
+}
+
+// upgrade writes what is in a disk's slot and on its EFI system partition as the file that another disk's node upgrades itself with.
+func (w *writer) upgrade(f *os.File) error {
+	root, err := content.Open(w.path(".root.erofs"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	slot := &content.Joined{}
+	slot.Append(root)
+	slot.Append(w.slotA.hashes)
+	d := w.plan.Definition
+	m := upgrade.Manifest{
+		Image: w.plan.Name, Version: w.in.Version, Arch: d.Arch, Floor: d.Upgrade.Floor,
+		Root: upgrade.Root{Hash: w.slotA.root.String(), Data: w.slotA.size},
+	}
+	out := bufio.NewWriterSize(f, 1<<20)
+	return errors.Join(upgrade.Write(out, m, d.Upgrade.Private, content.Reader(slot), content.Reader(w.diskBoot)), out.Flush())
 }
 
 // firstExtra is which identifier of the image the first partition has that a definition adds.

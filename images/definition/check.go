@@ -139,9 +139,10 @@ func (c *checker) structure(node *yaml.Node, field string, v reflect.Value) {
 }
 
 var (
-	namePattern   = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
-	modulePattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-	seriesPattern = regexp.MustCompile(`^([0-9]+\.[0-9]+|backports)$`)
+	namePattern    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
+	modulePattern  = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+	versionPattern = regexp.MustCompile(`^[0-9]+(\.[0-9]+)*$`)
+	seriesPattern  = regexp.MustCompile(`^([0-9]+\.[0-9]+|backports)$`)
 )
 
 // leastState is the size of the file system that a node makes, in MiB, before it grows.
@@ -171,6 +172,9 @@ func (c *checker) meaning(d *Definition) {
 		} else if n < leastState {
 			at("state.size", "%s is too small: a state takes %dMiB at least", d.State.Size, leastState)
 		}
+	}
+	if d.Upgrade.Floor != "" && !versionPattern.MatchString(d.Upgrade.Floor) {
+		at("upgrade.floor", "%q is not a version (try 1.2.0)", d.Upgrade.Floor)
 	}
 	for i, output := range d.Outputs {
 		if !slices.Contains(Outputs, output) {

@@ -5,6 +5,7 @@
 package definition
 
 import (
+	"crypto/ed25519"
 	"strconv"
 	"strings"
 	"time"
@@ -42,7 +43,9 @@ type Definition struct {
 	// Partitions are those of the disk; State is the one that the node makes itself.
 	Partitions Partitions `yaml:"partitions"`
 	State      State      `yaml:"state"`
-	Outputs    []Output   `yaml:"outputs"`
+	// Upgrade is about the output of this name.
+	Upgrade Upgrade  `yaml:"upgrade"`
+	Outputs []Output `yaml:"outputs"`
 	// Epoch is the time of everything in the image if neither SOURCE_DATE_EPOCH nor a git commit says another.
 	Epoch time.Time `yaml:"epoch"`
 
@@ -136,6 +139,18 @@ type State struct {
 	Size Size `yaml:"size"`
 }
 
+// Upgrade is how nodes take the version that is built for one to upgrade to.
+type Upgrade struct {
+	// Key is the path, relative to the definition's, of an Ed25519 private key in PEM that upgrades are signed with; empty: they are not signed.
+	// What nodes trust, their UpgradePolicies say.
+	Key string `yaml:"key"`
+	// Floor is the lowest version of a node that takes it; empty: any.
+	Floor string `yaml:"floor"`
+
+	// Private is the key that the file Key holds.
+	Private ed25519.PrivateKey `yaml:"-"`
+}
+
 // Size is a number of bytes for people: "512MiB", "10GiB", "1TiB".
 type Size string
 
@@ -171,10 +186,12 @@ const (
 	RawZstandard Output = "raw.zst"
 	RawGzip      Output = "raw.gz"
 	RawXZ        Output = "raw.xz"
+
+	UpgradeFile Output = "upgrade" // what a node that runs from a disk upgrades itself with
 )
 
 // Outputs are all there are.
-var Outputs = []Output{Raw, QCOW2, ISO, PXE, UKI, Direct, RawZstandard, RawGzip, RawXZ}
+var Outputs = []Output{Raw, QCOW2, ISO, PXE, UKI, Direct, RawZstandard, RawGzip, RawXZ, UpgradeFile}
 
 // Architectures and Flavours are those that there are kernels for.
 var (

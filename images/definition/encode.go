@@ -14,6 +14,9 @@ func (d *Definition) YAML(name func(path string) string) ([]byte, error) {
 	if c.UserData.URLCA != "" {
 		c.UserData.URLCA = name(c.UserData.URLCA)
 	}
+	if c.Upgrade.Key != "" {
+		c.Upgrade.Key = name(c.Upgrade.Key)
+	}
 	c.Extensions = slices.Clone(c.Extensions)
 	for i, path := range c.Extensions {
 		c.Extensions[i] = name(path)

@@ -23,6 +23,7 @@ func Foreign(file string, text []byte) error {
 		problems = append(problems, Problem{file, lines["extends"], "extends", fmt.Sprintf("%q: a definition that is sent extends one by its name alone, as base.yaml", d.Extends)})
 	}
 	names("user_data.url_ca", d.UserData.URLCA)
+	names("upgrade.key", d.Upgrade.Key)
 	for i, path := range d.Extensions {
 		names(fmt.Sprintf("extensions[%d]", i), path)
 	}

@@ -114,12 +114,13 @@ var suffixes = map[definition.Output][]string{
 	definition.RawZstandard: {".raw.zst"},
 	definition.RawGzip:      {".raw.gz"},
 	definition.RawXZ:        {".raw.xz"},
+	definition.UpgradeFile:  {".upgrade"},
 }
 
 // order is that in which outputs are listed: what is made of another one comes after it.
 var order = []definition.Output{
 	definition.Direct, definition.PXE, definition.UKI, definition.Raw, definition.QCOW2, definition.ISO,
-	definition.RawZstandard, definition.RawGzip, definition.RawXZ,
+	definition.RawZstandard, definition.RawGzip, definition.RawXZ, definition.UpgradeFile,
 }
 
 // stateArgument is how many MiB the node's state partition has at most: see engine/disk.
