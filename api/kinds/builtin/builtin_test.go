@@ -33,8 +33,10 @@ func TestNamespacesAreKnown(t *testing.T) {
 	}
 }
 
-// records lie in config because it is durable; nobody answers to them.
-var records = []string{"ServingKeys.machine.cosi.dev", "UserDataRecords.machine.cosi.dev"}
+// records lie in config because it is durable; nobody answers to them. To an UpgradeChunk answers the status of its Upgrade.
+var records = []string{
+	"ServingKeys.machine.cosi.dev", "UpgradeChunks.machine.cosi.dev", "UpgradeRecords.machine.cosi.dev", "UserDataRecords.machine.cosi.dev",
+}
 
 func TestEveryDesiredKindHasAnObservedKind(t *testing.T) {
 	set := Set()
