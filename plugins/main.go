@@ -21,6 +21,7 @@ import (
 	powerevents "github.com/cosi-os/cosi/plugins/power-events"
 	pressureevents "github.com/cosi-os/cosi/plugins/pressure-events"
 	processevents "github.com/cosi-os/cosi/plugins/process-events"
+	"github.com/cosi-os/cosi/plugins/upgrade"
 	"github.com/cosi-os/cosi/plugins/userdata"
 	"github.com/cosi-os/cosi/sdk"
 )
@@ -38,6 +39,7 @@ func plugins() map[string]func() sdk.Plugin {
 		"power-events":    powerevents.Plugin,
 		"pressure-events": pressureevents.Plugin,
 		"process-events":  processevents.Plugin,
+		"upgrade":         upgrade.Plugin,
 		"userdata":        userdata.Plugin,
 	}
 }

@@ -29,7 +29,7 @@ var known = regexp.MustCompile(`^(` + strings.Join([]string{
 	`dev`, `etc`, `proc`, `run`, `sys`, `tmp`, `var`,
 	`usr/bin/(engine|runtime)`,
 	`usr/lib/cosi/bin/plugins`,
-	`usr/lib/cosi/plugins/(block-events|mount|network|power|power-events|userdata)\.(json|binpb)`,
+	`usr/lib/cosi/plugins/(block-events|mount|network|power|power-events|upgrade|userdata)\.(json|binpb)`,
 	`usr/lib/cosi/(image\.json|manifest\.json\.gz|kinds\.binpb\.gz|modules|resources\.yaml)`,
 	`usr/lib/modules/[^/]+/(modules\.(alias|dep)|kernel/.+\.ko)`,
 	`usr/lib/os-release`,

@@ -1,0 +1,196 @@
+package upgrade
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cosi-os/cosi/api/upgrade"
+)
+
+const (
+	// caFile, if the image has it, holds the certificates that servers are checked against.
+	caFile = "/usr/lib/cosi/userdata-ca.pem"
+	// stalled is how long a server may say nothing.
+	stalled = time.Minute
+)
+
+// job is an upgrade that is being installed: one goroutine that reads a source to its end.
+type job struct {
+	id      string
+	version string // of the Upgrade
+	terms   terms
+	url     string // empty: it is fed
+	// cancelled is done when nobody wants it any more.
+	cancelled context.Context
+	cancel    context.CancelFunc
+	chunks    chan []byte // closed behind the last
+
+	mu       sync.Mutex // guards the fields below
+	progress progress
+}
+
+// progress is how far a job has come.
+type progress struct {
+	received, size int64
+	manifest       *upgrade.Manifest
+	done           bool
+	err            error
+}
+
+func newJob(id, version, url string, t terms) *job {
+	j := &job{id: id, version: version, url: url, terms: t, chunks: make(chan []byte, 1)}
+	j.cancelled, j.cancel = context.WithCancel(context.Background())
+	return j
+}
+
+// accept takes in the chunk at an offset of a file of size bytes, if that comes next and there is room for it. It is called by one goroutine.
+func (j *job) accept(offset, size int64, data []byte) {
+	p := j.look()
+	if p.done || offset != p.received || p.size != 0 && p.size != size || p.received+int64(len(data)) > size {
+		return
+	}
+	select {
+	case j.chunks <- data:
+	default:
+		return
+	}
+	j.note(func(p *progress) { p.received, p.size = p.received+int64(len(data)), size })
+	if offset+int64(len(data)) == size {
+		close(j.chunks)
+	}
+}
+
+func (j *job) look() progress {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.progress
+}
+
+func (j *job) note(f func(*progress)) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	f(&j.progress)
+}
+
+// run installs the upgrade and calls wake when there is news.
+func (j *job) run(ctx context.Context, m *machine, wake func()) {
+	source, err := j.open(ctx, wake)
+	if err == nil {
+		_, err = m.install(source, j.terms, func(is upgrade.Manifest) {
+			j.note(func(p *progress) { p.manifest = &is })
+			wake()
+		})
+		source.Close()
+	}
+	j.note(func(p *progress) { p.done, p.err = true, err })
+	wake()
+}
+
+// open opens the source.
+func (j *job) open(ctx context.Context, wake func()) (io.ReadCloser, error) {
+	if j.url == "" {
+		return io.NopCloser(&fed{ctx: ctx, chunks: j.chunks, wake: wake}), nil
+	}
+	pool, err := certificates(caFile)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, j.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	// What arrives is checked by its digest, which came over the API: without certificates to check the server by, none is needed.
+	transport := &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: pool, InsecureSkipVerify: pool == nil}, ResponseHeaderTimeout: stalled, DisableCompression: true,
+	}
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		transport.CloseIdleConnections()
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		response.Body.Close()
+		transport.CloseIdleConnections()
+		return nil, fmt.Errorf("%s: %s", j.url, response.Status)
+	}
+	j.note(func(p *progress) { p.size = max(response.ContentLength, 0) })
+	silent := time.AfterFunc(stalled, func() { response.Body.Close() })
+	silent.Stop()
+	return &download{ReadCloser: response.Body, transport: transport, silent: silent, job: j, wake: wake}, nil
+}
+
+// certificates returns nil if there is no such file. One without a certificate trusts nobody.
+func certificates(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	return pool, nil
+}
+
+// download is a response whose server may not fall silent. It counts what is read, and wakes every second.
+type download struct {
+	io.ReadCloser
+	transport *http.Transport
+	silent    *time.Timer
+	job       *job
+	wake      func()
+	woken     time.Time
+}
+
+func (d *download) Read(b []byte) (int, error) {
+	d.silent.Reset(stalled)
+	n, err := d.ReadCloser.Read(b)
+	d.silent.Stop()
+	d.job.note(func(p *progress) { p.received += int64(n) })
+	if now := time.Now(); now.Sub(d.woken) > time.Second {
+		d.woken = now
+		d.wake()
+	}
+	return n, err
+}
+
+func (d *download) Close() error {
+	d.silent.Stop()
+	err := d.ReadCloser.Close()
+	d.transport.CloseIdleConnections()
+	return err
+}
+
+// fed reads what is pushed.
+type fed struct {
+	ctx    context.Context
+	chunks <-chan []byte
+	rest   []byte
+	wake   func()
+}
+
+func (f *fed) Read(p []byte) (int, error) {
+	if len(f.rest) == 0 {
+		select {
+		case chunk, more := <-f.chunks:
+			if !more {
+				return 0, io.EOF
+			}
+			f.rest = chunk
+			f.wake() // there is room for another
+		case <-f.ctx.Done():
+			return 0, f.ctx.Err()
+		}
+	}
+	n := copy(p, f.rest)
+	f.rest = f.rest[n:]
+	return n, nil
+}

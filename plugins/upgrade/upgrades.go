@@ -1,0 +1,339 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
+	"github.com/cosi-os/cosi/api/layout/bootentry"
+	"github.com/cosi-os/cosi/api/layout/verity"
+	format "github.com/cosi-os/cosi/api/upgrade"
+	"github.com/cosi-os/cosi/sdk"
+)
+
+type (
+	request = sdk.Resource[*machinepb.Upgrade]
+	record  = *machinepb.UpgradeRecord
+	says    = *machinepb.UpgradeStatus
+)
+
+// Reasons of an UpgradeStatus.
+const (
+	reasonWaiting    = "Waiting"
+	reasonReceiving  = "Receiving"
+	reasonStaged     = "Staged"
+	reasonRebooting  = "Rebooting"
+	reasonTrying     = "Trying"
+	reasonSucceeded  = "Succeeded"
+	reasonRolledBack = "RolledBack"
+	reasonFailed     = "Failed"
+	reasonRefused    = "Refused"
+)
+
+// rebootID is the id of the ShutdownRequest by which an Upgrade goes on.
+const rebootID = "upgrade"
+
+// policy reads whose upgrades are taken; nil if there is no policy that is in force.
+func (c *controller) policy(ctx context.Context, s *sdk.State) (*policy, error) {
+	wanted, ok := sdk.Get[*machinepb.UpgradePolicy](s, policyType, nodeID)
+	if !ok || wanted.TearingDown() {
+		return nil, s.Delete(ctx, policyStatusType, nodeID)
+	}
+	p, is := &policy{unsigned: wanted.Spec.GetAllowUnsigned()}, &machinepb.UpgradePolicyStatus{ObservedVersion: wanted.GetVersion(), Ready: true, Reason: "InForce"}
+	for i, text := range wanted.Spec.GetKeys() {
+		key, err := format.ParseKey(text)
+		if err != nil {
+			is.Ready, is.Reason, is.Message = false, "Invalid", fmt.Sprintf("keys[%d]: %v", i, err)
+			p = nil
+			break
+		}
+		p.keys = append(p.keys, key)
+	}
+	return p, s.Write(ctx, policyStatusType, nodeID, is, wanted.Metadata)
+}
+
+// each writes the status of every Upgrade that is not on its way out, oldest first, and removes those of what is gone. It calls f for each.
+func (c *controller) each(ctx context.Context, s *sdk.State, f func(request) says) error {
+	all := slices.DeleteFunc(sdk.List[*machinepb.Upgrade](s, upgradeType), request.TearingDown)
+	slices.SortStableFunc(all, func(a, b request) int { return a.GetCreated().AsTime().Compare(b.GetCreated().AsTime()) })
+	there := map[string]bool{}
+	for _, u := range all {
+		there[u.GetId()] = true
+	}
+	for _, typ := range []string{statusType, recordType} {
+		for _, id := range s.Outputs(typ) {
+			if !there[id] {
+				if err := s.Delete(ctx, typ, id); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, u := range all {
+		is := f(u)
+		if is == nil {
+			continue
+		}
+		is.ObservedVersion, is.Ready = u.GetVersion(), is.Reason == reasonSucceeded
+		if before, _ := sdk.Get[says](s, statusType, u.GetId()); before.Spec.GetReason() != is.Reason || is.Done && !before.Spec.GetDone() {
+			log.Printf("upgrade %s: %s %s", u.GetId(), is.Reason, is.Message)
+		}
+		if err := s.Write(ctx, statusType, u.GetId(), is, u.Metadata); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// upgrades goes on with the Upgrades: with one at a time, and with one that was tried first.
+func (c *controller) upgrades(ctx context.Context, s *sdk.State, p *policy) (err error) {
+	if c.job != nil {
+		if u, ok := sdk.Get[*machinepb.Upgrade](s, upgradeType, c.job.id); !ok || u.TearingDown() || u.GetVersion() != c.job.version {
+			c.job.cancel()
+			c.job = nil
+		}
+	}
+	busy := ""
+	for _, u := range sdk.List[*machinepb.Upgrade](s, upgradeType) {
+		if r := recordOf(s, u); r != nil && r.GetOutcome() == "" {
+			busy = u.GetId()
+		}
+	}
+	failed := c.each(ctx, s, func(u request) (is says) {
+		var problem error
+		defer func() { err = errors.Join(err, problem) }()
+		r := recordOf(s, u)
+		switch {
+		case r != nil && r.GetOutcome() == "":
+			is, problem = c.judge(ctx, s, u, r)
+		case r != nil:
+			return outcome(r)
+		case busy != "" && busy != u.GetId():
+			return &machinepb.UpgradeStatus{Reason: reasonWaiting, Message: fmt.Sprintf("for Upgrade %q", busy)}
+		default:
+			busy = u.GetId()
+			is, problem = c.advance(ctx, s, u, p)
+		}
+		if is != nil && (is.Done || is.Reason == reasonWaiting) {
+			busy = ""
+		}
+		return is
+	})
+	return errors.Join(err, failed)
+}
+
+// recordOf is what is known of an Upgrade as it is written now; nil for nothing.
+func recordOf(s *sdk.State, u request) record {
+	r, ok := sdk.Get[record](s, recordType, u.GetId())
+	if !ok || r.Spec.GetObservedVersion() != u.GetVersion() || !proto.Equal(r.Spec.GetCreated(), u.GetCreated()) {
+		return nil
+	}
+	return r.Spec
+}
+
+// outcome is the status of an Upgrade that has one.
+func outcome(r record) says {
+	return &machinepb.UpgradeStatus{Reason: r.GetOutcome(), Message: r.GetMessage(), Version: r.GetVersion(), RootHash: r.GetRootHash(), Done: true}
+}
+
+// judge finds out what became of an Upgrade that was tried.
+func (c *controller) judge(ctx context.Context, s *sdk.State, u request, r record) (says, error) {
+	end := func(reason, message string) (says, error) { return c.end(ctx, s, u, r, reason, message) }
+	root, err := verity.ParseHash(r.GetRootHash())
+	if err != nil {
+		return end(reasonFailed, "its record is damaged: "+err.Error())
+	}
+	is := &machinepb.UpgradeStatus{Version: r.GetVersion(), RootHash: r.GetRootHash()}
+	e, there := c.entries.of(root)
+	switch {
+	case there && e.State == bootentry.Good:
+		return end(reasonSucceeded, "")
+	case root == c.machine.root:
+		is.Reason, is.Message = reasonTrying, c.missing
+	case !there:
+		return end(reasonFailed, "its boot entry is not there: the node lost power before it was, or somebody removed it")
+	case e.State == bootentry.Bad && r.GetMessage() != "":
+		return end(reasonRolledBack, fmt.Sprintf("booted %d times, %s", e.Done, r.GetMessage()))
+	case e.State == bootentry.Bad:
+		return end(reasonRolledBack, fmt.Sprintf("booted %d times, it never came so far as to say what was wrong", e.Done))
+	case e.Done > 0 || u.Spec.GetNoReboot():
+		is.Reason, is.Message = reasonStaged, fmt.Sprintf("it is booted next, and has %d tries left", e.Left)
+	default:
+		return is, c.reboot(ctx, s, u, is)
+	}
+	return is, nil
+}
+
+// end records an outcome.
+func (c *controller) end(ctx context.Context, s *sdk.State, u request, r record, reason, message string) (says, error) {
+	r = proto.CloneOf(r)
+	r.Outcome, r.Message = reason, message
+	r.ObservedVersion, r.Created = u.GetVersion(), u.GetCreated()
+	return outcome(r), s.Write(ctx, recordType, u.GetId(), r, u.Metadata)
+}
+
+// reboot asks for a reboot into a version that is in place.
+func (c *controller) reboot(ctx context.Context, s *sdk.State, u request, is says) error {
+	is.Reason = reasonRebooting
+	if down, ok := sdk.Get[*powerpb.ShutdownStatus](s, shutdownStateType, rebootID); ok {
+		switch down.Spec.GetReason() {
+		case reasonRefused:
+			is.Reason, is.Message = reasonStaged, "it runs after the next reboot; this one was refused: "+down.Spec.GetMessage()
+		case reasonWaiting:
+			is.Message = down.Spec.GetMessage()
+		}
+	}
+	return s.Write(ctx, shutdownType, rebootID, &powerpb.ShutdownRequest{
+		Action: powerpb.ShutdownRequest_REBOOT, Reason: fmt.Sprintf("upgrade %s to version %s", u.GetId(), is.Version),
+	}, u.Metadata)
+}
+
+// advance goes on with an Upgrade that was not tried yet.
+func (c *controller) advance(ctx context.Context, s *sdk.State, u request, p *policy) (says, error) {
+	refuse := func(message string) (says, error) {
+		return c.end(ctx, s, u, &machinepb.UpgradeRecord{}, reasonRefused, message)
+	}
+	waits := func(message string) (says, error) {
+		return &machinepb.UpgradeStatus{Reason: reasonWaiting, Message: message}, nil
+	}
+	if wrong := senseless(u.Spec); wrong != "" {
+		return refuse(wrong)
+	}
+	if at := u.Spec.GetAt(); at != nil && time.Now().Before(at.AsTime()) {
+		c.at(at.AsTime())
+		return waits("until " + at.AsTime().UTC().Format(time.RFC3339))
+	}
+	mine, ok := c.entries.of(c.machine.root)
+	switch {
+	case c.machine.firmware == bios:
+		return refuse("the node was booted by a BIOS, which counts no tries")
+	case !ok:
+		return refuse("no boot entry boots the version that runs: there would be nothing to go back to")
+	case mine.State != bootentry.Good:
+		return waits("the version that runs is on trial itself")
+	case u.Spec.GetPrevious():
+		return c.back(ctx, s, u)
+	case p == nil:
+		return refuse("no UpgradePolicies that is in force says whose upgrades are taken")
+	}
+	return c.receive(ctx, s, u, *p)
+}
+
+// senseless says what is wrong with an Upgrade, whatever the node.
+func senseless(u *machinepb.Upgrade) string {
+	sources := 0
+	for _, is := range []bool{u.GetUrl() != "", u.GetPushed(), u.GetPrevious()} {
+		if is {
+			sources++
+		}
+	}
+	switch {
+	case sources != 1:
+		return "want one of url, pushed and previous"
+	case u.GetDigest() == "" && !u.GetPrevious():
+		return "digest: missing"
+	}
+	return ""
+}
+
+// back has the version in the other slot booted again.
+func (c *controller) back(ctx context.Context, s *sdk.State, u request) (says, error) {
+	e, ok := c.entries.without(c.machine.root)
+	r := &machinepb.UpgradeRecord{Version: e.Version, RootHash: e.Root.String(), Entry: c.entries.next(), Attempted: timestamppb.Now()}
+	switch {
+	case !ok || e.State != bootentry.Good:
+		return c.end(ctx, s, u, &machinepb.UpgradeRecord{}, reasonRefused, "the other slot holds no good version")
+	case u.Spec.GetVersion() != "" && e.Version != u.Spec.GetVersion():
+		return c.end(ctx, s, u, &machinepb.UpgradeRecord{}, reasonRefused, fmt.Sprintf("the other slot holds version %s", e.Version))
+	}
+	return c.try(ctx, s, u, r, func() error { return c.machine.again(e, r.GetEntry()) })
+}
+
+// receive goes on with what is installed from a source.
+func (c *controller) receive(ctx context.Context, s *sdk.State, u request, p policy) (says, error) {
+	if c.job == nil {
+		if now := time.Now(); c.failed == u.GetId() && now.Before(c.retry) {
+			c.at(c.retry)
+			return nil, nil // the status says why
+		}
+		j := newJob(u.GetId(), u.GetVersion(), u.Spec.GetUrl(), terms{p, u.Spec.GetDigest(), u.Spec.GetVersion()})
+		select {
+		case c.jobs <- j:
+			c.job = j
+		case <-time.After(100 * time.Millisecond): // one that was cancelled is not over yet
+			c.at(time.Now().Add(time.Second))
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		return &machinepb.UpgradeStatus{Reason: reasonReceiving}, nil
+	}
+	if c.job.id != u.GetId() {
+		return &machinepb.UpgradeStatus{Reason: reasonWaiting, Message: fmt.Sprintf("for Upgrade %q", c.job.id)}, nil
+	}
+	if u.Spec.GetPushed() {
+		for _, chunk := range sdk.List[*machinepb.UpgradeChunk](s, chunkType) {
+			if chunk.Spec.GetUpgrade() == u.GetId() && chunk.Spec.GetDigest() == u.Spec.GetDigest() {
+				c.job.accept(int64(chunk.Spec.GetOffset()), int64(chunk.Spec.GetSize()), chunk.Spec.GetData())
+			}
+		}
+	}
+	progress := c.job.look()
+	is := &machinepb.UpgradeStatus{Reason: reasonReceiving, Received: uint64(progress.received), Size: uint64(progress.size)}
+	r := &machinepb.UpgradeRecord{}
+	if progress.manifest != nil {
+		is.Version, is.RootHash = progress.manifest.Version, progress.manifest.Root.Hash
+		r.Version, r.RootHash = is.Version, is.RootHash
+	}
+	if !progress.done {
+		return is, nil
+	}
+	c.job, c.fresh = nil, false
+	switch err := progress.err; {
+	case errors.Is(err, errRefused):
+		return c.end(ctx, s, u, r, reasonRefused, err.Error())
+	case errors.Is(err, errBroken):
+		return c.end(ctx, s, u, r, reasonFailed, err.Error())
+	case err != nil:
+		c.failed, c.retry = u.GetId(), time.Now().Add(soon)
+		c.at(c.retry)
+		is.Message = fmt.Sprintf("%v; tried again in %v", err, soon)
+		return is, nil
+	}
+	root, err := verity.ParseHash(is.RootHash)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.read(); err != nil {
+		return nil, err
+	}
+	r.Entry, r.Attempted = c.entries.next(), timestamppb.Now()
+	entry := bootentry.Entry{Number: r.GetEntry(), State: bootentry.Trying, Left: bootentry.Tries, Version: is.Version, Root: root}
+	return c.try(ctx, s, u, r, func() error { return c.machine.place(entry) })
+}
+
+// try records that a version is tried, has it booted next, and asks for the reboot.
+func (c *controller) try(ctx context.Context, s *sdk.State, u request, r record, place func() error) (says, error) {
+	r.ObservedVersion, r.Created = u.GetVersion(), u.GetCreated()
+	if err := s.Write(ctx, recordType, u.GetId(), r, u.Metadata); err != nil {
+		return nil, err
+	}
+	c.fresh = false
+	if err := place(); err != nil {
+		return c.end(ctx, s, u, r, reasonFailed, err.Error())
+	}
+	if err := c.read(); err != nil {
+		return nil, err
+	}
+	if err := c.show(ctx, s, nil); err != nil {
+		return nil, err
+	}
+	return c.judge(ctx, s, u, r)
+}
