@@ -95,7 +95,10 @@ func (n *Node) machine(ctx context.Context) {
 	}
 	n.watch(func() error { return n.log.KernelMessages(ctx) })
 	debug.FreeOSMemory() // what the boot took
-	if n.openWatchdog(); n.watchdog != nil {
+	if n.openWatchdog(); n.watchdog == nil {
+		n.watchdog, n.early = n.early, nil // fed twice as often, which is harmless
+	}
+	if n.watchdog != nil {
 		n.log.Printf("feeding the watchdog %q, which waits %s", n.watchdog.Identity(), n.watchdog.Timeout())
 		n.record.publish(wire.Up{Watchdog: &wire.Watchdog{Identity: n.watchdog.Identity()}})
 		n.watchdog.Run(ctx)
@@ -259,7 +262,9 @@ func (n *Node) readKey(ctx context.Context, file string) {
 
 // Disarm ends the watchdog's countdown. Run has returned.
 func (n *Node) Disarm() {
-	if n.watchdog != nil {
-		n.watchdog.Close()
+	for _, w := range []*watchdog.Watchdog{n.watchdog, n.early} {
+		if w != nil {
+			w.Close()
+		}
 	}
 }

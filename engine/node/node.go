@@ -60,6 +60,7 @@ type Node struct {
 	groups       *cgroup.Tree       // nil off a machine
 	modules      *module.Loader     // nil off a machine
 	watchdog     *watchdog.Watchdog // nil until the devices were looked at, and off a machine
+	early        *watchdog.Watchdog // of a trial, beside watchdog; nil otherwise
 	disk         *disk.Preparer     // nil off a machine
 	storage      *wire.Storage      // set before the runtime starts
 	down         chan wire.Shutdown
@@ -154,6 +155,7 @@ func (n *Node) prepare() error {
 // start loads the modules first: the runtime looks for its storage at once, and the plugins for devices.
 func (n *Node) start(ctx context.Context, sockets []socket) {
 	if n.Machine {
+		n.beginTrial(ctx)
 		n.loadListed()
 		n.Stage("modules", boot.SinceBoot())
 	}

@@ -3,6 +3,7 @@ package watchdog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,22 +22,28 @@ type Watchdog struct {
 	timeout  time.Duration
 }
 
-// Open opens the first watchdog of a directory, /dev. Without one it returns nil and no error.
+// Open opens the first watchdog of a directory, /dev, that is not open already. Without one it returns nil and no error.
 func Open(dir string) (*Watchdog, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "watchdog[0-9]*"))
-	if err != nil || len(files) == 0 {
-		return nil, err
-	}
-	f, err := os.OpenFile(files[0], os.O_WRONLY, 0)
 	if err != nil {
 		return nil, err
 	}
-	w := &Watchdog{f: f}
-	if err := w.ask(); err != nil {
-		w.Close() // opened, it would reset a machine that never feeds it
-		return nil, fmt.Errorf("%s: %w", files[0], err)
+	for _, file := range files {
+		f, err := os.OpenFile(file, os.O_WRONLY, 0)
+		if errors.Is(err, unix.EBUSY) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		w := &Watchdog{f: f}
+		if err := w.ask(); err != nil {
+			w.Close() // opened, it would reset a machine that never feeds it
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		return w, nil
 	}
-	return w, nil
+	return nil, nil
 }
 
 // ask has the driver say who it is and how long it waits.
