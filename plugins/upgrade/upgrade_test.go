@@ -415,7 +415,7 @@ func TestItWaitsForItsTime(t *testing.T) {
 	n.boot()
 	at := time.Now().Add(700 * time.Millisecond)
 	n.Apply("later", &machinepb.Upgrade{Previous: true, At: timestamppb.New(at)})
-	if is := n.waits("later", reasonWaiting); !strings.HasPrefix(is.GetMessage(), "until 20") {
+	if is := n.waits("later", reasonStaged); !strings.HasPrefix(is.GetMessage(), "the node reboots into it at 20") {
 		t.Errorf("status: %v", is)
 	}
 	n.waits("later", reasonRebooting)

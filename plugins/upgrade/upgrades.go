@@ -166,6 +166,10 @@ func (c *controller) judge(ctx context.Context, s *sdk.State, u request, r recor
 		return end(reasonRolledBack, fmt.Sprintf("booted %d times, it never came so far as to say what was wrong", e.Done))
 	case e.Done > 0 || u.Spec.GetNoReboot():
 		is.Reason, is.Message = reasonStaged, fmt.Sprintf("it is booted next, and has %d tries left", e.Left)
+	case u.Spec.GetAt() != nil && time.Now().Before(u.Spec.GetAt().AsTime()):
+		at := u.Spec.GetAt().AsTime()
+		c.at(at)
+		is.Reason, is.Message = reasonStaged, "the node reboots into it at "+at.UTC().Format(time.RFC3339)
 	default:
 		return is, c.reboot(ctx, s, u, is)
 	}
@@ -206,10 +210,6 @@ func (c *controller) advance(ctx context.Context, s *sdk.State, u request, p *po
 	}
 	if wrong := senseless(u.Spec); wrong != "" {
 		return refuse(wrong)
-	}
-	if at := u.Spec.GetAt(); at != nil && time.Now().Before(at.AsTime()) {
-		c.at(at.AsTime())
-		return waits("until " + at.AsTime().UTC().Format(time.RFC3339))
 	}
 	mine, ok := c.entries.of(c.machine.root)
 	switch {

@@ -177,7 +177,7 @@ type Upgrade struct {
 	Digest string `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
 	// If set, the version that it must be.
 	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
-	// When to begin, by the node's clock; at once if unset.
+	// When to reboot into it, by the node's clock; at once if unset. It is put in place at once: it runs after a reboot before that, too.
 	At *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=at,proto3" json:"at,omitempty"`
 	// Does not reboot: the new version runs after the next reboot, whoever asks for that.
 	NoReboot      bool `protobuf:"varint,7,opt,name=no_reboot,json=noReboot,proto3" json:"no_reboot,omitempty"`
@@ -270,7 +270,7 @@ type UpgradeStatus struct {
 	ObservedVersion string                 `protobuf:"bytes,1,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
 	// It succeeded.
 	Ready bool `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
-	// Waiting (for its time, or for another Upgrade), Receiving, Staged (it runs after the next reboot), Rebooting, Trying (the new version runs, and
+	// Waiting (for another Upgrade, or for the end of a trial), Receiving, Staged (it runs after the next reboot), Rebooting, Trying (the new version runs, and
 	// is not yet good); and the outcomes: Succeeded, RolledBack (it was booted, and the version before runs again), Failed (it was not booted),
 	// Refused (it is not allowed, or makes no sense).
 	Reason  string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
