@@ -49,7 +49,9 @@ type Manifest struct {
 	Version string `json:"version"`
 	Arch    string `json:"arch"`
 	// Floor is the lowest version that a node may have which takes it, if there is one.
-	Floor  string `json:"floor,omitempty"`
+	Floor string `json:"floor,omitempty"`
+	// BIOS is the configuration of GRUB that boots the kernel; empty: no BIOS does.
+	BIOS   string `json:"bios,omitempty"`
 	Root   Root   `json:"root"`
 	Kernel Part   `json:"kernel"`
 }

@@ -5,6 +5,8 @@
 //	loader/loader.conf
 //	loader/entries/NUMBER.conf    an entry; of those that are not bad the one with the highest number is booted
 //	EFI/cosi/ROOTHASH.efi         its unified kernel image, named for the root that it runs
+//	grub/ROOTHASH.cfg             how GRUB boots the same on a BIOS
+//	grub/grubenv                  what GRUB boots next, and how often it will try
 //
 // An entry on trial has a counter in its file's name, as the boot loader specification has it
 // (https://uapi-group.org/specifications/specs/boot_loader_specification/#boot-counting): NUMBER+LEFT-DONE.conf. systemd-boot counts it down before it

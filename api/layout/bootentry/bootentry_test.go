@@ -41,3 +41,26 @@ func TestWhatIsNoEntry(t *testing.T) {
 		}
 	}
 }
+
+func TestEnv(t *testing.T) {
+	for _, want := range []Env{{Good: root}, {Good: root, Trial: verity.Hash{9}, Left: 3}, {Good: root, Trial: verity.Hash{9}}} {
+		data := want.Encode()
+		if got, err := ParseEnv(data); err != nil || got != want || len(data) != 1024 {
+			t.Errorf("ParseEnv = %+v, %v; want %+v", got, err, want)
+		}
+		if strings.Trim(string(data[512:]), "#") != "" {
+			t.Errorf("%+v takes more than a sector", want)
+		}
+	}
+	whole := string(Env{Good: root, Trial: root, Left: 3}.Encode())
+	for want, text := range map[string]string{
+		"no environment block":                    "good=x",
+		"grub/grubenv: left: ":                    strings.Replace(whole, "left=3", "left=x", 1),
+		"grub/grubenv: it names nothing to boot":  strings.Replace(whole, "good", "goop", 1),
+		`grub/grubenv: trial: "` + "010203000000": strings.Replace(whole, "trial="+root.String(), "trial="+root.String()[:62]+"#\n", 1),
+	} {
+		if _, err := ParseEnv([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParseEnv(%.80q) = %v; want %q", text, err, want)
+		}
+	}
+}

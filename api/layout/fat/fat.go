@@ -380,6 +380,36 @@ func (f *FS) write(path string, size int64, content io.Reader, at time.Time) err
 	return dir.put(run, slots)
 }
 
+// Overwrite changes a file where it is; the size stays. Only sectors that differ are written, each whole or not at all.
+func (f *FS) Overwrite(path string, data []byte) error {
+	pieces, err := f.Pieces(path)
+	if err != nil {
+		return err
+	}
+	before, err := f.Read(path, int64(len(data)))
+	if err != nil {
+		return err
+	}
+	if len(before) != len(data) {
+		return fmt.Errorf("FAT: %s: it has %d bytes, and not %d", path, len(before), len(data))
+	}
+	for _, p := range pieces {
+		for at := int64(0); at < p.Size; at += sector {
+			n := min(sector, p.Size-at)
+			if string(before[at:at+n]) == string(data[at:at+n]) {
+				continue
+			}
+			b := make([]byte, sector)
+			copy(b, data[at:at+n])
+			if _, err := f.disk.WriteAt(b, p.Offset+at); err != nil {
+				return fmt.Errorf("FAT: %s: %w", path, err)
+			}
+		}
+		before, data = before[p.Size:], data[p.Size:]
+	}
+	return f.disk.Sync()
+}
+
 // absent returns the directory of a path where nothing is yet, and the name there.
 func (f *FS) absent(path string) (*directory, string, error) {
 	parent, name := "", path

@@ -200,6 +200,27 @@ func TestADirectoryGrows(t *testing.T) {
 	fsck(t, m)
 }
 
+func TestOverwrite(t *testing.T) {
+	old := strings.Repeat("a", 1300)
+	m := disk(t, map[string]string{"grub/grubenv": old})
+	recorder := &layouttest.Recorder{}
+	f := open(t, both{m, recorder})
+	want := old[:600] + "b" + old[601:]
+	if err := f.Overwrite("grub/grubenv", []byte(want)); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, open(t, m), "grub/grubenv"); got != want || recorder.Writes() != 1 {
+		t.Errorf("%d sectors were written; want one, and the file changed", recorder.Writes())
+	}
+	if err := f.Overwrite("grub/grubenv", []byte("short")); err == nil {
+		t.Error("another size is taken")
+	}
+	if err := f.Overwrite("grub/nothing", []byte("short")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	fsck(t, m)
+}
+
 func TestRefusals(t *testing.T) {
 	m := disk(t, map[string]string{"loader/entries/one.conf": "one"})
 	before := bytes.Clone(m.Data)
