@@ -30,6 +30,7 @@ const (
 // disk is one in memory: the EFI system partition, and the two slots behind it.
 type disk struct {
 	*layouttest.Memory
+	firmware string
 	recorder *layouttest.Recorder // nil: nobody cuts
 
 	mu   sync.Mutex // guards the field below
@@ -57,10 +58,13 @@ func newImage(t testing.TB, version string) image {
 	return image{version, root, append(data, area...), int64(len(data)), strings.Repeat("kernel of "+version+"\n", 2000)}
 }
 
+// grub is how GRUB boots it.
+func (i image) grub() string { return "boots " + i.version + "\n" }
+
 // file is the image as an upgrade, and its digest.
 func (i image) file(t testing.TB, key ed25519.PrivateKey, change ...func(*upgrade.Manifest)) (data []byte, digest string) {
 	t.Helper()
-	m := upgrade.Manifest{Image: "cosi-test", Version: i.version, Arch: runtime.GOARCH, Root: upgrade.Root{Hash: i.root.String(), Data: i.data}}
+	m := upgrade.Manifest{BIOS: i.grub(), Image: "cosi-test", Version: i.version, Arch: runtime.GOARCH, Root: upgrade.Root{Hash: i.root.String(), Data: i.data}}
 	for _, f := range change {
 		f(&m)
 	}
@@ -73,13 +77,20 @@ func (i image) file(t testing.TB, key ed25519.PrivateKey, change ...func(*upgrad
 }
 
 // newDisk is one that runs a from its slot A, and has b in its slot B, good, too.
-func newDisk(t testing.TB, a, b image) *disk {
+func newDisk(t testing.TB, firmware string, a, b image) *disk {
 	t.Helper()
-	d := &disk{Memory: &layouttest.Memory{Data: make([]byte, espSize+2*slotSize)}, open: map[string]bool{}}
+	d := &disk{firmware: firmware, Memory: &layouttest.Memory{Data: make([]byte, espSize+2*slotSize)}, open: map[string]bool{}}
 	files := []images.File{{Path: "EFI/BOOT/BOOTX64.EFI", Content: content.String("loader")}}
+	if firmware == bios { // a disk that only UEFI boots has none of it
+		files = append(files, images.File{Path: "grub/grub.cfg", Content: content.String("constant")},
+			images.File{Path: bootentry.EnvFile, Content: bytes.NewReader(bootentry.Env{Good: a.root}.Encode())})
+	}
 	for i, image := range []image{b, a} {
 		e := bootentry.Entry{Number: uint64(i + 1), State: bootentry.Good, Version: image.version, Root: image.root}
 		files = append(files, images.File{Path: e.Path(), Content: content.String(e.Text())}, images.File{Path: e.Kernel(), Content: content.String(image.kernel)})
+		if firmware == bios {
+			files = append(files, images.File{Path: e.GRUBFile(), Content: content.String(image.grub())})
+		}
 	}
 	if err := images.Write(d.Memory, espSize, files, images.Options{Label: "ESP", Time: time.Now()}); err != nil {
 		t.Fatal(err)
@@ -93,7 +104,7 @@ func newDisk(t testing.TB, a, b image) *disk {
 func (d *disk) machine(running image, in string) *machine {
 	other := map[string]string{"root-a": "root-b", "root-b": "root-a"}[in]
 	return &machine{
-		firmware: uefi, root: running.root, version: running.version, esp: "esp",
+		firmware: d.firmware, root: running.root, version: running.version, esp: "esp",
 		running: slot{in, in, slotSize}, other: slot{other, other, slotSize},
 		open:   func(node string) (partition, error) { return d.part(node) },
 		reread: func(node string) (readCloser, error) { return d.part(node) },
@@ -142,24 +153,46 @@ func (p *part) Close() error {
 	return nil
 }
 
-// boots says what the boot manager boots next: the version of the entry. It fails the test unless kernel and root of it are whole.
+// cut is the disk as a cut has left it.
+func (d *disk) cut(data []byte) *disk {
+	return &disk{firmware: d.firmware, Memory: &layouttest.Memory{Data: data}, open: map[string]bool{}}
+}
+
+// boots says what is booted next: systemd-boot takes the first entry, GRUB what the environment block says. It fails the test unless kernel and root
+// of it are whole.
 func (d *disk) boots(t testing.TB, all ...image) bootentry.Entry {
 	t.Helper()
 	entries, err := d.machine(image{}, "root-a").entries()
 	if err != nil || len(entries) == 0 {
 		t.Fatalf("nothing can be booted: %v, %v", entries, err)
 	}
-	e := entries[0]
+	e := entries[0].Entry
 	esp, err := fat.Open(&layouttest.Memory{Data: d.Data[:espSize]})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if d.firmware == bios {
+		env, err := readEnv(esp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e = (bootentry.Entry{Root: env.Good, State: bootentry.Good}); env.Left > 0 {
+			e = bootentry.Entry{Root: env.Trial, State: bootentry.Trying, Left: env.Left}
+		}
+		if i, ok := entries.of(e.Root); ok { // that of what GRUB boots may be missing, after a cut
+			e.Number, e.Version = i.Number, i.Version
+		}
 	}
 	for _, i := range all {
 		if i.root != e.Root {
 			continue
 		}
+		e.Version = i.version
 		if kernel, err := esp.Read(e.Kernel(), espSize); err != nil || string(kernel) != i.kernel {
 			t.Fatalf("%s is booted, and its kernel is not whole: %v", i.version, err)
+		}
+		if config, err := esp.Read(e.GRUBFile(), espSize); d.firmware == bios && (err != nil || string(config) != i.grub()) {
+			t.Fatalf("%s is booted, and GRUB does not know how: %v", i.version, err)
 		}
 		for _, name := range slotNames {
 			if bytes.HasPrefix(d.Data[places[name]:], i.slot) {
@@ -172,21 +205,32 @@ func (d *disk) boots(t testing.TB, all ...image) bootentry.Entry {
 	return e
 }
 
-// count is what the boot manager does before it boots an entry on trial.
+// count is what the boot manager does before it boots what is on trial.
 func (d *disk) count(t testing.TB) {
 	t.Helper()
 	m := d.machine(image{}, "root-a")
 	if err := m.withESP(func(system *fat.FS) error {
-		all, err := readEntries(system)
+		if d.firmware == bios {
+			env, err := readEnv(system)
+			if err == nil && env.Left > 0 {
+				env.Left--
+				err = setEnv(system, env)
+			}
+			return err
+		}
+		all, err := readEntries(system, uefi)
 		if err != nil || all[0].State != bootentry.Trying {
 			return err
 		}
-		counted := all[0]
+		counted := all[0].Entry
 		if counted.Left, counted.Done = counted.Left-1, counted.Done+1; counted.Left == 0 {
 			counted.State = bootentry.Bad
 		}
-		return system.Rename(all[0].Path(), counted.Name())
+		return system.Rename(all[0].path, counted.Name())
 	}); err != nil {
 		t.Fatal(err)
 	}
 }
+
+// firmwares are those that every order of writes is tried with.
+var firmwares = []string{uefi, bios}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -159,7 +160,7 @@ func (c *controller) show(ctx context.Context, s *sdk.State, problem error) erro
 			e, ok = c.entries.of(m.root)
 		}
 		if ok {
-			is.State, is.Version, is.RootHash, is.Entry, is.Message = string(e.State), e.Version, e.Root.String(), e.Name(), ""
+			is.State, is.Version, is.RootHash, is.Entry, is.Message = string(e.State), e.Version, e.Root.String(), path.Base(e.path), ""
 			is.TriesLeft, is.TriesDone = uint32(e.Left), uint32(e.Done)
 			is.Next = e.Number == c.entries[0].Number
 		}

@@ -53,6 +53,8 @@ func (m *machine) preflight(u *upgrade.Reader, t terms) error {
 		return refused("it is version %s, and %s is asked for", is.Version, t.version)
 	case is.Floor != "" && upgrade.Older(m.version, is.Floor):
 		return refused("it takes a node of version %s at least, and this is %s: upgrade to one in between first", is.Floor, m.version)
+	case m.firmware == bios && is.BIOS == "":
+		return refused("no BIOS boots it, and this node was booted by one")
 	case is.Root.Size > m.other.size:
 		return refused("its root has %d bytes, and %s (%s) has %d", is.Root.Size, m.other.name, m.other.node, m.other.size)
 	case is.Root.Hash == m.root.String():
@@ -169,7 +171,7 @@ func writeKernel(system *fat.FS, u *upgrade.Reader, root verity.Hash) error {
 		w.CloseWithError(err)
 		arrived <- err
 	}()
-	err := kernel(system, root, u.Manifest.Kernel.Size, r)
+	err := kernel(system, root, u.Manifest.Kernel.Size, r, u.Manifest.BIOS)
 	r.CloseWithError(err) // if there is an error: nobody reads on
 	if failed := <-arrived; err == nil && failed != nil {
 		return errors.Join(failed, system.Remove(bootentry.Entry{Root: root}.Kernel()))

@@ -12,6 +12,7 @@ import (
 	"testing/iotest"
 
 	"github.com/cosi-os/cosi/api/layout/bootentry"
+	"github.com/cosi-os/cosi/api/layout/fat"
 	"github.com/cosi-os/cosi/api/layout/layouttest"
 	"github.com/cosi-os/cosi/api/upgrade"
 )
@@ -38,8 +39,14 @@ func upgradeTo(m *machine, i image, file []byte, digest string) error {
 }
 
 func TestAnUpgradeIsInstalled(t *testing.T) {
+	for _, firmware := range firmwares {
+		t.Run(firmware, func(t *testing.T) { installed(t, firmware) })
+	}
+}
+
+func installed(t *testing.T, firmware string) {
 	a, old, b := newImage(t, "1.0.0"), newImage(t, "0.9.0"), newImage(t, "2.0.0")
-	d := newDisk(t, a, old)
+	d := newDisk(t, firmware, a, old)
 	m := d.machine(a, "root-a")
 	if e := d.boots(t, a, old); e.Root != a.root {
 		t.Fatalf("before, %s is booted", e.Version)
@@ -90,7 +97,7 @@ func TestWhatIsRefusedLeavesTheDiskAlone(t *testing.T) {
 		"too large":           {anyOne, large, nil, "", nil, "root-b (root-b) has 262144"},
 		"the same":            {anyOne, a, nil, "", nil, "the node runs it already"},
 	} {
-		d := newDisk(t, a, old)
+		d := newDisk(t, uefi, a, old)
 		before := bytes.Clone(d.Data)
 		change := test.change
 		if change == nil {
@@ -119,7 +126,7 @@ func TestWhatIsTaken(t *testing.T) {
 		"both": {policy{keys: ours.keys, unsigned: true}, key},
 	} {
 		file, digest := b.file(t, test.key, func(m *upgrade.Manifest) { m.Floor = "1.0" })
-		if _, err := newDisk(t, a, old).machine(a, "root-a").install(bytes.NewReader(file), terms{test.policy, digest, ""}, nobody); err != nil {
+		if _, err := newDisk(t, uefi, a, old).machine(a, "root-a").install(bytes.NewReader(file), terms{test.policy, digest, ""}, nobody); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -146,7 +153,7 @@ func TestWhatDoesNotArrive(t *testing.T) {
 		"nothing of ours":      {strings.NewReader(strings.Repeat("x", 4096)), errBroken},
 		"a source that failed": {io.MultiReader(bytes.NewReader(file[:len(file)/2]), iotest.ErrReader(failed)), failed},
 	} {
-		d := newDisk(t, a, old)
+		d := newDisk(t, uefi, a, old)
 		m := d.machine(a, "root-a")
 		_, err := m.install(test.source, terms{policy: anyOne, digest: digest}, nobody)
 		if !errors.Is(err, test.want) {
@@ -162,7 +169,7 @@ func TestWhatDoesNotArrive(t *testing.T) {
 func TestABadSlotIsSeen(t *testing.T) {
 	a, old, b := newImage(t, "1.0.0"), newImage(t, "0.9.0"), newImage(t, "2.0.0")
 	for _, at := range []int64{100, b.data + 5000} { // in the image, and in its tree
-		d := newDisk(t, a, old)
+		d := newDisk(t, uefi, a, old)
 		m := d.machine(a, "root-a")
 		m.reread = func(node string) (readCloser, error) {
 			d.Data[places[node]+at] ^= 1
@@ -178,9 +185,15 @@ func TestABadSlotIsSeen(t *testing.T) {
 
 // Wherever power is lost, the version before is booted, or the new one, whole; and then the upgrade can be made again.
 func TestEveryCutOfAnUpgradeBoots(t *testing.T) {
+	for _, firmware := range firmwares {
+		t.Run(firmware, func(t *testing.T) { cuts(t, firmware) })
+	}
+}
+
+func cuts(t *testing.T, firmware string) {
 	a, old, b := newImage(t, "1.0.0"), newImage(t, "0.9.0"), newImage(t, "2.0.0")
 	file, digest := b.file(t, nil)
-	d := newDisk(t, a, old)
+	d := newDisk(t, firmware, a, old)
 	before := bytes.Clone(d.Data)
 	d.recorder = &layouttest.Recorder{}
 	m := d.machine(a, "root-a")
@@ -192,7 +205,7 @@ func TestEveryCutOfAnUpgradeBoots(t *testing.T) {
 	cuts := 0
 	for data := range d.recorder.Cuts(before, rand.New(rand.NewPCG(seed, 0)), 5) {
 		cuts++
-		cut := &disk{Memory: &layouttest.Memory{Data: data}, open: map[string]bool{}}
+		cut := d.cut(data)
 		e := cut.boots(t, a, b, old)
 		if e.Root == old.root {
 			t.Fatalf("seed %d, cut %d: the version in the slot that is written is booted", seed, cuts)
@@ -219,14 +232,17 @@ func TestEveryCutOfAnUpgradeBoots(t *testing.T) {
 // The blessing, and the way back, by every cut.
 func TestEveryCutOfARename(t *testing.T) {
 	a, b := newImage(t, "1.0.0"), newImage(t, "2.0.0")
-	for name, test := range map[string]struct {
-		change func(m *machine, all entries) error
-		want   []string // states of what is booted next
+	for _, test := range []struct {
+		name, firmware string
+		change         func(m *machine, all entries) error
+		want           []string // versions and states of what is booted next
 	}{
-		"bless": {func(m *machine, all entries) error { return m.bless(all[0]) }, []string{"2.0.0 Trying", "2.0.0 Good"}},
-		"back":  {func(m *machine, all entries) error { return m.again(all[1], all.next()) }, []string{"2.0.0 Trying", "1.0.0 Trying"}},
+		{"bless", uefi, blessFirst, []string{"2.0.0 Trying", "2.0.0 Good"}},
+		{"bless", bios, blessFirst, []string{"2.0.0 Trying", "2.0.0 Good"}},
+		{"back", uefi, backToSecond, []string{"2.0.0 Trying", "1.0.0 Trying"}},
+		{"back", bios, backToSecond, []string{"2.0.0 Trying", "1.0.0 Trying"}},
 	} {
-		d := newDisk(t, a, newImage(t, "0.9.0"))
+		d := newDisk(t, test.firmware, a, newImage(t, "0.9.0"))
 		file, digest := b.file(t, nil)
 		if err := upgradeTo(d.machine(a, "root-a"), b, file, digest); err != nil {
 			t.Fatal(err)
@@ -244,14 +260,61 @@ func TestEveryCutOfARename(t *testing.T) {
 		}
 		var got []string
 		for data := range d.recorder.Cuts(before, rand.New(rand.NewPCG(1, 1)), 5) {
-			cut := &disk{Memory: &layouttest.Memory{Data: data}, open: map[string]bool{}}
+			cut := d.cut(data)
 			e := cut.boots(t, a, b)
 			if is := e.Version + " " + string(e.State); !slices.Contains(got, is) {
 				got = append(got, is)
 			}
+			if test.name != "bless" {
+				continue
+			}
+			// What was cut is made good by the next boot.
+			m := cut.machine(b, "root-b")
+			all, err := m.entries()
+			if mine, ok := all.of(b.root); err == nil && ok && mine.State != bootentry.Good {
+				err = m.bless(mine)
+			}
+			if err != nil {
+				t.Fatalf("%s, %s: again: %v", test.name, test.firmware, err)
+			}
+			if e := cut.boots(t, a, b); e.Root != b.root || e.State != bootentry.Good {
+				t.Errorf("%s, %s: again, it boots %+v", test.name, test.firmware, e)
+			}
 		}
 		if !slices.Equal(got, test.want) {
-			t.Errorf("%s: booted %q; want %q", name, got, test.want)
+			t.Errorf("%s, %s: booted %q; want %q", test.name, test.firmware, got, test.want)
 		}
+	}
+}
+
+func blessFirst(m *machine, all entries) error { return m.bless(all[0]) }
+
+func backToSecond(m *machine, all entries) error { return m.again(all[1], all.next()) }
+
+// A disk on which GRUB does not know of an entry on trial has none: power was lost while it was made.
+func TestGRUBDoesNotKnowOfAnEntry(t *testing.T) {
+	a, b := newImage(t, "1.0.0"), newImage(t, "2.0.0")
+	d := newDisk(t, bios, a, newImage(t, "0.9.0"))
+	file, digest := b.file(t, nil)
+	m := d.machine(a, "root-a")
+	if err := upgradeTo(m, b, file, digest); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.withESP(func(system *fat.FS) error { return setEnv(system, bootentry.Env{Good: a.root}) }); err != nil {
+		t.Fatal(err)
+	}
+	all, err := m.entries()
+	if _, there := all.of(b.root); there || err != nil || len(all) != 1 {
+		t.Errorf("entries: %v, %v", all, err)
+	}
+}
+
+func TestWhatNoBIOSBoots(t *testing.T) {
+	a, b := newImage(t, "1.0.0"), newImage(t, "2.0.0")
+	d := newDisk(t, bios, a, newImage(t, "0.9.0"))
+	file, digest := b.file(t, nil, func(m *upgrade.Manifest) { m.BIOS = "" })
+	_, err := d.machine(a, "root-a").install(bytes.NewReader(file), terms{policy: anyOne, digest: digest}, nobody)
+	if !errors.Is(err, errRefused) || !strings.Contains(err.Error(), "no BIOS boots it") {
+		t.Errorf("install = %v", err)
 	}
 }

@@ -32,10 +32,12 @@ type node struct {
 	end     func()
 }
 
-func newNode(t *testing.T) (n *node, a, old image) {
+func newNode(t *testing.T) (n *node, a, old image) { return newNodeOf(t, uefi) }
+
+func newNodeOf(t *testing.T, firmware string) (n *node, a, old image) {
 	t.Helper()
 	a, old = newImage(t, "1.0.0"), newImage(t, "0.9.0")
-	n = &node{Runtime: plugintest.Start(t, declared), t: t, disk: newDisk(t, a, old), slots: map[string]image{"root-a": a, "root-b": old}}
+	n = &node{Runtime: plugintest.Start(t, declared), t: t, disk: newDisk(t, firmware, a, old), slots: map[string]image{"root-a": a, "root-b": old}}
 	n.Apply(nodeID, &machinepb.UpgradePolicy{AllowUnsigned: true})
 	return n, a, old
 }
@@ -133,10 +135,16 @@ func (n *node) pushed(id string, i image) {
 }
 
 func TestAPushedUpgradeSucceeds(t *testing.T) {
-	n, a, _ := newNode(t)
+	for _, firmware := range firmwares {
+		t.Run(firmware, func(t *testing.T) { succeeds(t, firmware) })
+	}
+}
+
+func succeeds(t *testing.T, firmware string) {
+	n, a, _ := newNodeOf(t, firmware)
 	n.ready(true)
 	n.boot()
-	if e := n.entry("root-a"); e.GetState() != "Good" || !e.GetRunning() || !e.GetNext() || e.GetVersion() != "1.0.0" || e.GetFirmware() != "UEFI" {
+	if e := n.entry("root-a"); e.GetState() != "Good" || !e.GetRunning() || !e.GetNext() || e.GetVersion() != "1.0.0" || e.GetFirmware() != firmware {
 		t.Errorf("slot A: %v", e)
 	}
 	b := newImage(t, "2.0.0")
@@ -169,7 +177,7 @@ func TestAPushedUpgradeSucceeds(t *testing.T) {
 	if n.Get(nodeID, health); !health.GetReady() {
 		t.Errorf("health: %v", health)
 	}
-	if e := n.disk.boots(t, a, b); e.Name() != "cosi-00000003.conf" {
+	if e := n.disk.boots(t, a, b); e.Name() != "cosi-00000003.conf" || n.entry("root-b").GetEntry() != e.Name() {
 		t.Errorf("booted next: %s", e.Name())
 	}
 	// It stays so.
@@ -179,7 +187,13 @@ func TestAPushedUpgradeSucceeds(t *testing.T) {
 
 // A version that never becomes healthy is left after its tries; the record says why, and it is not tried again until somebody writes it again.
 func TestABadVersionIsRolledBackOnce(t *testing.T) {
-	n, a, _ := newNode(t)
+	for _, firmware := range firmwares {
+		t.Run(firmware, func(t *testing.T) { rolledBackOnce(t, firmware) })
+	}
+}
+
+func rolledBackOnce(t *testing.T, firmware string) {
+	n, a, _ := newNodeOf(t, firmware)
 	n.ready(true)
 	n.boot()
 	n.pushed("to-2", newImage(t, "2.0.0"))

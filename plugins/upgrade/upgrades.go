@@ -213,8 +213,6 @@ func (c *controller) advance(ctx context.Context, s *sdk.State, u request, p *po
 	}
 	mine, ok := c.entries.of(c.machine.root)
 	switch {
-	case c.machine.firmware == bios:
-		return refuse("the node was booted by a BIOS, which counts no tries")
 	case !ok:
 		return refuse("no boot entry boots the version that runs: there would be nothing to go back to")
 	case mine.State != bootentry.Good:
