@@ -91,7 +91,7 @@ func TestDiskAndCDHoldTheBootImage(t *testing.T) {
 		at   string
 		want []string
 	}{
-		"disk": {raw + "@@2M", []string{boot, "/" + kernelOf(t, raw), "/grub/grub.cfg", "/loader/entries/cosi-00000001.conf", "/loader/loader.conf"}},
+		"disk": {raw + "@@2M", []string{boot, "/" + kernelOf(t, raw), "/grub/" + rootOf(t, raw) + ".cfg", "/grub/grub.cfg", "/grub/grubenv", "/loader/entries/cosi-00000001.conf", "/loader/loader.conf"}},
 		"CD":   {cd, []string{boot, "/grub/grub.cfg"}},
 	} {
 		var got []string
@@ -363,6 +363,12 @@ func kernelOf(t *testing.T, raw string) string {
 		t.Fatal(err)
 	}
 	return e.Kernel()
+}
+
+// rootOf is the hash of the root that a raw image runs.
+func rootOf(t *testing.T, raw string) string {
+	t.Helper()
+	return strings.TrimSuffix(filepath.Base(kernelOf(t, raw)), ".efi")
 }
 
 // rootArguments returns where the hash tree begins and the hash of its root, as the kernel is told.

@@ -29,6 +29,7 @@ import (
 	"github.com/cosi-os/cosi/api/layout/verity"
 	"github.com/cosi-os/cosi/api/upgrade"
 	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/images/grub"
 	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/internal/judge"
 	"github.com/cosi-os/cosi/images/manifest"
@@ -115,6 +116,14 @@ func kernelOf(t *testing.T, raw string) string {
 	return entry.Kernel()
 }
 
+// esp copies a file out of a disk's EFI system partition.
+func esp(t *testing.T, raw, path string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "copy")
+	judge.Run(t, "mcopy", "-i", raw+"@@2M", "::"+path, file)
+	return file
+}
+
 // A disk has its root in slot A with the hash tree behind it, and its kernel is told of both; the other outputs have it in their initramfs.
 func TestTheRootOfADiskIsInASlot(t *testing.T) {
 	o := fixture(t)
@@ -194,6 +203,9 @@ func TestAnUpgradeIsWhatADiskHolds(t *testing.T) {
 		t.Error("the disk boots another kernel")
 	}
 	m := u.Manifest
+	if config := judge.Run(t, "mtype", "-i", raw+"@@2M", "::grub/"+m.Root.Hash+".cfg"); m.BIOS != config {
+		t.Errorf("a BIOS boots it by\n%s; want\n%s", m.BIOS, config)
+	}
 	if want := kernelOf(t, raw); want != "EFI/cosi/"+m.Root.Hash+".efi" || m.Version != "1.2.3" || m.Arch != "amd64" || m.Floor != "1.2.0" || m.Image != "cosi-dev-amd64" {
 		t.Errorf("manifest: %+v", m)
 	}
@@ -208,7 +220,19 @@ func TestABIOSBootsWhatUEFIBoots(t *testing.T) {
 	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [raw]")
 	build(t, o)
 	raw := filepath.Join(o.Output, "cosi-dev-amd64.raw")
-	config := judge.Run(t, "mtype", "-i", raw+"@@2M", "::grub/grub.cfg")
+	kernel := kernelOf(t, raw)
+	root := strings.TrimSuffix(filepath.Base(kernel), ".efi")
+	config := judge.Run(t, "mtype", "-i", raw+"@@2M", "::grub/"+root+".cfg")
+	env, err := os.ReadFile(esp(t, raw, "grub/grubenv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := bootentry.ParseEnv(env); err != nil || e.Good.String() != root || e.Trial != (verity.Hash{}) {
+		t.Errorf("GRUB boots %+v, %v; want %s", e, err, root)
+	}
+	if got := judge.Run(t, "mtype", "-i", raw+"@@2M", "::grub/grub.cfg"); got != grub.DiskConfig {
+		t.Errorf("grub.cfg:\n%s", got)
+	}
 	image := judge.Run(t, "mtype", "-i", raw+"@@2M", "::"+kernelOf(t, raw))
 	if !strings.Contains(config, "loopback uki /"+kernelOf(t, raw)+"\n") {
 		t.Errorf("grub.cfg does not name %s:\n%s", kernelOf(t, raw), config)

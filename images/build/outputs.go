@@ -256,27 +256,44 @@ func (w *writer) guid(n byte) string {
 // esp returns the files of an EFI system partition on which the firmware starts the unified kernel image itself.
 func (w *writer) esp(boot bootable) ([]fat.File, error) {
 	name := efiNames[w.plan.Definition.Arch]
-	return w.withGRUB([]fat.File{{Path: name, Content: boot}}, name, boot)
-}
-
-// withGRUB adds to files how a BIOS starts what UEFI does, the one with a name.
-func (w *writer) withGRUB(files []fat.File, name string, boot bootable) ([]fat.File, error) {
-	if w.parts.loader == nil {
-		return files, nil
+	files := []fat.File{{Path: name, Content: boot}}
+	config, err := w.grub(name, boot)
+	if config != "" {
+		files = append(files, fat.File{Path: grub.ConfigFile, Content: content.String(config)})
 	}
-	config, err := grub.Config(name, boot, boot.arguments)
-	return append(files, fat.File{Path: grub.ConfigFile, Content: content.String(config)}), err
+	return files, err
 }
 
-// diskESP returns the files of a disk's: systemd-boot, and an entry for the unified kernel image. Upgrades bring another of both.
+// grub is how GRUB boots the unified kernel image with a name on the EFI system partition; empty if no BIOS boots the image.
+func (w *writer) grub(name string, boot bootable) (string, error) {
+	if w.plan.Definition.Arch != plan.BIOSArch {
+		return "", nil
+	}
+	return grub.Config(name, boot, boot.arguments)
+}
+
+// entry is the boot entry of a disk.
+func (w *writer) entry() bootentry.Entry {
+	return bootentry.Entry{Number: 1, State: bootentry.Good, Version: w.in.Version, Root: w.slotA.root}
+}
+
+// diskESP returns the files of a disk's: systemd-boot and, for a BIOS, GRUB's, and an entry for the unified kernel image. Upgrades bring another.
 func (w *writer) diskESP() ([]fat.File, error) {
-	entry := bootentry.Entry{Number: 1, State: bootentry.Good, Version: w.in.Version, Root: w.slotA.root}
-	return w.withGRUB([]fat.File{
+	e := w.entry()
+	files := []fat.File{
 		{Path: efiNames[w.plan.Definition.Arch], Content: bytes.NewReader(w.parts.manager)},
 		{Path: bootentry.ConfigFile, Content: content.String(bootentry.Config)},
-		{Path: entry.Path(), Content: content.String(entry.Text())},
-		{Path: entry.Kernel(), Content: w.diskBoot},
-	}, entry.Kernel(), w.diskBoot)
+		{Path: e.Path(), Content: content.String(e.Text())},
+		{Path: e.Kernel(), Content: w.diskBoot},
+	}
+	config, err := w.grub(e.Kernel(), w.diskBoot)
+	if config != "" {
+		files = append(files,
+			fat.File{Path: grub.ConfigFile, Content: content.String(grub.DiskConfig)},
+			fat.File{Path: e.GRUBFile(), Content: content.String(config)},
+			fat.File{Path: bootentry.EnvFile, Content: bytes.NewReader(bootentry.Env{Good: e.Root}.Encode())})
+	}
+	return files, err
 }
 
 // upgrade writes what is in a disk's slot and on its EFI system partition as the file that another disk's node upgrades itself with.
@@ -293,6 +310,9 @@ func (w *writer) upgrade(f *os.File) error {
 	m := upgrade.Manifest{
 		Image: w.plan.Name, Version: w.in.Version, Arch: d.Arch, Floor: d.Upgrade.Floor,
 		Root: upgrade.Root{Hash: w.slotA.root.String(), Data: w.slotA.size},
+	}
+	if m.BIOS, err = w.grub(w.entry().Kernel(), w.diskBoot); err != nil {
+		return err
 	}
 	out := bufio.NewWriterSize(f, 1<<20)
 	return errors.Join(upgrade.Write(out, m, d.Upgrade.Private, content.Reader(slot), content.Reader(w.diskBoot)), out.Flush())

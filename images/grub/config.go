@@ -12,6 +12,24 @@ const directory = "grub"
 // ConfigFile is the configuration's place on the ESP.
 const ConfigFile = directory + "/grub.cfg"
 
+// DiskConfig is the configuration of a disk, which never changes: it boots what the environment block says, by a configuration that is named for
+// the root. See package bootentry. Nothing on trial is booted that could not be counted.
+const DiskConfig = `# Written with the image. Upgrades change grubenv.
+load_env
+set entry=$good
+if [ "$left" = 3 ]; then set next=2
+elif [ "$left" = 2 ]; then set next=1
+elif [ "$left" = 1 ]; then set next=0
+fi
+if [ -n "$next" ]; then
+  set left=$next
+  if save_env left; then set entry=$trial; fi
+fi
+source $prefix/$entry.cfg
+sleep 30
+reboot
+`
+
 // Image is a unified kernel image: *uki.Image.
 type Image interface {
 	// Section returns where the data of a section lies in the file.

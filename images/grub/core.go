@@ -12,8 +12,9 @@ import (
 	"github.com/ulikunitz/xz/lzma"
 )
 
-// modules are what grub.cfg takes: the disk of the BIOS, its partitions, the ESP, a file as a disk, Linux; and what becomes of a failure.
-var modules = []string{"biosdisk", "part_gpt", "fat", "loopback", "linux", "normal", "sleep", "reboot"}
+// modules are what grub.cfg takes: the disk of the BIOS, its partitions, the ESP, a file as a disk, Linux; what becomes of a failure; and what
+// counts the tries of a version.
+var modules = []string{"biosdisk", "part_gpt", "fat", "loopback", "linux", "normal", "sleep", "reboot", "loadenv", "test", "configfile"}
 
 // prefix is where GRUB finds grub.cfg: on the second partition of the disk that it was loaded from, which is the ESP.
 const prefix = "(,gpt2)/" + directory

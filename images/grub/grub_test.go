@@ -84,7 +84,8 @@ func TestTheCoreImageHoldsWhatTheKernelLooksFor(t *testing.T) {
 		objects = objects[size:]
 	}
 	const want = "0 the module biosdisk, 0 the module part_gpt, 0 the module fshelp, 0 the module fat, 0 the module loopback, " +
-		"0 the module boot, 0 the module normal, 0 the module linux, 0 the module sleep, 0 the module reboot, 3 (,gpt2)/grub"
+		"0 the module boot, 0 the module normal, 0 the module linux, 0 the module sleep, 0 the module reboot, 0 the module extcmd, " +
+		"0 the module loadenv, 0 the module test, 0 the module configfile, 3 (,gpt2)/grub"
 	if strings.Join(got, ", ") != want {
 		t.Errorf("the objects are\n%q; want\n%s", got, want)
 	}

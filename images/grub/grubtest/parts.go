@@ -15,7 +15,7 @@ import (
 const Kernel = "the kernel of GRUB"
 
 // moduleNeeds are the modules, with what they need.
-const moduleNeeds = "linux: normal boot\nnormal: boot\nboot:\nbiosdisk:\npart_gpt:\nfat: fshelp\nfshelp:\nloopback:\nsleep: normal\nreboot:\nunused:\n"
+const moduleNeeds = "linux: normal boot\nnormal: boot\nboot:\nbiosdisk:\npart_gpt:\nfat: fshelp\nfshelp:\nloopback:\nsleep: normal\nreboot:\nloadenv: extcmd\nextcmd:\ntest:\nconfigfile: normal\nunused:\n"
 
 // Write writes the parts into the directory of an unpacked package.
 func Write(t testing.TB, dir string) {
