@@ -67,6 +67,12 @@ test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk,
 	@$(MAKE) --no-print-directory image
 	@COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 30m -run '^(TestOutputsBoot|TestBootServer|TestAnotherRootIsNotRun)$$' ./hack/vmtest
 
+test-upgrade: ## Upgrade a node in a VM, and have it leave versions that are broken, by itself
+	@hack/setup test
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory image
+	@COSI_TEST_UPGRADE=$(or $(WHAT),all) $(GO) test -count=1 -v -timeout 60m -run '^TestUpgrade$$' ./hack/vmtest
+
 # The definitions for arm64, and the tests of a node that say something of its processor, its firmware or its kernel.
 ARM64_IMAGES = arm64 test-arm64
 ARM64_TESTS  = TestOutputsBoot|TestEvents|TestNode|TestState|TestStaticFromTheSystemPartition|TestGenerators|TestRefusals
@@ -112,5 +118,5 @@ generate: ## Generate Go code from api/**/*.proto, and eBPF objects from plugins
 clean: ## Remove what the other targets made
 	rm -rf $(BUILD)
 
-.PHONY: help build image run dev test test-kernels test-boot test-arm64 reproduce bench soak fuzz lint generate clean FORCE
+.PHONY: help build image run dev test test-kernels test-boot test-upgrade test-arm64 reproduce bench soak fuzz lint generate clean FORCE
 FORCE:
