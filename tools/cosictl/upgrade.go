@@ -211,7 +211,7 @@ func (u *upgradeCommand) follow(ctx context.Context, c *client.Client, version s
 			fmt.Fprintf(u.err, "cosictl: %v; going on when the node answers\n", reason)
 		}
 	}
-	return c.Follow(ctx, k, u.id, nil, lost, func(e *resourcepb.Event) error {
+	return c.Follow(ctx, k, u.id, &resourcepb.WatchOptions{}, lost, func(e *resourcepb.Event) error {
 		is := &machinepb.UpgradeStatus{}
 		if err := proto.Unmarshal(e.GetResource().GetSpec().GetProtoSpec(), is); err != nil {
 			return err
@@ -242,7 +242,7 @@ func progress(is *machinepb.UpgradeStatus) string {
 		text += " version " + is.GetVersion()
 	}
 	if is.GetReason() == "Receiving" && is.GetSize() > 0 {
-		text += fmt.Sprintf(", %d0 %% of %d MB", is.GetReceived()*10/is.GetSize(), (is.GetSize()+500_000)/1_000_000)
+		text += fmt.Sprintf(", %d %% of %d MB", is.GetReceived()*10/is.GetSize()*10, (is.GetSize()+500_000)/1_000_000)
 	}
 	if is.GetMessage() != "" {
 		text += ": " + is.GetMessage()

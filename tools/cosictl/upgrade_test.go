@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -228,5 +229,28 @@ func TestWhatNoUpgradeIs(t *testing.T) {
 		if text := p.want(exitError, args...); !strings.Contains(text, want) {
 			t.Errorf("%q said %q; want %q", args, text, want)
 		}
+	}
+}
+
+// A node that reboots is waited for.
+func TestUpgradeGoesOnAfterAReboot(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	stop := startAt(t, socket)
+	p := newPerson(t, "unix://"+socket)
+	node := newPluginUpgrade(t, p.endpoint)
+	if err := node.say(&machinepb.UpgradeStatus{ObservedVersion: "1", Reason: "Rebooting"}); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan int)
+	p.out, p.err = &buffer{}, &buffer{}
+	go func() { ended <- p.runFor(t.Context(), "rollback") }()
+	p.eventually(func() bool { return strings.Contains(p.out.String(), "Rebooting\n") })
+	stop()
+	t.Cleanup(startAt(t, socket))
+	p.eventually(func() bool {
+		return node.say(&machinepb.UpgradeStatus{ObservedVersion: "1", Reason: "Succeeded", Ready: true, Done: true}) == nil
+	})
+	if code := <-ended; code != exitOK {
+		t.Errorf("it ends with %d\n%s%s", code, p.out, p.err)
 	}
 }
