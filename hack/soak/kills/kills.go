@@ -83,6 +83,19 @@ func Run(ctx context.Context, c Config) Report {
 	if c.Patience == 0 {
 		c.Patience = 2 * time.Minute
 	}
+	r := newRun(c)
+	for n := c.First; n < c.First+c.Rounds && ctx.Err() == nil; n++ {
+		if err := r.round(ctx, n, rand.New(rand.NewPCG(c.Seed, uint64(n)))); err != nil && ctx.Err() == nil {
+			return r.failed(fmt.Errorf("round %d: %w", n, err))
+		} else if err == nil {
+			r.report.Done++
+		}
+	}
+	return r.counted()
+}
+
+// newRun makes the clients.
+func newRun(c Config) *run {
 	r := &run{Config: c}
 	for _, typ := range c.Types {
 		for w := range writersOfType {
@@ -92,16 +105,19 @@ func Run(ctx context.Context, c Config) Report {
 			r.watchers = append(r.watchers, &watcher{namespace: c.Namespace, typ: typ, there: map[string]string{}})
 		}
 	}
-	for n := c.First; n < c.First+c.Rounds && ctx.Err() == nil; n++ {
-		if err := r.round(ctx, n, rand.New(rand.NewPCG(c.Seed, uint64(n)))); err != nil && ctx.Err() == nil {
-			failure := fmt.Sprintf("seed %d, round %d: %v", c.Seed, n, err)
-			fmt.Fprintln(c.Log, failure)
-			r.report.Failures = append(r.report.Failures, failure)
-			break
-		} else if err == nil {
-			r.report.Done++
-		}
-	}
+	return r
+}
+
+// failed returns the report of a run that ends with err.
+func (r *run) failed(err error) Report {
+	failure := fmt.Sprintf("seed %d, %v", r.Seed, err)
+	fmt.Fprintln(r.Log, failure)
+	r.report.Failures = append(r.report.Failures, failure)
+	return r.counted()
+}
+
+// counted returns the report with what the clients did.
+func (r *run) counted() Report {
 	for _, w := range r.writers {
 		r.report.Writes += w.acknowledged
 		r.report.Unknown += w.unknown
