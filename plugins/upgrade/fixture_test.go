@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cosi-os/cosi/api/layout/bootentry"
 	"github.com/cosi-os/cosi/api/layout/fat"
 	"github.com/cosi-os/cosi/api/layout/layouttest"
@@ -116,7 +118,7 @@ func (d *disk) part(node string) (*part, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.open[node] {
-		return nil, fmt.Errorf("%s: device or resource busy", node)
+		return nil, fmt.Errorf("%s: %w", node, unix.EBUSY)
 	}
 	d.open[node] = true
 	return &part{d, node}, nil
@@ -163,6 +165,9 @@ func (d *disk) cut(data []byte) *disk {
 func (d *disk) boots(t testing.TB, all ...image) bootentry.Entry {
 	t.Helper()
 	entries, err := d.machine(image{}, "root-a").entries()
+	for ; errors.Is(err, unix.EBUSY); entries, err = d.machine(image{}, "root-a").entries() { // the plugin looks at it
+		time.Sleep(time.Millisecond)
+	}
 	if err != nil || len(entries) == 0 {
 		t.Fatalf("nothing can be booted: %v, %v", entries, err)
 	}
