@@ -102,15 +102,11 @@ func (j *job) open(ctx context.Context, wake func()) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, j.url, nil)
-	if err != nil {
-		return nil, err
-	}
 	// What arrives is checked by its digest, which came over the API: without certificates to check the server by, none is needed.
 	transport := &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool, InsecureSkipVerify: pool == nil}, ResponseHeaderTimeout: stalled, DisableCompression: true,
 	}
-	response, err := (&http.Client{Transport: transport}).Do(request)
+	response, err := fetch(ctx, &http.Client{Transport: transport}, j.url, j.terms.digest)
 	if err != nil {
 		transport.CloseIdleConnections()
 		return nil, err

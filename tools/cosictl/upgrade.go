@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,12 +43,13 @@ func newUpgrade(a *app) *cobra.Command {
 		Long: `Have a node run another version of itself, and wait until that is good.
 
 FILE is what "cosi-image build" makes of the output "upgrade"; it is pushed to the node, and the command goes on where it stopped when it is
-called again. From a URL (https or http) the node fetches it itself; its SHA-256 is needed then.
+called again. From a URL (https or http, or oci://HOST/REPOSITORY for a blob of a registry) the node fetches it itself; its SHA-256 is needed then.
 
 The node writes the new version into the slot that it does not run from, and reboots. If the new version is not healthy in time
 ("cosictl explain boothealth"), the version before comes back by itself, and the command says why.`,
 		Example: `  cosictl upgrade build/cosi-base-amd64.upgrade
   cosictl upgrade https://images.example/cosi-base-amd64.upgrade --digest 9f86d0…
+  cosictl upgrade oci://registry.example/cosi/base --digest 9f86d0…
   cosictl upgrade build/cosi-base-amd64.upgrade --when 2026-12-01T03:00:00Z
   cosictl get bootentries                  # what the node can be booted from
   cosictl rollback                         # back to the version before`,
@@ -92,7 +94,7 @@ func (u *upgradeCommand) flags(cmd *cobra.Command) {
 var digestPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 func (u *upgradeCommand) run(ctx context.Context, c *client.Client, args []string) error {
-	if location, err := url.Parse(args[0]); err == nil && (location.Scheme == "http" || location.Scheme == "https") {
+	if location, err := url.Parse(args[0]); err == nil && slices.Contains([]string{"http", "https", "oci"}, location.Scheme) {
 		if !digestPattern.MatchString(u.digest) {
 			return usagef("--digest: want the SHA-256 of what the URL brings, 64 hexadecimal digits: sha256sum prints it")
 		}

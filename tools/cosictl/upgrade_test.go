@@ -187,6 +187,8 @@ func TestRollbackAndURL(t *testing.T) {
 		{[]string{"rollback", "--version", "0.9"}, &machinepb.Upgrade{Previous: true, Version: "0.9"}, &machinepb.UpgradeStatus{Reason: "Succeeded", Ready: true, Done: true}, "Succeeded\n"},
 		{[]string{"upgrade", "https://x/y", "--digest", digest, "--no-reboot"}, &machinepb.Upgrade{Url: "https://x/y", Digest: digest, NoReboot: true},
 			&machinepb.UpgradeStatus{Reason: "Staged", Message: "it is booted next"}, "Staged: it is booted next\n"},
+		{[]string{"upgrade", "oci://x/y", "--digest", digest, "--no-reboot"}, &machinepb.Upgrade{Url: "oci://x/y", Digest: digest, NoReboot: true},
+			&machinepb.UpgradeStatus{Reason: "Staged", Message: "it is booted next"}, "Staged: it is booted next\n"},
 	} {
 		if err := node.say(test.is); err != nil {
 			t.Fatal(err)
