@@ -44,7 +44,7 @@ test: ## Run all tests, those in a VM included
 	@$(GO) test -race -p $(TOGETHER) -timeout 15m $$($(GO) list ./... | grep -vE '/hack/vmtest|/engine/disk$$|/cosi-boot/internal/image$$')
 # Without the race detector: all under Landlock, all cuts, what is one goroutine with a disk in memory for each cut, what builds a whole image, and
 # VMs. As the programs are built, so that nothing is compiled twice.
-	@CGO_ENABLED=0 $(GO) test -parallel $(TOGETHER) -timeout 30m ./engine/disk ./engine/launch ./engine/runtime/state/log ./tools/cosi-boot/internal/image ./hack/vmtest/...
+	@CGO_ENABLED=0 $(GO) test -parallel $(TOGETHER) -timeout 30m ./engine/disk ./engine/launch ./engine/runtime/state/log ./plugins/upgrade ./tools/cosi-boot/internal/image ./hack/vmtest/...
 
 reproduce: ## Build the images for amd64 and arm64 twice, as two users if root calls it, the second time with nothing compiled or downloaded before, and compare
 	@for arch in amd64 arm64; do \
