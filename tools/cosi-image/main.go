@@ -55,7 +55,7 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int 
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(buildCommand(), planCommand(), diffCommand(), verifyCommand(), inspectCommand(), rootCommand(), versionCommand())
+	root.AddCommand(buildCommand(), planCommand(), diffCommand(), verifyCommand(), inspectCommand(), rootCommand(), genCommand(), versionCommand())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0

@@ -14,6 +14,7 @@ import (
 	"github.com/cosi-os/cosi/images/build"
 	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/plan"
+	"github.com/cosi-os/cosi/images/secureboot"
 )
 
 func cosiImage(t *testing.T, arguments ...string) (code int, stdout, stderr string) {
@@ -184,5 +185,20 @@ func TestCompletionOffersFilesAndFormats(t *testing.T) {
 		if code != 0 || !strings.Contains(stdout, want) {
 			t.Errorf("%q: exit %d, %q, %s; want %q", words, code, stdout, stderr, want)
 		}
+	}
+}
+
+func TestKeysForSecureBootAreMade(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	code, stdout, stderr := cosiImage(t, "gen", "secure-boot-keys", "--name", "Example", dir)
+	if code != 0 || !strings.Contains(stdout, filepath.Join(dir, "db.key")+"\n") || !strings.Contains(stdout, "PK.auth") {
+		t.Fatalf("exit %d: %s%s", code, stdout, stderr)
+	}
+	certificate, err := secureboot.ReadCertificate(filepath.Join(dir, "KEK.crt"))
+	if err != nil || certificate.Subject.String() != "CN=Example KEK" {
+		t.Errorf("KEK.crt: %v, %v", certificate, err)
+	}
+	if code, _, stderr := cosiImage(t, "gen", "secure-boot-keys", dir); code != 1 || !strings.Contains(stderr, "is there already") {
+		t.Errorf("again: exit %d: %s", code, stderr)
 	}
 }

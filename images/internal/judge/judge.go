@@ -13,6 +13,25 @@ import (
 // test. One that is not installed skips it, except where CI is set: there hack/setup has run.
 func Run(t testing.TB, program string, args ...string) string {
 	t.Helper()
+	out, err := run(t, program, args)
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// Fails runs a program that must fail.
+func Fails(t testing.TB, program string, args ...string) string {
+	t.Helper()
+	out, err := run(t, program, args)
+	if err == nil {
+		t.Fatalf("%s %s: succeeded\n%s", program, strings.Join(args, " "), out)
+	}
+	return out
+}
+
+func run(t testing.TB, program string, args []string) (string, error) {
+	t.Helper()
 	path := find(program)
 	if path == "" {
 		if os.Getenv("CI") != "" {
@@ -21,10 +40,7 @@ func Run(t testing.TB, program string, args ...string) string {
 		t.Skipf("%s is not installed (hack/setup installs it)", program)
 	}
 	out, err := exec.Command(path, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
-	}
-	return string(out)
+	return string(out), err
 }
 
 // find also looks where Debian keeps sgdisk and fsck.vfat, which a user's PATH leaves out.

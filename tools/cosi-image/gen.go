@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cosi-os/cosi/images/secureboot"
+)
+
+func genCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "gen",
+		Short: "Make keys",
+		Args:  usage(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(genSecureBootKeysCommand())
+	return cmd
+}
+
+func genSecureBootKeysCommand() *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use:   "secure-boot-keys DIR",
+		Short: "Make keys for Secure Boot and for policies of a TPM",
+		Long: `Makes in a directory the keys that a firmware asks for, each with its certificate: PK, KEK and db. db.key signs images. The .auth files make a
+firmware in setup mode trust these keys, and nobody else's. pcr.key signs which boot images may have what a TPM keeps. Nothing is replaced.
+
+A definition names them: secure_boot: {key: DIR/db.key, certificate: DIR/db.crt, enroll: if-safe, variables: DIR} and
+pcr_policy: {key: DIR/pcr.key, public_key: DIR/pcr.pub}. Keep PK.key and KEK.key where no build is: a build does not need them.`,
+		Example: `  cosi-image gen secure-boot-keys --name "Example Ltd" keys`,
+		Args:    usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			names, err := secureboot.WriteKeys(args[0], name, time.Now())
+			for _, file := range names {
+				fmt.Fprintln(cmd.OutOrStdout(), filepath.Join(args[0], file))
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "COSI", "whose keys they are: the first word of the certificates' names")
+	return cmd
+}
