@@ -10,7 +10,7 @@ import (
 	"github.com/cosi-os/cosi/images/content"
 )
 
-// ErrSigned says that a signature covers the image: whatever is changed in it, no firmware that looks would start it.
+// ErrSigned says that a signature covers the image: whatever is changed in it, no firmware that looks would start it, or no TPM give out what is kept for it.
 var ErrSigned = errors.New("is signed")
 
 // maxHead is the most that is read of an image to find its sections: systemd's stub has 100 kB.
@@ -18,7 +18,7 @@ const maxHead = 4 << 20
 
 // Extend returns the image that New would have made with more arguments behind those of the command line. It reads the kernel and the initrd
 // from image, which stays open as long as the new one is read. The boot server gives each machine arguments of its own this way. It fails with
-// ErrSigned if image is signed, and if New has not made it.
+// ErrSigned if image is signed, for a firmware or a TPM, and if New has not made it.
 func Extend(image content.Content, arguments string) (*Image, error) {
 	extended, err := extend(image, arguments)
 	if err != nil {
@@ -37,6 +37,9 @@ func extend(image content.Content, arguments string) (*Image, error) {
 		return nil, errors.New("no PE32+ optional header")
 	}
 	if o.NumberOfRvaAndSizes > certificateTable && o.DataDirectory[certificateTable].Size != 0 {
+		return nil, ErrSigned
+	}
+	if f.Section(PolicySignature) != nil { // over the arguments, too
 		return nil, ErrSigned
 	}
 	ours, err := appended(f, image.Size())

@@ -11,7 +11,7 @@ import (
 func TestExtendIsWhatNewMakes(t *testing.T) {
 	for _, release := range []string{"", "ID=cosi\n"} {
 		s := testSpec()
-		s.OSRelease = release
+		s.OSRelease, s.PolicyKey, s.PolicySignature = release, "", ""
 		img, err := New(testStub(1024), s)
 		if err != nil {
 			t.Fatal(err)
@@ -36,7 +36,16 @@ func TestExtendIsWhatNewMakes(t *testing.T) {
 }
 
 func TestExtendRefusesWhatNewHasNotMade(t *testing.T) {
-	img, err := New(testStub(1024), testSpec())
+	s := testSpec()
+	policy, err := New(testStub(1024), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Extend(policy, "a"); !errors.Is(err, ErrSigned) {
+		t.Errorf("Extend of an image that a policy is signed for = %v; want ErrSigned", err)
+	}
+	s.PolicyKey, s.PolicySignature = "", ""
+	img, err := New(testStub(1024), s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,7 @@ func (h *header) addSections(f *pe.File, size uint64) error {
 	}
 	for _, s := range f.Sections {
 		switch s.Name {
-		case OSRelease, CommandLine, Uname, Initrd, Linux:
+		case OSRelease, CommandLine, Uname, PolicyKey, PolicySignature, Initrd, Linux:
 			return fmt.Errorf("holds a section %s already", s.Name)
 		}
 		if s.Size > 0 && uint64(s.Offset) < uint64(h.sizeOfHeaders) {

@@ -25,18 +25,23 @@ type Spec struct {
 	OSRelease   string
 	CommandLine string
 	Uname       string // the kernel's release, as uname -r prints it
-	Initrd      content.Content
-	Linux       content.Content // a kernel with its own EFI stub
+	// PolicyKey is the public key of who signs policies for TPMs, in PEM, and PolicySignature his signature: see package pcr. Empty, there are no such
+	// sections. The stub hands both to the kernel, in a copy of the initrd as with OSRelease.
+	PolicyKey, PolicySignature string
+	Initrd                     content.Content
+	Linux                      content.Content // a kernel with its own EFI stub
 }
 
 // Section names, in the order in which New appends them. The kernel comes last: a stub that
 // runs it in place may then let it grow.
 const (
-	OSRelease   = ".osrel"
-	CommandLine = ".cmdline"
-	Uname       = ".uname"
-	Initrd      = ".initrd"
-	Linux       = ".linux"
+	OSRelease       = ".osrel"
+	CommandLine     = ".cmdline"
+	Uname           = ".uname"
+	PolicyKey       = ".pcrpkey"
+	PolicySignature = ".pcrsig"
+	Initrd          = ".initrd"
+	Linux           = ".linux"
 )
 
 // Image is a unified kernel image, ready to be read. It holds no copy of the initramfs and the
@@ -59,15 +64,17 @@ type section struct {
 
 func (s Spec) sections() []section {
 	var all []section
-	if s.OSRelease != "" {
-		all = append(all, section{OSRelease, content.String(s.OSRelease)})
+	text := func(name, text string, always bool) {
+		if always || text != "" {
+			all = append(all, section{name, content.String(text)})
+		}
 	}
-	return append(all, []section{
-		{CommandLine, content.String(s.CommandLine)},
-		{Uname, content.String(s.Uname)},
-		{Initrd, s.Initrd},
-		{Linux, s.Linux},
-	}...)
+	text(OSRelease, s.OSRelease, false)
+	text(CommandLine, s.CommandLine, true)
+	text(Uname, s.Uname, true)
+	text(PolicyKey, s.PolicyKey, false)
+	text(PolicySignature, s.PolicySignature, false)
+	return append(all, section{Initrd, s.Initrd}, section{Linux, s.Linux})
 }
 
 // Characteristics of an appended section, from the PE specification.
@@ -77,8 +84,8 @@ const (
 )
 
 // New lays out the image of s behind stub. It fails if the stub is no x86-64 or arm64 EFI
-// program, is signed, holds one of our sections already, or has no room in its header for five
-// more section headers; and if the kernel is not an EFI program.
+// program, is signed, holds one of our sections already, or has no room in its header for the
+// section headers; and if the kernel is not an EFI program.
 func New(stub []byte, s Spec) (*Image, error) {
 	if s.Linux == nil || s.Initrd == nil {
 		return nil, fmt.Errorf("unified kernel image: needs a kernel and an initrd")

@@ -45,11 +45,8 @@ func testStub(headers uint32) []byte {
 
 func testSpec() Spec {
 	return Spec{
-		OSRelease:   "ID=cosi\nVERSION_ID=1\n",
-		CommandLine: "console=ttyS0",
-		Uname:       "6.12.0",
-		Initrd:      content.String(strings.Repeat("initrd", 1000)),
-		Linux:       bytes.NewReader(testStub(1024)),
+		OSRelease: "ID=cosi\nVERSION_ID=1\n", CommandLine: "console=ttyS0", Uname: "6.12.0", PolicyKey: "a key", PolicySignature: "a signature",
+		Initrd: content.String(strings.Repeat("initrd", 1000)), Linux: bytes.NewReader(testStub(1024)),
 	}
 }
 
@@ -148,7 +145,7 @@ func TestNewRefuses(t *testing.T) {
 		stub       []byte
 		spec       Spec
 	}{
-		{"no room", "5 section headers need 200 bytes of its header, 144 are free", testStub(512), testSpec()},
+		{"no room", "7 section headers need 280 bytes of its header, 144 are free", testStub(512), testSpec()},
 		{"not a program", "not an EFI program", []byte("#!/bin/sh\n"), testSpec()},
 		{"cut", "sections end at", change(0x40+coffSymbolTable, 0, 0)[:1100], testSpec()},
 		{"signed", "is signed", change(opt+112+4*8+4, 1), testSpec()},
