@@ -7,6 +7,7 @@ package build
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,6 +36,11 @@ type Options struct {
 	Mirror string
 	// SourceDateEpoch is the time of everything in the image, in seconds, if the user sets it.
 	SourceDateEpoch string
+	// Key opens the private key that a definition names; nil: from a file. It may open one in a device, by whatever name that has.
+	Key func(name string) (crypto.Signer, error)
+	// Signatures is an image, or a manifest beside outputs, whose signatures are put where they belong: no private key is opened then. What they are
+	// not over is left without a good signature.
+	Signatures string
 	// Phase is called when a phase begins; what it returns is called when the phase ends, with a note. Phases overlap.
 	Phase func(name string) (done func(note string))
 	// Log is told what people must know.
@@ -98,11 +104,15 @@ func assemble(ctx context.Context, o Options, p *plan.Plan, in *Inputs, stamp st
 	if err != nil {
 		return nil, err
 	}
+	keys, err := openKeys(o, p.Definition, in)
+	if err != nil {
+		return nil, err
+	}
 	parts, err := gather(ctx, o, p, in)
 	if err != nil {
 		return nil, err
 	}
-	parts.contents = contents
+	parts.contents, parts.keys = contents, keys
 	if err := os.MkdirAll(o.Output, 0o755); err != nil {
 		return nil, err
 	}
@@ -119,12 +129,14 @@ func assemble(ctx context.Context, o Options, p *plan.Plan, in *Inputs, stamp st
 	if err != nil {
 		return nil, err
 	}
+	says.Signatures = *keys.made
 	if err := publish(o.Output, work, says, outputs); err != nil {
 		return nil, err
 	}
 	result := &Result{Plan: p, Unpinned: parts.unpinned(), Outputs: outputs}
-	if result.Unpinned {
-		return result, nil // The pinned package may be reachable the next time: no stamp.
+	if result.Unpinned || o.Signatures != "" {
+		// The pinned package may be reachable the next time, or the key: no stamp.
+		return result, nil
 	}
 	return result, writeStamp(stamp, in, o.Output, outputs)
 }
@@ -134,9 +146,10 @@ type parts struct {
 	kernel   *kernel.Tree
 	packages []fetch.Result // in the plan's order
 	stub     []byte
-	manager  []byte            // systemd-boot, which starts the unified kernel image of a disk
-	loader   *grub.Loader      // nil: no BIOS boots the image
-	network  string            // the directory with iPXE's files; "" if nothing is booted over the network
+	manager  []byte       // systemd-boot, which starts the unified kernel image of a disk, and enrols keys
+	loader   *grub.Loader // nil: no BIOS boots the image
+	network  string       // the directory with iPXE's files; "" if nothing is booted over the network
+	keys     keys
 	programs map[string]string // path in the root → file on the build machine
 	contents contents
 }

@@ -17,8 +17,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/manifest"
 	"github.com/cosi-os/cosi/images/plan"
+	"github.com/cosi-os/cosi/images/secureboot"
 )
 
 // Inputs are those of the manifest, and what else decides whether an image is built again.
@@ -69,6 +71,9 @@ func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
 	if u := p.Definition.Upgrade; u.Key != "" { // the image says of the key who it is, and nothing more
 		in.Files[inTree(o.Tree, u.Key)] = sum(u.Private.Public().(ed25519.PublicKey))
 	}
+	if err := in.addSigning(o.Tree, p.Definition); err != nil {
+		return nil, err
+	}
 	for i, x := range p.Definition.Merged {
 		in.Files[inTree(o.Tree, p.Definition.Extensions[i])] = x.Digest
 	}
@@ -87,6 +92,24 @@ func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
 		return nil, err
 	}
 	return in, in.identify(ctx, o, p.Definition.Epoch)
+}
+
+// addSigning adds what is public of the keys that a definition names. The private ones make nothing that these do not tell apart.
+func (in *Inputs) addSigning(tree string, d *definition.Definition) error {
+	if s := d.SecureBoot; s.Signer != nil {
+		in.Files[inTree(tree, s.Certificate)] = sum(s.Signer.Raw)
+	}
+	for name, data := range d.SecureBoot.Files {
+		in.Files[inTree(tree, filepath.Join(d.SecureBoot.Variables, name))] = sum(data)
+	}
+	if p := d.PCRPolicy; p.Public != nil {
+		public, err := secureboot.PublicPEM(p.Public)
+		if err != nil {
+			return err
+		}
+		in.Files[inTree(tree, p.PublicKey)] = sum(public)
+	}
+	return nil
 }
 
 // inTree is the path of file in the tree, with slashes. One that lies elsewhere has its name only: where the tree is must not be seen in an image.

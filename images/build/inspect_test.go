@@ -89,8 +89,11 @@ func TestWhoSignedABootImage(t *testing.T) {
 	key, certificate, signed := filepath.Join(dir, "key"), filepath.Join(dir, "cert"), filepath.Join(dir, "signed.efi")
 	judge.Run(t, "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=who signs", "-keyout", key, "-out", certificate)
 	judge.Run(t, "sbsign", "--key", key, "--cert", certificate, "--output", signed, image)
-	if r := report(t, signed); r.Signatures[0].String() != "boot image: CN=who signs" {
+	if r := report(t, signed); !strings.HasPrefix(r.Signatures[0].String(), "boot image: CN=who signs, certificate ") || r.Signatures[0].Wrong != "" {
 		t.Errorf("signed: %q", r.Signatures)
+	}
+	if r := report(t, changed(t, signed, "console=ttyS0", "console=ttyS9")); !strings.HasSuffix(r.Signatures[0].String(), "; NOT GOOD: is that of other bytes") {
+		t.Errorf("signed, and changed: %q", r.Signatures)
 	}
 	data, err := os.ReadFile(signed)
 	if err != nil {
@@ -102,7 +105,7 @@ func TestWhoSignedABootImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer i.Close()
-	if _, err := i.Report(); err == nil || !strings.Contains(err.Error(), "its table of certificates is not in the file") {
+	if _, err := i.Report(); err == nil || !strings.Contains(err.Error(), "its table of certificates is not at its end") {
 		t.Errorf("cut off: %v", err)
 	}
 }

@@ -43,7 +43,8 @@ type writer struct {
 	says  *manifest.Manifest
 
 	boot     bootable
-	diskBoot bootable // it has no root, and names the one in slot A
+	diskBoot bootable        // it has no root, and names the one in slot A
+	manager  content.Content // systemd-boot, signed like them
 	slotA    slot
 	mu       sync.Mutex // guards made
 	made     map[string]manifest.File
@@ -52,9 +53,10 @@ type writer struct {
 	seed [sha256.Size]byte
 }
 
-// bootable is a unified kernel image with the arguments of its kernel.
+// bootable is a unified kernel image, signed if the definition wants that, with the arguments of its kernel.
 type bootable struct {
-	*uki.Image
+	content.Content
+	image     *uki.Image // as it was before it was signed: its sections lie where they lay
 	arguments string
 }
 
@@ -227,23 +229,40 @@ func (w *writer) bootImage() (closeAll func(), err error) {
 	closeAll = func() { initrd.Close(); rootless.Close(); linux.Close() }
 	join := func(arguments string, initrd content.Content) (bootable, error) {
 		spec := uki.Spec{CommandLine: arguments, Uname: w.parts.kernel.Release, Initrd: initrd, Linux: linux}
-		image, err := uki.New(w.parts.stub, spec)
-		return bootable{image, arguments}, err
+		image, err := w.parts.keys.unify(w.parts.stub, spec)
+		if err != nil {
+			return bootable{}, err
+		}
+		signed, err := w.parts.keys.sign(image)
+		return bootable{signed, image, arguments}, err
 	}
-	w.boot, err = join(w.plan.CommandLine, initrd)
-	if err == nil {
-		h := sha256.New()
-		_, err = io.Copy(h, content.Reader(w.boot))
-		copy(w.seed[:], h.Sum(nil))
+	if err = w.plant(initrd, linux); err == nil {
+		w.boot, err = join(w.plan.CommandLine, initrd)
 	}
 	if err == nil {
 		w.diskBoot, err = join(w.plan.CommandLine+" "+w.diskArguments(), rootless)
+	}
+	if err == nil {
+		w.manager, err = w.parts.keys.sign(bytes.NewReader(w.parts.manager))
 	}
 	if err != nil {
 		closeAll()
 		return nil, err
 	}
 	return closeAll, nil
+}
+
+// plant makes the seed: of the unified kernel image without any signature, so that the rest of an image is the same whoever signs it, and again.
+func (w *writer) plant(initrd, linux content.Content) error {
+	spec := uki.Spec{CommandLine: w.plan.CommandLine, Uname: w.parts.kernel.Release, PolicyKey: w.parts.keys.public, Initrd: initrd, Linux: linux}
+	image, err := uki.New(w.parts.stub, spec)
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	_, err = io.Copy(h, content.Reader(image))
+	copy(w.seed[:], h.Sum(nil))
+	return err
 }
 
 // guid makes the nth identifier of the image, in the form of a random (version 4) one.
@@ -253,10 +272,13 @@ func (w *writer) guid(n byte) string {
 	return strings.ToUpper(fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16]))
 }
 
-// esp returns the files of an EFI system partition on which the firmware starts the unified kernel image itself.
+// esp returns the files of a CD's EFI system partition: the firmware starts the unified kernel image itself, unless it has to be taught keys.
 func (w *writer) esp(boot bootable) ([]fat.File, error) {
 	name := efiNames[w.plan.Definition.Arch]
 	files := []fat.File{{Path: name, Content: boot}}
+	if w.plan.Definition.SecureBoot.Enrols() {
+		name, files = w.entry().Kernel(), w.managed(boot)
+	}
 	config, err := w.grub(name, boot)
 	if config != "" {
 		files = append(files, fat.File{Path: grub.ConfigFile, Content: content.String(config)})
@@ -269,7 +291,7 @@ func (w *writer) grub(name string, boot bootable) (string, error) {
 	if w.plan.Definition.Arch != plan.BIOSArch {
 		return "", nil
 	}
-	return grub.Config(name, boot, boot.arguments)
+	return grub.Config(name, boot.image, boot.arguments)
 }
 
 // entry is the boot entry of a disk.
@@ -277,15 +299,21 @@ func (w *writer) entry() bootentry.Entry {
 	return bootentry.Entry{Number: 1, State: bootentry.Good, Version: w.in.Version, Root: w.slotA.root}
 }
 
+// managed are the files by which systemd-boot starts a unified kernel image, and teaches the firmware keys if the definition wants that.
+func (w *writer) managed(boot bootable) []fat.File {
+	e := w.entry()
+	config, keys := enrolment(w.plan.Definition.SecureBoot)
+	return append([]fat.File{
+		{Path: efiNames[w.plan.Definition.Arch], Content: w.manager},
+		{Path: bootentry.ConfigFile, Content: content.String(config)},
+		{Path: e.Path(), Content: content.String(e.Text())},
+		{Path: e.Kernel(), Content: boot},
+	}, keys...)
+}
+
 // diskESP returns the files of a disk's: systemd-boot and, for a BIOS, GRUB's, and an entry for the unified kernel image. Upgrades bring another.
 func (w *writer) diskESP() ([]fat.File, error) {
-	e := w.entry()
-	files := []fat.File{
-		{Path: efiNames[w.plan.Definition.Arch], Content: bytes.NewReader(w.parts.manager)},
-		{Path: bootentry.ConfigFile, Content: content.String(bootentry.Config)},
-		{Path: e.Path(), Content: content.String(e.Text())},
-		{Path: e.Kernel(), Content: w.diskBoot},
-	}
+	e, files := w.entry(), w.managed(w.diskBoot)
 	config, err := w.grub(e.Kernel(), w.diskBoot)
 	if config != "" {
 		files = append(files,

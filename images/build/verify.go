@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"go.yaml.in/yaml/v4"
+
 	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/manifest"
 )
@@ -25,6 +27,10 @@ type Verification struct {
 	Tree string `json:"tree"`
 	// Outputs are the hashes of the file, or of all that a manifest names, and of those built again.
 	Outputs []Compared `json:"outputs"`
+	// Signed says how many signatures the image has, or all that a manifest names, and Covered how many of them are over what was built again. They were
+	// put there: no private key was used.
+	Signed  int `json:"signed,omitempty"`
+	Covered int `json:"covered,omitempty"`
 	// Differences are those between the image and the one built again: a is the image.
 	Differences []inspect.Difference `json:"differences,omitempty"`
 }
@@ -52,6 +58,9 @@ func (v *Verification) String() string {
 			fmt.Fprintf(out, "NOT EQUAL   %s  %s, built again %s\n", c.Is, c.Name, c.Want)
 		}
 	}
+	if v.Signed > 0 {
+		fmt.Fprintf(out, "signatures  %d of %d are over what was built again, without a private key: they were taken from here\n", v.Covered, v.Signed)
+	}
 	if len(v.Differences) > 0 {
 		fmt.Fprintf(out, "\n%s", inspect.Table("HERE", "BUILT AGAIN", v.Differences))
 	}
@@ -64,6 +73,8 @@ var ErrOtherTree = errors.New("its sources are not here")
 // Verify builds an image again, by the manifest in it, and compares. file is an image, or the manifest beside outputs: then all of these are
 // compared. The sources are those of o.Tree if they are the ones that the manifest names, or else the commit that it names, from o.Tree's
 // repository, built by that commit's builder; it fails with ErrOtherTree if neither can be.
+//
+// No private key is needed. What is built again gets the signatures of the image, each where it is one: if all else is equal, so is the whole.
 func Verify(ctx context.Context, o Options, file string) (*Verification, error) {
 	m, image, err := manifestOf(file)
 	if err != nil {
@@ -77,6 +88,17 @@ func Verify(ctx context.Context, o Options, file string) (*Verification, error) 
 	v := &Verification{File: file, Image: m.Image, Version: m.Inputs.Version}
 	o.SourceDateEpoch = strconv.FormatInt(m.Inputs.Epoch.Unix(), 10)
 	o.Output = filepath.Join(work, "output")
+	signatures, err := signaturesOf(file)
+	if err != nil {
+		return nil, err
+	}
+	if names, err := namesKeys(m); err != nil {
+		return nil, fmt.Errorf("%s: its definition: %w", file, err)
+	} else if names {
+		if o.Signatures, err = filepath.Abs(file); err != nil {
+			return nil, err
+		}
+	}
 	if v.Tree, err = rebuild(ctx, o, m, work); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
@@ -84,10 +106,21 @@ func Verify(ctx context.Context, o Options, file string) (*Verification, error) 
 	if err != nil {
 		return nil, err
 	}
+	v.Signed, v.Covered = len(signatures), inBoth(signatures, again.Signatures)
 	if image == "" {
 		return v, v.outputs(file, m, again)
 	}
 	return v, v.image(image, o.Output, again)
+}
+
+// namesKeys reports whether the image's definition has anything signed: of such a one, builders know what to do with signatures.
+func namesKeys(m *manifest.Manifest) (bool, error) {
+	var d struct {
+		SecureBoot map[string]string `yaml:"secure_boot"`
+		PCRPolicy  map[string]string `yaml:"pcr_policy"`
+	}
+	err := yaml.Load([]byte(m.Definition), &d)
+	return len(d.SecureBoot)+len(d.PCRPolicy) > 0, err
 }
 
 // manifestOf reads the manifest in an image, or a file that is one; image is empty then.
@@ -264,7 +297,11 @@ func runBuilder(ctx context.Context, o Options, definition string) error {
 	done("")
 	done = o.Phase("image")
 	defer done("")
-	cmd = exec.CommandContext(ctx, builder, "build", "-o", o.Output, definition)
+	arguments := []string{"build", "-o", o.Output}
+	if o.Signatures != "" {
+		arguments = append(arguments, "--signatures", o.Signatures)
+	}
+	cmd = exec.CommandContext(ctx, builder, append(arguments, definition)...)
 	cmd.Dir = o.Tree
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+o.SourceDateEpoch, "COSI_CACHE="+o.Cache, "COSI_MIRROR="+o.Mirror)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -189,6 +189,7 @@ func (c *checker) meaning(d *Definition) {
 	c.without(d)
 	c.each("extensions", names(d.Extensions, extensionName), notEmpty, "%q")
 	c.partitions(&d.Partitions)
+	c.signing(d)
 	c.each("resources", names(d.Resources, ResourceName), func(string) bool { return true }, "%q")
 	for i, node := range d.Resources {
 		if node.Kind != yaml.MappingNode {
@@ -246,5 +247,5 @@ func (d *Definition) whole() Problems {
 			all = append(all, Problem{d.File, 1, want.field, "missing"})
 		}
 	}
-	return all
+	return append(all, d.wholeSigning()...)
 }

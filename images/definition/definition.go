@@ -40,6 +40,9 @@ type Definition struct {
 	// Resources are the image's default resources, the weakest of all: what user data and people write wins.
 	Resources []yaml.Node `yaml:"resources"`
 	UserData  UserData    `yaml:"user_data"`
+	// SecureBoot has what UEFI starts signed, PCRPolicy what a TPM is to find.
+	SecureBoot SecureBoot `yaml:"secure_boot"`
+	PCRPolicy  PCRPolicy  `yaml:"pcr_policy"`
 	// Partitions are those of the disk; State is the one that the node makes itself.
 	Partitions Partitions `yaml:"partitions"`
 	State      State      `yaml:"state"`

@@ -3,6 +3,7 @@ package definition
 import (
 	"bytes"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -11,8 +12,10 @@ import (
 // by name, which is given their paths.
 func (d *Definition) YAML(name func(path string) string) ([]byte, error) {
 	c := *d
-	if c.UserData.URLCA != "" {
-		c.UserData.URLCA = name(c.UserData.URLCA)
+	for _, path := range []*string{&c.UserData.URLCA, &c.SecureBoot.Key, &c.SecureBoot.Certificate, &c.SecureBoot.Variables, &c.PCRPolicy.Key, &c.PCRPolicy.PublicKey} {
+		if *path != "" && !strings.HasPrefix(*path, pkcs11) {
+			*path = name(*path)
+		}
 	}
 	if c.Upgrade.Key != "" {
 		c.Upgrade.Key = name(c.Upgrade.Key)

@@ -24,6 +24,11 @@ func Foreign(file string, text []byte) error {
 	}
 	names("user_data.url_ca", d.UserData.URLCA)
 	names("upgrade.key", d.Upgrade.Key)
+	names("secure_boot.key", d.SecureBoot.Key)
+	names("secure_boot.certificate", d.SecureBoot.Certificate)
+	names("secure_boot.variables", d.SecureBoot.Variables)
+	names("pcr_policy.key", d.PCRPolicy.Key)
+	names("pcr_policy.public_key", d.PCRPolicy.PublicKey)
 	for i, path := range d.Extensions {
 		names(fmt.Sprintf("extensions[%d]", i), path)
 	}

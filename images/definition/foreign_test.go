@@ -16,6 +16,11 @@ func TestForeignNamesNoFiles(t *testing.T) {
 		"name: mine\nextends: &a base.yaml\nextensions:\n  - /etc\n":                        "x.yaml:4: extensions[0]: ",
 		"name: mine\nuser_data:\n  url_ca: ca.pem\n":                                        "x.yaml:3: user_data.url_ca: ",
 		"name: mine\nupgrade: {key: /etc/shadow}\n":                                         "x.yaml:2: upgrade.key: ",
+		"name: mine\nsecure_boot: {key: /etc/shadow}\n":                                     "x.yaml:2: secure_boot.key: ",
+		"name: mine\nsecure_boot: {certificate: /etc/shadow}\n":                             "x.yaml:2: secure_boot.certificate: ",
+		"name: mine\nsecure_boot: {variables: /etc/shadow}\n":                               "x.yaml:2: secure_boot.variables: ",
+		"name: mine\npcr_policy: {key: /etc/shadow}\n":                                      "x.yaml:2: pcr_policy.key: ",
+		"name: mine\npcr_policy: {public_key: /etc/shadow}\n":                               "x.yaml:2: pcr_policy.public_key: ",
 		"name: mine\npartitions:\n  extra: [{name: a, size: 1MiB, content: /etc/shadow}]\n": "x.yaml:3: partitions.extra[0].content: ",
 		"name: Mine\n": "x.yaml:1: name: ",
 		"[":            "x.yaml:2: ",
@@ -36,7 +41,7 @@ func FuzzForeign(f *testing.F) {
 			return
 		}
 		d, _, _ := parse("x.yaml", text)
-		if d.Extends != "" && filepath.Join("/dir", d.Extends) != "/dir/"+d.Extends || len(d.Extensions) > 0 || d.UserData.URLCA+d.Upgrade.Key != "" {
+		if d.Extends != "" && filepath.Join("/dir", d.Extends) != "/dir/"+d.Extends || len(d.Extensions) > 0 || d.UserData.URLCA+d.Upgrade.Key+d.SecureBoot.Key+d.SecureBoot.Certificate+d.SecureBoot.Variables+d.PCRPolicy.Key+d.PCRPolicy.PublicKey != "" {
 			t.Errorf("of %q, files are named: %+v", text, d)
 		}
 	})

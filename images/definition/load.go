@@ -30,6 +30,7 @@ func load(file string, chain []string) (*Definition, error) {
 	if d != nil {
 		problems = append(problems, d.readURLCA(file, lines)...)
 		problems = append(problems, d.readUpgradeKey(file, lines)...)
+		problems = append(problems, d.readSigning(file, lines)...)
 		problems = append(problems, d.findContents(file, lines)...)
 		for i, path := range d.Extensions {
 			d.Extensions[i] = beside(file, path)

@@ -127,7 +127,7 @@ func (i *Image) Facts() (*Facts, error) {
 	f.add("image", "kernel", r.Kernel)
 	f.add("image", "unpinned", strconv.FormatBool(r.Unpinned))
 	for _, s := range r.Signatures {
-		f.add("image", "signature of "+s.Of, s.Signer)
+		f.add("image", "signature of "+s.Of, strings.TrimPrefix(s.String(), s.Of+": "))
 	}
 	if i.table != nil {
 		f.begin("partition")

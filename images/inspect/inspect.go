@@ -61,8 +61,10 @@ type Image struct {
 	esp   *fat32.FileSystem // of the disk
 	boot  *pe.File          // nil: it is an initramfs
 	raw   *io.SectionReader // all of the boot image
-	early []cpio.Record     // what is in the initramfs
-	Root  fs.FS             // the root file system
+	// loader is what the firmware starts, where that is not the boot image.
+	loader *io.SectionReader
+	early  []cpio.Record // what is in the initramfs
+	Root   fs.FS         // the root file system
 }
 
 // Open opens the image in a file. It fails if that is none of ours. The caller closes it.
@@ -204,15 +206,11 @@ func (i *Image) openDisk(f io.ReaderAt, size int64) error {
 		if err != nil {
 			return fmt.Errorf("EFI system partition: %w", err)
 		}
-		name, err := i.kernelFile()
+		program, err := i.openESP()
 		if err != nil {
 			return err
 		}
-		data, err := i.readESP(name)
-		if err != nil {
-			return err
-		}
-		if err := i.openBoot(io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data)))); err != nil || i.Root != nil {
+		if err := i.openBoot(program); err != nil || i.Root != nil {
 			return err
 		}
 		return i.openSlot(f)
@@ -220,7 +218,34 @@ func (i *Image) openDisk(f io.ReaderAt, size int64) error {
 	return errForeign
 }
 
-// kernelFile is the unified kernel image that the firmware, or the boot manager of a disk, starts.
+// openESP reads what the firmware starts, and returns the unified kernel image: that, or what it starts.
+func (i *Image) openESP() (*io.SectionReader, error) {
+	for _, name := range []string{"/EFI/BOOT/BOOTX64.EFI", "/EFI/BOOT/BOOTAA64.EFI"} {
+		if opened, err := i.esp.OpenFile(name, os.O_RDONLY); err != nil {
+			continue
+		} else if err := opened.Close(); err != nil {
+			return nil, err
+		}
+		started, err := i.readESP(name)
+		if err != nil {
+			return nil, err
+		}
+		kernel, err := i.kernelFile()
+		if err != nil || kernel == "" {
+			return program(started), err
+		}
+		i.loader = program(started)
+		data, err := i.readESP(kernel)
+		return program(data), err
+	}
+	return nil, errForeign
+}
+
+func program(data []byte) *io.SectionReader {
+	return io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data)))
+}
+
+// kernelFile is the unified kernel image that the boot manager starts, "" if there are no entries for one.
 func (i *Image) kernelFile() (string, error) {
 	var first bootentry.Entry
 	entries, _ := i.esp.ReadDir(bootentry.Dir) // a medium has none
@@ -240,16 +265,10 @@ func (i *Image) kernelFile() (string, error) {
 			first = entry
 		}
 	}
-	if first.Number > 0 {
-		return "/" + first.Kernel(), nil
+	if first.Number == 0 {
+		return "", nil
 	}
-	for _, name := range []string{"/EFI/BOOT/BOOTX64.EFI", "/EFI/BOOT/BOOTAA64.EFI"} {
-		if opened, err := i.esp.OpenFile(name, os.O_RDONLY); err == nil {
-			opened.Close()
-			return name, nil
-		}
-	}
-	return "", errForeign
+	return "/" + first.Kernel(), nil
 }
 
 // readESP reads a file of the EFI system partition, all at once: go-diskfs (1.9.4) goes on wrongly in the middle of a cluster.

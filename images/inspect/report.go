@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"github.com/cosi-os/cosi/api/layout/gpt"
+	"github.com/cosi-os/cosi/images/pcr"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/kernel/lock"
 )
@@ -37,8 +37,10 @@ type Report struct {
 	Arguments  []string       `json:"arguments"`
 	Packages   []lock.Package `json:"packages"`
 	Signatures []Signature    `json:"signatures"`
-	Partitions []Partition    `json:"partitions,omitempty"`
-	Files      []File         `json:"files"`
+	// PCR11 is what a TPM holds once the image runs; empty if it is none that systemd-stub starts.
+	PCR11      string      `json:"pcr11,omitempty"`
+	Partitions []Partition `json:"partitions,omitempty"`
+	Files      []File      `json:"files"`
 }
 
 // Partition is one of the disk that an image is, or that it is with more on it.
@@ -85,6 +87,13 @@ func (i *Image) Report() (*Report, error) {
 			return nil, fmt.Errorf("%s: .cmdline: %w", i.path, err)
 		}
 		r.Arguments = strings.Fields(strings.TrimRight(string(line), "\x00"))
+	}
+	if i.boot != nil {
+		predicted, err := pcr.Predict(i.raw)
+		if err != nil {
+			return nil, fmt.Errorf("%s: PCR 11: %w", i.path, err)
+		}
+		r.PCR11 = predicted.String()
 	}
 	if r.Files, err = i.files(); err != nil {
 		return nil, fmt.Errorf("%s: %w", i.path, err)
@@ -183,13 +192,13 @@ func (i *Image) espFiles(dir string, all *[]File) error {
 				return err
 			}
 		default:
-			opened, err := i.esp.OpenFile("/"+name, os.O_RDONLY)
+			data, err := i.readESP("/" + name)
 			if err != nil {
 				return err
 			}
-			f, err := Hash(opened)
+			f, err := Hash(bytes.NewReader(data))
 			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
+				return err
 			}
 			f.Place, f.Path = ESP, "/"+name
 			*all = append(*all, f)
@@ -228,6 +237,9 @@ func (r *Report) String() string {
 	}
 	for i, s := range r.Signatures {
 		line(map[bool]string{true: "signatures"}[i == 0], s.String())
+	}
+	if r.PCR11 != "" {
+		line("PCR 11", r.PCR11+" (SHA-256, as a TPM will hold it)")
 	}
 	table.Flush() // to memory
 	if len(r.Partitions) > 0 {

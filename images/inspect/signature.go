@@ -3,50 +3,93 @@ package inspect
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"crypto/x509/pkix"
-	"debug/pe"
 	"encoding/asn1"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/smallstep/pkcs7"
+
+	"github.com/cosi-os/cosi/images/content"
+	"github.com/cosi-os/cosi/images/pcr"
+	"github.com/cosi-os/cosi/images/secureboot"
+	"github.com/cosi-os/cosi/images/uki"
 )
 
-// Signature says who has signed a part of an image, as the signature names him. Whether it is a good one is for the firmware and the kernel to
-// say, who know whom they trust.
+// Signature says who has signed a part of an image, as the signature names him. Whether he is to be trusted is for the firmware and the kernel to
+// say.
 type Signature struct {
 	// Of is what is signed: "boot image", "kernel", "51 modules".
 	Of string `json:"of"`
 	// Signer is empty when there is no signature.
 	Signer string `json:"signer"`
+	// Certificate is the signer's, where the signature of an EFI program holds it.
+	Certificate *Certificate `json:"certificate,omitempty"`
+	// Wrong says why a firmware that trusts the certificate would refuse the program all the same.
+	Wrong string `json:"wrong,omitempty"`
 }
 
-func (s Signature) String() string { return s.Of + ": " + cmp.Or(s.Signer, "not signed") }
+// Certificate is a signer's.
+type Certificate struct {
+	Issuer    string    `json:"issuer"`
+	Serial    string    `json:"serial"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	SHA256    string    `json:"sha256"` // of its DER form
+}
 
-// signatures are those of the boot image, the kernel in it and the modules in the root.
+func (s Signature) String() string {
+	text := s.Of + ": " + cmp.Or(s.Signer, "not signed")
+	if c := s.Certificate; c != nil {
+		text += fmt.Sprintf(", certificate %s… until %s", c.SHA256[:16], c.NotAfter.UTC().Format(time.DateOnly))
+	}
+	if s.Wrong != "" {
+		text += "; NOT GOOD: " + s.Wrong
+	}
+	return text
+}
+
+// signatures are those of the boot loader, the boot image, the kernel in it and the modules in the root.
 func (i *Image) signatures() ([]Signature, error) {
 	var all []Signature
-	if i.boot != nil {
-		signer, err := authenticode(i.boot, i.raw)
+	add := func(of string, program content.Content) error {
+		signed, err := secureboot.Signatures(program)
 		if err != nil {
-			return nil, fmt.Errorf("the boot image's signature: %w", err)
+			return fmt.Errorf("the %s's signature: %w", of, err)
 		}
-		all = append(all, Signature{"boot image", signer})
-		if s := i.boot.Section(".linux"); s != nil {
-			linux := io.NewSectionReader(s, 0, int64(min(s.Size, s.VirtualSize)))
-			image, err := pe.NewFile(linux)
-			if err == nil {
-				signer, err = authenticode(image, linux)
-			}
+		for _, s := range signed {
+			one, err := describe(of, s)
 			if err != nil {
-				return nil, fmt.Errorf("the kernel's signature: %w", err)
+				return fmt.Errorf("the %s's signature: %w", of, err)
 			}
-			all = append(all, Signature{"kernel", signer})
+			all = append(all, one)
+		}
+		if len(signed) == 0 {
+			all = append(all, Signature{Of: of})
+		}
+		return nil
+	}
+	if i.loader != nil {
+		if err := add("boot loader", i.loader); err != nil {
+			return nil, err
+		}
+	}
+	if i.boot != nil {
+		if err := add("boot image", i.raw); err != nil {
+			return nil, err
+		}
+		if s := i.boot.Section(".linux"); s != nil {
+			if err := add("kernel", io.NewSectionReader(s, 0, int64(min(s.Size, s.VirtualSize)))); err != nil {
+				return nil, err
+			}
 		}
 	}
 	modules, err := moduleSigners(i.Root)
@@ -56,33 +99,50 @@ func (i *Image) signatures() ([]Signature, error) {
 	return append(all, modules...), nil
 }
 
-// authenticode is who has signed an EFI program (Microsoft's "Windows Authenticode Portable Executable Signature Format").
-func authenticode(image *pe.File, r *io.SectionReader) (string, error) {
-	header, ok := image.OptionalHeader.(*pe.OptionalHeader64)
-	if !ok {
-		return "", errors.New("no program of a 64-bit machine")
+func describe(of string, s *secureboot.Signature) (Signature, error) {
+	one := Signature{Of: of}
+	if s.Wrong != nil {
+		one.Wrong = s.Wrong.Error()
 	}
-	if header.NumberOfRvaAndSizes <= pe.IMAGE_DIRECTORY_ENTRY_SECURITY {
-		return "", nil
+	if c := s.Certificate; c != nil {
+		hash := sha256.Sum256(c.Raw)
+		one.Signer = c.Subject.String()
+		one.Certificate = &Certificate{c.Issuer.String(), c.SerialNumber.Text(16), c.NotBefore, c.NotAfter, hex.EncodeToString(hash[:])}
+		return one, nil
 	}
-	// Of this directory alone the address is an offset in the file.
-	directory := header.DataDirectory[pe.IMAGE_DIRECTORY_ENTRY_SECURITY]
-	if directory.Size == 0 {
-		return "", nil
+	var err error
+	one.Signer, err = signer(s.PKCS7)
+	return one, err
+}
+
+// SignatureBytes are what the keys have made that an image was signed with: the signatures of the boot loader and the boot image, and of its policy
+// for a TPM.
+func (i *Image) SignatureBytes() ([][]byte, error) {
+	var all [][]byte
+	for _, program := range []*io.SectionReader{i.loader, i.raw} {
+		if program == nil {
+			continue
+		}
+		signed, err := secureboot.Signatures(program)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", i.path, err)
+		}
+		for _, s := range signed {
+			all = append(all, s.Bytes())
+		}
 	}
-	const certificateHeader = 8 // length, revision, type: WIN_CERTIFICATE
-	if directory.Size <= certificateHeader || int64(directory.VirtualAddress)+int64(directory.Size) > r.Size() {
-		return "", errors.New("its table of certificates is not in the file")
+	if i.boot == nil || i.boot.Section(uki.PolicySignature) == nil {
+		return all, nil
 	}
-	data := make([]byte, directory.Size)
-	if _, err := r.ReadAt(data, int64(directory.VirtualAddress)); err != nil {
-		return "", err
+	data, err := i.boot.Section(uki.PolicySignature).Data()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", i.path, err)
 	}
-	length := binary.LittleEndian.Uint32(data)
-	if length <= certificateHeader || int64(length) > int64(len(data)) {
-		return "", fmt.Errorf("its certificate has %d bytes", length)
+	policies, err := pcr.Signatures(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", i.path, uki.PolicySignature, err)
 	}
-	return signer(data[certificateHeader:length])
+	return append(all, policies...), nil
 }
 
 const (
@@ -110,7 +170,7 @@ func moduleSigners(root fs.FS) ([]Signature, error) {
 	})
 	var all []Signature
 	for by, n := range count {
-		all = append(all, Signature{fmt.Sprintf("%d modules", n), by})
+		all = append(all, Signature{Of: fmt.Sprintf("%d modules", n), Signer: by})
 	}
 	slices.SortFunc(all, func(a, b Signature) int { return strings.Compare(a.Signer, b.Signer) })
 	return all, err
@@ -129,15 +189,15 @@ func moduleSigner(data []byte) (string, error) {
 	if length > int64(len(rest)) {
 		return "", fmt.Errorf("%d bytes are not in the file", length)
 	}
-	return signer(rest[int64(len(rest))-length:])
-}
-
-// signer is whom a PKCS #7 message names: the certificate that it carries, or whoever issued the one that it refers to.
-func signer(message []byte) (string, error) {
-	m, err := pkcs7.Parse(message)
+	m, err := pkcs7.Parse(rest[int64(len(rest))-length:])
 	if err != nil {
 		return "", err
 	}
+	return signer(m)
+}
+
+// signer is whom a PKCS #7 message names: the certificate that it carries, or whoever issued the one that it refers to.
+func signer(m *pkcs7.PKCS7) (string, error) {
 	if certificate := m.GetOnlySigner(); certificate != nil {
 		return certificate.Subject.String(), nil
 	}

@@ -35,6 +35,8 @@ type Manifest struct {
 	// CommandLine is what the kernel needs to be told where no unified kernel image does: qemu -kernel.
 	CommandLine string `json:"command_line"`
 	Outputs     []File `json:"outputs,omitempty"`
+	// Signatures are all that were made: with them, who has no private key builds the same outputs again.
+	Signatures [][]byte `json:"signatures,omitempty"`
 }
 
 // Inputs are everything that an image is made of, but for the packages.
@@ -117,10 +119,10 @@ func (m *Manifest) JSON() ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// Pack is the form in a root: without the outputs, which are made of it, and with gzip, because a node keeps its root in memory.
+// Pack is the form in a root: without the outputs and signatures, which are made of it, and with gzip, because a node keeps its root in memory.
 func (m *Manifest) Pack() ([]byte, error) {
 	inside := *m
-	inside.Outputs = nil
+	inside.Outputs, inside.Signatures = nil, nil
 	data, err := inside.JSON()
 	if err != nil {
 		return nil, err

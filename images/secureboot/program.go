@@ -2,6 +2,7 @@ package secureboot
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"debug/pe"
 	"encoding/asn1"
@@ -35,10 +36,9 @@ type program struct {
 	content.Content
 	checkSum, directory int64
 	table, tableSize    int64 // of certificates, at the file's end; the file's end and 0 without
+	headers             uint32
+	sections            []*pe.Section
 }
-
-// errGaps says that different firmwares would hash different bytes.
-var errGaps = errors.New("its sections do not follow one another")
 
 func openProgram(c content.Content) (*program, error) {
 	f, err := pe.NewFile(c)
@@ -54,27 +54,13 @@ func openProgram(c content.Content) (*program, error) {
 		return nil, err
 	}
 	opt := int64(binary.LittleEndian.Uint32(coff)) + coffSize
-	p := &program{Content: c, checkSum: opt + optCheckSum, directory: opt + optCertificates, table: c.Size()}
+	p := &program{Content: c, checkSum: opt + optCheckSum, directory: opt + optCertificates, table: c.Size(), headers: header.SizeOfHeaders, sections: f.Sections}
 	// Of this directory alone the address is an offset in the file.
 	if d := header.DataDirectory[pe.IMAGE_DIRECTORY_ENTRY_SECURITY]; d.Size != 0 {
 		p.table, p.tableSize = int64(d.VirtualAddress), int64(d.Size)
 		if p.table+p.tableSize != c.Size() || p.table < p.directory+8 {
 			return nil, errors.New("its table of certificates is not at its end")
 		}
-	}
-	end := int64(header.SizeOfHeaders)
-	sections := slices.SortedFunc(slices.Values(f.Sections), func(a, b *pe.Section) int { return int(int64(a.Offset) - int64(b.Offset)) })
-	for _, s := range sections {
-		if s.Size == 0 {
-			continue
-		}
-		if int64(s.Offset) != end {
-			return nil, errGaps
-		}
-		end += int64(s.Size)
-	}
-	if end > p.table {
-		return nil, fmt.Errorf("sections end at %d, the file at %d", end, p.table)
 	}
 	return p, nil
 }
@@ -94,6 +80,28 @@ func (p *program) digest() ([]byte, error) {
 
 func aligned(n int64) int64 { return (n + entryAlign - 1) / entryAlign * entryAlign }
 
+// errGaps says that different firmwares would hash different bytes.
+var errGaps = errors.New("its sections do not follow one another")
+
+// gapless fails unless a program's sections follow one another, up to its end.
+func (p *program) gapless() error {
+	end := int64(p.headers)
+	sections := slices.SortedFunc(slices.Values(p.sections), func(a, b *pe.Section) int { return cmp.Compare(a.Offset, b.Offset) })
+	for _, s := range sections {
+		if s.Size == 0 {
+			continue
+		}
+		if int64(s.Offset) != end {
+			return errGaps
+		}
+		end += int64(s.Size)
+	}
+	if end > p.table {
+		return fmt.Errorf("sections end at %d, the file at %d", end, p.table)
+	}
+	return nil
+}
+
 // SignProgram signs an EFI program, which is not signed yet: firmware that trusts the certificate runs it, as long as no byte has changed. What it
 // returns reads c.
 func (s Signer) SignProgram(c content.Content) (content.Content, error) {
@@ -103,6 +111,9 @@ func (s Signer) SignProgram(c content.Content) (content.Content, error) {
 	}
 	if p.tableSize != 0 {
 		return nil, errors.New("is signed already")
+	}
+	if err := p.gapless(); err != nil {
+		return nil, err
 	}
 	digest, err := p.digest()
 	if err != nil {

@@ -95,8 +95,12 @@ func buildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build [-o DIR] DEFINITION",
 		Short: "Build an image: raw, qcow2, ISO, what the definition says",
-		Long:  "Builds the image of a definition. Does nothing if nothing has changed. The same sources give the same bytes.\n" + environment,
-		Args:  usage(cobra.ExactArgs(1)),
+		Long: `Builds the image of a definition. Does nothing if nothing has changed. The same sources give the same bytes.
+
+What a definition has signed, a private key signs. With --signatures none is needed: an image that is there, or the manifest beside it, gives the
+signatures that it has, and what they are not over is left without a good one.
+` + environment,
+		Args: usage(cobra.ExactArgs(1)),
 
 		ValidArgsFunction: completeFiles(1, "yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -104,6 +108,7 @@ func buildCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&o.Output, "output", "o", "build", "directory for the outputs")
+	cmd.Flags().StringVar(&o.Signatures, "signatures", "", "take the signatures of an image or a manifest, a `file`, instead of signing")
 	return cmd
 }
 
@@ -198,7 +203,8 @@ func inspectCommand() *cobra.Command {
 		Use:   "inspect IMAGE",
 		Short: "Print what is in an image: partitions, files, versions, arguments, signatures",
 		Long: `Prints what an image is and holds: a raw disk, a qcow2, an ISO, a unified kernel image (.efi) or an initramfs. What it is made of, it says itself.
-Signatures are shown with the name that they carry; whether one is good is for the firmware and the kernel to say.
+Signatures are shown with the certificate that they carry, and whether they are good by it; whether that is to be trusted is for the firmware and the
+kernel to say. PCR 11 is what a TPM holds once the image runs.
 
 With -o spdx it prints the list of all software in the image (SBOM, SPDX 2.3): the programs and of which modules each was linked, the kernel and
 the boot loaders. Licences of modules are looked up in Go's module cache, where they are.`,

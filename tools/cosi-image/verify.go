@@ -13,7 +13,8 @@ func verifyCommand() *cobra.Command {
 		Short: "Build an image again, by the manifest in it, and compare",
 		Long: `Builds an image again and compares: the whole file by its SHA-256 and, if that differs, each part. The manifest in the image says of what it was
 made. The sources are those of the module here, if they are the same, or the commit that the image names, which is taken from the
-repository here and built by its own builder. Of a manifest beside outputs, all of these are compared.
+repository here and built by its own builder. Of a manifest beside outputs, all of these are compared. A signed image takes no private key: its
+signatures are put on what is built again, each where it is one.
 
 Ends with 1 if something is not equal, and with 2 if that cannot be known, as when the sources are not here.
 ` + environment,

@@ -1,0 +1,141 @@
+package definition
+
+import (
+	"crypto/rsa"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cosi-os/cosi/images/secureboot"
+	"github.com/cosi-os/cosi/initramfs"
+)
+
+// SecureBoot says who signs what UEFI starts, and how a firmware gets to know him.
+type SecureBoot struct {
+	// Key and Certificate are paths, relative to the definition's, of a private RSA key and of its certificate, both PEM. Only a build opens the key:
+	// who verifies an image needs none. A key that is in no file begins with "pkcs11:".
+	Key         string `yaml:"key"`
+	Certificate string `yaml:"certificate"`
+	// Enroll is when the boot loader has a firmware in setup mode take the keys in Variables: one of Enrolments; empty is "off".
+	Enroll string `yaml:"enroll"`
+	// Variables is the path, relative to the definition's, of the directory that holds PK.auth, KEK.auth and db.auth.
+	Variables string `yaml:"variables"`
+
+	// Signer is the certificate that was read, and Files what the variables' files hold, by their names.
+	Signer *x509.Certificate `yaml:"-"`
+	Files  map[string][]byte `yaml:"-"`
+}
+
+// PCRPolicy says who signs which boot images may have what a TPM keeps: see package pcr.
+type PCRPolicy struct {
+	// Key and PublicKey are paths, relative to the definition's, of the two halves of an RSA key, both PEM. Only a build opens Key.
+	Key       string `yaml:"key"`
+	PublicKey string `yaml:"public_key"`
+
+	// Public is the key that was read.
+	Public *rsa.PublicKey `yaml:"-"`
+}
+
+// Enrolments are systemd-boot's words for secure-boot-enroll: see loader.conf(5).
+var Enrolments = []string{"off", "manual", "if-safe", "force"}
+
+// Enrols reports whether a boot loader may have the firmware take keys.
+func (s *SecureBoot) Enrols() bool { return s.Enroll != "" && s.Enroll != "off" }
+
+// readSigning reads what the definition in file names, but for the private keys.
+func (d *Definition) readSigning(file string, lines map[string]int) (problems Problems) {
+	read := func(field string, path *string, do func() error) {
+		if *path == "" {
+			return
+		}
+		if *path = beside(file, *path); do == nil {
+			return
+		}
+		if err := do(); err != nil {
+			problems = append(problems, Problem{file, lines[field], field, err.Error()})
+		}
+	}
+	s, p := &d.SecureBoot, &d.PCRPolicy
+	if !strings.HasPrefix(s.Key, pkcs11) {
+		read("secure_boot.key", &s.Key, nil)
+	}
+	if !strings.HasPrefix(p.Key, pkcs11) {
+		read("pcr_policy.key", &p.Key, nil)
+	}
+	read("secure_boot.certificate", &s.Certificate, func() (err error) {
+		s.Signer, err = secureboot.ReadCertificate(s.Certificate)
+		return err
+	})
+	read("secure_boot.variables", &s.Variables, func() (err error) {
+		s.Files = map[string][]byte{}
+		for _, v := range secureboot.Variables {
+			name := string(v) + ".auth"
+			if s.Files[name], err = os.ReadFile(filepath.Join(s.Variables, name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	read("pcr_policy.public_key", &p.PublicKey, func() (err error) {
+		p.Public, err = secureboot.ReadPublicKey(p.PublicKey)
+		return err
+	})
+	return problems
+}
+
+// pkcs11 is what the name of a key in a device begins with (RFC 7512).
+const pkcs11 = "pkcs11:"
+
+// mergeSigning says over what d says.
+func (d *Definition) mergeSigning(over *Definition, said func(string) bool) {
+	s, o := &d.SecureBoot, over.SecureBoot
+	set(said("secure_boot.key"), &s.Key, o.Key)
+	set(said("secure_boot.certificate"), &s.Certificate, o.Certificate)
+	set(said("secure_boot.certificate"), &s.Signer, o.Signer)
+	set(said("secure_boot.enroll"), &s.Enroll, o.Enroll)
+	set(said("secure_boot.variables"), &s.Variables, o.Variables)
+	set(said("secure_boot.variables"), &s.Files, o.Files)
+	set(said("pcr_policy.key"), &d.PCRPolicy.Key, over.PCRPolicy.Key)
+	set(said("pcr_policy.public_key"), &d.PCRPolicy.PublicKey, over.PCRPolicy.PublicKey)
+	set(said("pcr_policy.public_key"), &d.PCRPolicy.Public, over.PCRPolicy.Public)
+}
+
+// wholeSigning finds a half of what belongs together.
+func (d *Definition) wholeSigning() (problems Problems) {
+	problem := func(field, near, format string, args ...any) {
+		at := d.Origin(near, "")
+		problems = append(problems, Problem{at.File, at.Line, field, fmt.Sprintf(format, args...)})
+	}
+	s, p := d.SecureBoot, d.PCRPolicy
+	for _, pair := range []struct{ has, value, needs, missing, why string }{
+		{"secure_boot.key", s.Key, "secure_boot.certificate", s.Certificate, "a firmware knows a key by its certificate"},
+		{"secure_boot.certificate", s.Certificate, "secure_boot.key", s.Key, "what is signed is signed with its key"},
+		{"secure_boot.variables", s.Variables, "secure_boot.key", s.Key, "a firmware that has taken the variables runs nothing unsigned"},
+		{"pcr_policy.key", p.Key, "pcr_policy.public_key", p.PublicKey, "a TPM knows a key by its public half"},
+		{"pcr_policy.public_key", p.PublicKey, "pcr_policy.key", p.Key, "what is signed is signed with its private half"},
+	} {
+		if pair.value != "" && pair.missing == "" {
+			problem(pair.needs, pair.has, "missing: %s", pair.why)
+		}
+	}
+	switch {
+	case s.Enrols() && s.Variables == "":
+		problem("secure_boot.variables", "secure_boot.enroll", "missing: %s enrols what is there", s.Enroll)
+	case s.Variables != "" && !s.Enrols():
+		problem("secure_boot.enroll", "secure_boot.variables", "missing: nothing would enrol the variables (%s)", strings.Join(Enrolments[1:], ", "))
+	}
+	if p.Key != "" && d.Initramfs.Compression == initramfs.LZ4 {
+		problem("pcr_policy", "pcr_policy.key", "systemd-stub puts an archive behind the initramfs, which the kernel takes for damage of one with lz4: want initramfs.compression: none")
+	}
+	return problems
+}
+
+// signing finds words that make no sense.
+func (c *checker) signing(d *Definition) {
+	if e := d.SecureBoot.Enroll; e != "" && !slices.Contains(Enrolments, e) {
+		c.problem(c.lines["secure_boot.enroll"], "secure_boot.enroll", "%s", among(e, "a way to enrol", Enrolments))
+	}
+}

@@ -1,0 +1,97 @@
+package definition
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cosi-os/cosi/images/secureboot"
+)
+
+const signedBase = `name: base
+arch: amd64
+epoch: 2026-01-01T00:00:00Z
+kernel: {flavour: cloud}
+initramfs: {compression: lz4}
+plugins: [mount]
+outputs: [raw]
+secure_boot: {key: keys/db.key, certificate: keys/db.crt, enroll: if-safe, variables: keys}
+`
+
+// signedFiles writes definitions that extend one which names copies of keys.
+func signedFiles(t *testing.T, keys string, files ...string) string {
+	t.Helper()
+	file := write(t, append(files, "base.yaml", signedBase)...)
+	if err := os.CopyFS(filepath.Join(filepath.Dir(file), "keys"), os.DirFS(keys)); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// madeKeys is a directory with keys.
+func madeKeys(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "keys")
+	if _, err := secureboot.WriteKeys(dir, "test", time.Unix(1700000000, 0)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestADefinitionNamesKeys(t *testing.T) {
+	keys := madeKeys(t)
+	file := signedFiles(t, keys, "over.yaml", `name: over
+extends: base.yaml
+initramfs: {compression: none}
+secure_boot: {key: "pkcs11:token=build;object=db", enroll: force}
+pcr_policy: {key: keys/pcr.key, public_key: keys/pcr.pub}
+`)
+	d, err := Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(file)
+	s := d.SecureBoot
+	if s.Key != "pkcs11:token=build;object=db" || s.Certificate != filepath.Join(dir, "keys/db.crt") || s.Signer.Subject.String() != "CN=test db" || !s.Enrols() || s.Enroll != "force" || len(s.Files) != 3 || len(s.Files["KEK.auth"]) == 0 {
+		t.Errorf("secure_boot = %+v", s)
+	}
+	if p := d.PCRPolicy; p.Key != filepath.Join(dir, "keys/pcr.key") || p.Public.Size() != 256 {
+		t.Errorf("pcr_policy = %+v", p)
+	}
+	text, err := d.YAML(func(path string) string { return strings.TrimPrefix(path, dir+"/") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Load(filepath.Join(filepath.Dir(signedFiles(t, keys, "again.yaml", string(text))), "again.yaml"))
+	if err != nil || again.SecureBoot.Key != s.Key || again.SecureBoot.Enroll != "force" || again.PCRPolicy.Public == nil {
+		t.Errorf("written and read again: %+v, %v", again, err)
+	}
+	without, err := Load(signedFiles(t, keys, "over.yaml", "name: over\nextends: base.yaml\nsecure_boot: {key: '', certificate: '', enroll: off, variables: ''}\n"))
+	if err != nil || without.SecureBoot.Key != "" || without.SecureBoot.Signer != nil || without.SecureBoot.Enrols() {
+		t.Errorf("taken back: %+v, %v", without, err)
+	}
+}
+
+func TestHalfOfWhatSigningTakesIsAMistake(t *testing.T) {
+	keys := madeKeys(t)
+	for says, want := range map[string]string{
+		"secure_boot: {key: ''}":                            "base.yaml:8: secure_boot.key: missing: what is signed is signed with its key",
+		"secure_boot: {certificate: ''}":                    "base.yaml:8: secure_boot.certificate: missing: a firmware knows a key by its certificate",
+		"secure_boot: {certificate: '', key: ''}":           "base.yaml:8: secure_boot.key: missing: a firmware that has taken the variables runs nothing unsigned",
+		"secure_boot: {variables: ''}":                      "base.yaml:8: secure_boot.variables: missing: if-safe enrols what is there",
+		"secure_boot: {enroll: off}":                        "base.yaml:8: secure_boot.enroll: missing: nothing would enrol the variables (manual, if-safe, force)",
+		"pcr_policy: {key: keys/pcr.key}":                   "over.yaml:3: pcr_policy.public_key: missing: a TPM knows a key by its public half",
+		"pcr_policy: {public_key: keys/pcr.pub}":            "over.yaml:3: pcr_policy.key: missing: what is signed is signed with its private half",
+		"pcr_policy: {key: keys/no, public_key: keys/none}": "over.yaml:3: pcr_policy.public_key: open ",
+		"pcr_policy: {key: keys/pcr.key, public_key: keys/pcr.pub}": "over.yaml:3: pcr_policy: systemd-stub puts an archive behind the initramfs, " +
+			"which the kernel takes for damage of one with lz4: want initramfs.compression: none",
+	} {
+		file := signedFiles(t, keys, "over.yaml", "name: over\nextends: base.yaml\n"+says+"\n")
+		_, err := Load(file)
+		if err == nil || !strings.Contains(err.Error(), filepath.Join(filepath.Dir(file), want)) {
+			t.Errorf("%s: %v; want %s", says, err, want)
+		}
+	}
+}
