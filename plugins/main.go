@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/cosi-os/cosi/plugins/attestation"
 	blockevents "github.com/cosi-os/cosi/plugins/block-events"
 	kernelevents "github.com/cosi-os/cosi/plugins/kernel-events"
 	linkevents "github.com/cosi-os/cosi/plugins/link-events"
@@ -29,6 +30,7 @@ import (
 // plugins are constructors: nothing of a plugin begins to exist before it is chosen.
 func plugins() map[string]func() sdk.Plugin {
 	return map[string]func() sdk.Plugin{
+		"attestation":     attestation.Plugin,
 		"block-events":    blockevents.Plugin,
 		"kernel-events":   kernelevents.Plugin,
 		"link-events":     linkevents.Plugin,

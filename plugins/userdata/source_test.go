@@ -188,14 +188,20 @@ func TestDisks(t *testing.T) {
 	}
 }
 
+// What the kernel was handed at its start.
+const (
+	efiDir             = "sys/firmware/efi"
+	bootParams         = "sys/kernel/boot_params/data"
+	secureBootOffset   = 0x1ec
+	secureBootDisabled = 2
+	secureBootEnabled  = 3
+)
+
 func TestESPIsRefusedUnderSecureBoot(t *testing.T) {
 	params := func(mode byte) string {
 		data := make([]byte, 4096)
 		data[secureBootOffset] = mode
 		return string(data)
-	}
-	tree := func(mode ...byte) string {
-		return string(deviceTreeOf(beginNode, "chosen", property, secureBootProperty, string(mode), endNode))
 	}
 	const allows, definition = `{"esp_user_data_under_secure_boot": true}`, "user_data.esp_under_secure_boot: true"
 	for _, c := range []struct {
@@ -214,10 +220,6 @@ func TestESPIsRefusedUnderSecureBoot(t *testing.T) {
 		{"a value of later kernels", map[string]string{efiDir + "/x": "", bootParams: params(4)}, "not known"},
 		{"the kernel does not tell", map[string]string{efiDir + "/x": ""}, "not known"},
 		{"too short", map[string]string{efiDir + "/x": "", bootParams: params(0)[:secureBootOffset]}, "not known"},
-		{"disabled, by a device tree", map[string]string{efiDir + "/x": "", deviceTree: tree(0, 0, 0, secureBootDisabled)}, ""},
-		{"enabled, by a device tree", map[string]string{efiDir + "/x": "", deviceTree: tree(0, 0, 0, secureBootEnabled)}, "under Secure Boot, unless"},
-		{"a device tree with a short answer", map[string]string{efiDir + "/x": "", deviceTree: tree(0, secureBootDisabled)}, "not known"},
-		{"a device tree without", map[string]string{efiDir + "/x": "", deviceTree: tree()[:100]}, "not known"},
 		{"cannot be read", map[string]string{efiDir + "/x": "", bootParams + "/x": ""}, "not known"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

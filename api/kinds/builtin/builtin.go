@@ -13,6 +13,7 @@ import (
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
 	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
 	metapb "github.com/cosi-os/cosi/api/cosi/resource/meta"
+	securitypb "github.com/cosi-os/cosi/api/cosi/security/v1alpha1"
 	servicepb "github.com/cosi-os/cosi/api/cosi/service/v1alpha1"
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
 	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
@@ -47,6 +48,7 @@ func load() (*kinds.Set, error) {
 		machinepb.File_cosi_machine_v1alpha1_upgrade_proto,
 		networkpb.File_cosi_network_v1alpha1_network_proto,
 		powerpb.File_cosi_power_v1alpha1_power_proto,
+		securitypb.File_cosi_security_v1alpha1_security_proto,
 		servicepb.File_cosi_service_v1alpha1_service_proto,
 		storagepb.File_cosi_storage_v1alpha1_disk_proto,
 		storagepb.File_cosi_storage_v1alpha1_mount_proto,
