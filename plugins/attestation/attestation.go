@@ -111,7 +111,7 @@ func (m *machine) answer(ctx context.Context, s *sdk.State, r sdk.Resource[*secu
 
 // quote is the answer of chip.
 func (m *machine) quote(chip transport.TPM, request *securitypb.AttestationRequest) *securitypb.AttestationStatus {
-	a, err := quote(chip, request.GetNonce(), request.GetPcrs())
+	a, err := signed(chip, request.GetNonce(), request.GetPcrs())
 	if err == nil && request.GetEventLog() {
 		a.EventLog, err = m.log()
 	}

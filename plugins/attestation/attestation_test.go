@@ -2,7 +2,6 @@ package attestation
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	securitypb "github.com/cosi-os/cosi/api/cosi/security/v1alpha1"
+	"github.com/cosi-os/cosi/api/quote"
 	"github.com/cosi-os/cosi/engine/runtime/plugintest"
 	"github.com/cosi-os/cosi/sdk"
 )
@@ -223,17 +223,16 @@ func TestAQuoteIsGoodForItsNonceOnce(t *testing.T) {
 	if answer.GetPcrs()[0].GetPcr() != 7 || hex.EncodeToString(answer.GetPcrs()[1].GetSha256()) != after("a kernel") {
 		t.Errorf("registers: %v", answer.GetPcrs())
 	}
-	if err := check(answer, request.GetNonce()); err != nil {
-		t.Error(err)
+	values, err := quote.Verify(answer, request.GetNonce())
+	if err != nil || len(values) != 2 || hex.EncodeToString(values[11]) != after("a kernel") {
+		t.Errorf("Verify = %x, %v", values, err)
 	}
-	if err := check(answer, []byte("a nonce of another")); err == nil {
-		t.Error("the quote is good for another nonce")
-	}
+	checkRefused(t, answer, request.GetNonce())
 
 	// What is asked the same is answered no second time, what is asked anew is; the key stays.
 	r.Apply("other", &securitypb.AttestationRequest{Nonce: []byte("another nonce")})
 	other := waitFor(t, r, "other", &securitypb.AttestationStatus{}, func(a *securitypb.AttestationStatus) bool { return a.GetReady() })
-	if len(other.GetPcrs()) != 16 || len(other.GetEventLog()) != 0 || check(other, []byte("another nonce")) != nil || !slices.Equal(other.GetAkPublic(), answer.GetAkPublic()) {
+	if len(other.GetPcrs()) != 16 || len(other.GetEventLog()) != 0 || !verified(other, "another nonce") || !slices.Equal(other.GetAkPublic(), answer.GetAkPublic()) {
 		t.Errorf("another: %v", other)
 	}
 	if again := r.Get("q", &securitypb.AttestationStatus{}); again.GetVersion() != "1" {
@@ -243,49 +242,45 @@ func TestAQuoteIsGoodForItsNonceOnce(t *testing.T) {
 	request.Nonce = []byte("a fresh nonce")
 	r.Apply("q", request)
 	fresh := waitFor(t, r, "q", &securitypb.AttestationStatus{}, func(a *securitypb.AttestationStatus) bool { return a.GetObservedVersion() == "2" })
-	if err := check(fresh, request.GetNonce()); err != nil || hex.EncodeToString(fresh.GetPcrs()[1].GetSha256()) != after("a kernel", "more") {
+	if values, err := quote.Verify(fresh, request.GetNonce()); err != nil || string(values[11]) != string(fresh.GetPcrs()[1].GetSha256()) || hex.EncodeToString(fresh.GetPcrs()[1].GetSha256()) != after("a kernel", "more") {
 		t.Errorf("asked anew: %v, %v", err, fresh)
 	}
 }
 
-// check is what a verifier does.
-func check(a *securitypb.AttestationStatus, nonce []byte) error {
-	quoted, err := tpm2.Unmarshal[tpm2.TPMSAttest](a.GetQuoted())
+func verified(a *securitypb.AttestationStatus, nonce string) bool {
+	_, err := quote.Verify(a, []byte(nonce))
+	return err == nil
+}
+
+// checkRefused changes each part of a good answer.
+func checkRefused(t *testing.T, good *securitypb.AttestationStatus, nonce []byte) {
+	t.Helper()
+	key, err := tpm2.Unmarshal[tpm2.TPMTPublic](good.GetAkPublic())
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	if quoted.Magic != tpm2.TPMGeneratedValue || quoted.Type != tpm2.TPMSTAttestQuote || string(quoted.ExtraData.Buffer) != string(nonce) {
-		return errors.New("is no quote of this nonce")
+	key.ObjectAttributes.Restricted = false
+	for name, tc := range map[string]struct {
+		change func(a *securitypb.AttestationStatus)
+		want   string
+	}{
+		"value":     {func(a *securitypb.AttestationStatus) { a.Pcrs[1].Sha256[0] ^= 1 }, "pcrs: the quote is over others"},
+		"register":  {func(a *securitypb.AttestationStatus) { a.Pcrs[0].Pcr = 6 }, "pcrs: the quote is over others"},
+		"twice":     {func(a *securitypb.AttestationStatus) { a.Pcrs[0].Pcr = 11 }, "pcrs: register 11"},
+		"none":      {func(a *securitypb.AttestationStatus) { a.Pcrs = nil }, "pcrs: the quote is over others"},
+		"clock":     {func(a *securitypb.AttestationStatus) { a.Quoted[len(a.Quoted)-60] ^= 1 }, ""},
+		"cut":       {func(a *securitypb.AttestationStatus) { a.Quoted = a.Quoted[:20] }, "quoted: "},
+		"signature": {func(a *securitypb.AttestationStatus) { a.Signature[len(a.Signature)-1] ^= 1 }, "signature: is not over the quote"},
+		"no key":    {func(a *securitypb.AttestationStatus) { a.AkPublic = nil }, "ak_public: "},
+		"free key":  {func(a *securitypb.AttestationStatus) { a.AkPublic = tpm2.Marshal(*key) }, "ak_public: the key may sign anything"},
+	} {
+		a := proto.CloneOf(good)
+		tc.change(a)
+		if _, err := quote.Verify(a, nonce); err == nil || !strings.HasPrefix(err.Error(), tc.want) {
+			t.Errorf("%s: Verify = %v; want %q", name, err, tc.want)
+		}
 	}
-	var values [][]byte
-	for _, p := range a.GetPcrs() {
-		values = append(values, p.GetSha256())
+	if _, err := quote.Verify(good, []byte("a nonce of another")); err == nil || err.Error() != "quoted: is an answer to another nonce" {
+		t.Errorf("another nonce: %v", err)
 	}
-	if same, err := covers(tpm2.New2B(*quoted), values); err != nil || !same {
-		return errors.Join(errors.New("is over other values"), err)
-	}
-	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](a.GetAkPublic())
-	if err != nil {
-		return err
-	}
-	if !public.ObjectAttributes.Restricted || !public.ObjectAttributes.FixedTPM {
-		return errors.New("the key may sign anything")
-	}
-	key, err := tpm2.Pub(*public)
-	if err != nil {
-		return err
-	}
-	signature, err := tpm2.Unmarshal[tpm2.TPMTSignature](a.GetSignature())
-	if err != nil {
-		return err
-	}
-	ec, err := signature.Signature.ECDSA()
-	if err != nil {
-		return err
-	}
-	digest := sha256.Sum256(a.GetQuoted())
-	if !verifies(key.(*ecdsa.PublicKey), digest[:], ec) {
-		return errors.New("is signed with another key")
-	}
-	return nil
 }

@@ -87,8 +87,8 @@ var attestationKey = tpm2.TPMTPublic{
 // tries is how often a quote is taken until no register has changed meanwhile.
 const tries = 5
 
-// quote has the TPM sign registers with a nonce.
-func quote(chip transport.TPM, nonce []byte, wanted []uint32) (*securitypb.AttestationStatus, error) {
+// signed has the TPM sign registers with a nonce.
+func signed(chip transport.TPM, nonce []byte, wanted []uint32) (*securitypb.AttestationStatus, error) {
 	var pcrs []uint
 	for i := range uint32(registers) {
 		if slices.Contains(wanted, i) || len(wanted) == 0 && i < 16 {
@@ -106,7 +106,7 @@ func quote(chip transport.TPM, nonce []byte, wanted []uint32) (*securitypb.Attes
 	}
 	a := &securitypb.AttestationStatus{AkPublic: tpm2.Marshal(*public), EkCertificate: certificate(chip)}
 	for range tries {
-		signed, err := tpm2.Quote{
+		taken, err := tpm2.Quote{
 			SignHandle:     tpm2.AuthHandle{Handle: key.ObjectHandle, Name: key.Name, Auth: tpm2.PasswordAuth(nil)},
 			QualifyingData: tpm2.TPM2BData{Buffer: nonce}, InScheme: tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull}, PCRSelect: selection(pcrs),
 		}.Execute(chip)
@@ -117,14 +117,14 @@ func quote(chip transport.TPM, nonce []byte, wanted []uint32) (*securitypb.Attes
 		if err != nil {
 			return nil, err
 		}
-		same, err := covers(signed.Quoted, values)
+		same, err := covers(taken.Quoted, values)
 		if err != nil {
 			return nil, err
 		}
 		if !same {
 			continue
 		}
-		a.Quoted, a.Signature = signed.Quoted.Bytes(), tpm2.Marshal(signed.Signature)
+		a.Quoted, a.Signature = taken.Quoted.Bytes(), tpm2.Marshal(taken.Signature)
 		for i, value := range values {
 			a.Pcrs = append(a.Pcrs, &securitypb.AttestationStatus_PCR{Pcr: uint32(pcrs[i]), Sha256: value})
 		}

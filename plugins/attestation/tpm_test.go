@@ -1,20 +1,14 @@
 package attestation
 
 import (
-	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/binary"
-	"math/big"
 	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 )
-
-func verifies(key *ecdsa.PublicKey, digest []byte, s *tpm2.TPMSSignatureECC) bool {
-	return ecdsa.Verify(key, digest, new(big.Int).SetBytes(s.SignatureR.Buffer), new(big.Int).SetBytes(s.SignatureS.Buffer))
-}
 
 // keep puts data where a TPM keeps it.
 func keep(t *testing.T, chip transport.TPM, index tpm2.TPMHandle, data string) {
