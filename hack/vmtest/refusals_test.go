@@ -3,7 +3,10 @@ package vmtest_test
 import (
 	"testing"
 
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	securitypb "github.com/cosi-os/cosi/api/cosi/security/v1alpha1"
 	"github.com/cosi-os/cosi/hack/vmtest"
+	"github.com/cosi-os/cosi/tools/qemu"
 	"github.com/cosi-os/cosi/tools/qemu/node"
 )
 
@@ -22,6 +25,7 @@ func TestRefusals(t *testing.T) {
 		{"Confinement", checkConfinement},
 		{"Devices", checkDevices},
 		{"Sockets", checkSockets},
+		{"Lockdown", checkLockdown},
 		{"Roles", checkRoles},
 		{"GrantedRoles", checkGrantedRoles},
 		{"Audit", checkAudit},
@@ -31,5 +35,16 @@ func TestRefusals(t *testing.T) {
 		{"FrozenPID1", checkSoftwareWatchdog}, // the last: the machine is reset
 	} {
 		t.Run(check.name, func(t *testing.T) { check.f(t, n) })
+	}
+}
+
+// checkLockdown: without Secure Boot, too, the kernel that runs is changed by nobody. That it loads no module without a signature is checked by
+// what it says; the nodes' own rules let nobody try.
+func checkLockdown(t *testing.T, n *vmtest.Node) {
+	status := &securitypb.SecurityStatus{}
+	n.Until(t, "security", "security", status, func(m *resourcepb.Metadata) bool { return m != nil })
+	secureBoot := map[string]string{qemu.AMD64: "Unsupported", qemu.ARM64: "Disabled"}[vmtest.Arch()] // there is UEFI before an arm64's kernel
+	if status.GetLockdown() != "integrity" || status.GetModules() != "Signed" || status.GetSecureBoot() != secureBoot || status.GetTpm() != "Missing" {
+		t.Errorf("security: %v", status)
 	}
 }
