@@ -329,9 +329,19 @@ func TestJudgesAreContentWithTheOutputs(t *testing.T) {
 // judged runs a judge. One that is missing skips the test, except where CI is set: hack/setup has run there.
 func judged(t *testing.T, argv ...string) string {
 	t.Helper()
-	path, err := exec.LookPath(argv[0])
+	out, err := exec.Command(needed(t, argv[0]), argv[1:]...).CombinedOutput()
 	if err != nil {
-		path, err = exec.LookPath("/usr/sbin/" + argv[0])
+		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
+	}
+	return string(out)
+}
+
+// needed is the path of a program that a test takes.
+func needed(t *testing.T, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		path, err = exec.LookPath("/usr/sbin/" + program)
 	}
 	switch {
 	case err != nil && os.Getenv("CI") != "":
@@ -339,11 +349,7 @@ func judged(t *testing.T, argv ...string) string {
 	case err != nil:
 		t.Skip(err)
 	}
-	out, err := exec.Command(path, argv[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
-	}
-	return string(out)
+	return path
 }
 
 // ukiOf copies the unified kernel image out of a raw image's EFI system partition.

@@ -1,11 +1,14 @@
 package vmtest_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -13,28 +16,28 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	securitypb "github.com/cosi-os/cosi/api/cosi/security/v1alpha1"
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
+	"github.com/cosi-os/cosi/api/quote"
 	"github.com/cosi-os/cosi/hack/vmtest"
 	images "github.com/cosi-os/cosi/images/build"
+	"github.com/cosi-os/cosi/images/inspect"
+	"github.com/cosi-os/cosi/images/secureboot"
 )
 
-// Debian's package ovmf has variables with the keys of a test enrolled, and their private key, which is no secret.
-const (
-	snakeoilVariables = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd"
-	snakeoilKey       = "/usr/share/ovmf/PkKek-1-snakeoil.key"
-	snakeoilCert      = "/usr/share/ovmf/PkKek-1-snakeoil.pem"
-)
-
-// Under Secure Boot a node leaves alone what anybody may have put on the EFI system partition. It takes its user data from the URL that
-// its signed image names, and believes the server because the image's definition pins its CA.
+// A machine whose firmware knows no keys yet takes those on the disk at its first boot, and is under Secure Boot from then on. There a node leaves
+// alone what anybody may have put on the EFI system partition; it takes its user data from the URL that its signed image names, and believes the
+// server because the image's definition pins its CA. What was measured on the way is what the image's builder predicted, and the TPM signs that.
 func TestSecureBoot(t *testing.T) {
-	vmtest.Parallel(t, 20)
+	vmtest.Parallel(t, 40)
 	vmtest.Host(t)
 	id, dir := vmtest.Identity(t), t.TempDir()
 	data, err := id.UserData()
@@ -43,12 +46,12 @@ func TestSecureBoot(t *testing.T) {
 	}
 	url, ca := serveTLS(t, string(data))
 	image := buildImage(t, dir, ca, "cosi.userdata="+url)
-	sign(t, dir, image)
 	writeText(t, filepath.Join(dir, "user-data.yaml"), kept("planted"))
 	judged(t, "mcopy", "-i", image+"@@2M", filepath.Join(dir, "user-data.yaml"), "::user-data.yaml")
 
-	n := vmtest.Start(t, vmtest.Options{File: image, Identity: id, NoUserData: true, Variables: snakeoilVariables})
+	n := vmtest.Start(t, vmtest.Options{File: image, Identity: id, NoUserData: true, Extra: startTPM(t)})
 	n.Ready(t)
+	n.Expect(t, 0, `Enrolling secure boot keys`)
 	source := &machinepb.UserDataSource{}
 	if n.Get(t, "userdatasources", "url", source); source.GetState() != "Applied" || source.GetUnauthenticated() {
 		t.Errorf("the URL as a source: %v", source)
@@ -62,7 +65,105 @@ func TestSecureBoot(t *testing.T) {
 	}
 	n.Expect(t, 0, `user data esp-vda2: Refused: .*under Secure Boot`)
 	n.Expect(t, 0, `user data url: Applied, 1 of 1 documents\r?\n`)
+	checkAttestation(t, n, image)
 	n.PressPower(t)
+}
+
+// A firmware that has taken the keys runs nothing that was changed after it was signed, by one letter of the kernel's arguments.
+func TestAChangedBootImageIsNotRun(t *testing.T) {
+	if os.Getenv("COSI_TEST_BOOTS") != "all" {
+		t.Skip("COSI_TEST_BOOTS is not all (make test-boot)")
+	}
+	vmtest.Parallel(t, 30)
+	vmtest.Host(t)
+	dir := t.TempDir()
+	_, ca := serveTLS(t, "")
+	image := buildImage(t, dir, ca, "cosi.test=letter")
+	file, onESP := filepath.Join(dir, "boot.efi"), "::"+kernelOf(t, image)
+	judged(t, "mcopy", "-i", image+"@@2M", onESP, file)
+	data, err := os.ReadFile(file)
+	if err != nil || bytes.Count(data, []byte("cosi.test=letter")) != 1 {
+		t.Fatalf("no argument to change: %v", err)
+	}
+	writeText(t, file, strings.Replace(string(data), "cosi.test=letter", "cosi.test=Letter", 1))
+	judged(t, "mcopy", "-o", "-i", image+"@@2M", file, onESP)
+
+	n := vmtest.Start(t, vmtest.Options{File: image, NoUserData: true})
+	n.Expect(t, 0, `Enrolling secure boot keys`)
+	n.Expect(t, 0, `(Access Denied|Access denied|Security Violation)`)
+	if strings.Contains(n.Console.Tail(1000), "engine: ") {
+		t.Error("it was run")
+	}
+}
+
+// checkAttestation compares what the TPM says with what the image is.
+func checkAttestation(t *testing.T, n *vmtest.Node, image string) {
+	t.Helper()
+	status := &securitypb.SecurityStatus{}
+	n.Until(t, "security", "security", status, func(m *resourcepb.Metadata) bool { return m != nil })
+	if status.GetSecureBoot() != "Enabled" || status.GetLockdown() != "integrity" || status.GetModules() != "Signed" || status.GetTpm() != "Present" {
+		t.Errorf("security: %v", status)
+	}
+	opened, err := inspect.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	report, err := opened.Report()
+	if err != nil {
+		t.Fatal(err)
+	}
+	measured := &securitypb.PlatformMeasurement{}
+	n.Until(t, "pcr", "pcr-11", measured, func(m *resourcepb.Metadata) bool { return m != nil })
+	if measured.GetSha256() != report.PCR11 || measured.GetLog() != "Complete" {
+		t.Errorf("PCR 11 is %v; cosi-image inspect says %s", measured, report.PCR11)
+	}
+	n.Get(t, "pcr", "pcr-07", measured)
+	var vouched bool
+	for _, e := range measured.GetEvents() {
+		vouched = vouched || e.GetType() == "EV_EFI_VARIABLE_AUTHORITY" && e.GetDescription() == "db: CN=test db"
+	}
+	if !vouched || measured.GetLog() != "Complete" {
+		t.Errorf("who vouched for the boot image: %v", measured)
+	}
+	for _, pcr := range []string{"pcr-00", "pcr-02", "pcr-04"} {
+		if n.Get(t, "pcr", pcr, measured); measured.GetLog() != "Complete" {
+			t.Errorf("%s: %s: %s", pcr, measured.GetLog(), measured.GetMessage())
+		}
+	}
+	nonce := make([]byte, 16)
+	rand.Read(nonce)
+	n.Apply(t, "metadata: {type: quote, id: vm}\nspec: {nonce: "+base64.StdEncoding.EncodeToString(nonce)+", pcrs: [7, 11]}\n")
+	answer := &securitypb.AttestationStatus{}
+	n.Until(t, "attestationstatuses", "vm", answer, func(*resourcepb.Metadata) bool { return answer.GetReason() != "" })
+	values, err := quote.Verify(answer, nonce)
+	if err != nil || hex.EncodeToString(values[11]) != report.PCR11 {
+		t.Errorf("the quote: %x, %v, %s", values, err, answer.GetMessage())
+	}
+}
+
+// startTPM starts a TPM in software, as new, and returns what connects a VM to it.
+func startTPM(t *testing.T) []string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tpm") // t.TempDir is too long a name for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "s")
+	cmd := exec.Command(needed(t, "swtpm"), "socket", "--tpm2", "--tpmstate", "dir="+dir, "--ctrl", "type=unixio,path="+socket)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	for range 200 {
+		if _, err := os.Stat(socket); err == nil {
+			return []string{"-chardev", "socket,id=tpm,path=" + socket, "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("swtpm does not start")
+	return nil
 }
 
 // serveTLS serves text to VMs of this host, which know it as 10.0.2.2. It returns the URL and the certificate that vouches for it.
@@ -96,7 +197,7 @@ func seenFromGuest(s *httptest.Server) string {
 	return strings.Replace(s.URL, "127.0.0.1", "10.0.2.2", 1) + "/user-data"
 }
 
-// buildImage builds a raw image into dir: the base image with a pinned CA and one more kernel argument.
+// buildImage builds a raw image into dir: the base image with a pinned CA, keys of its own and one more kernel argument.
 func buildImage(t *testing.T, dir string, ca []byte, argument string) string {
 	t.Helper()
 	tree, err := filepath.Abs(filepath.Join("..", ".."))
@@ -111,9 +212,20 @@ func buildImage(t *testing.T, dir string, ca []byte, argument string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := secureboot.WriteKeys(filepath.Join(dir, "keys"), "test", time.Now()); err != nil {
+		t.Fatal(err)
+	}
 	writeText(t, filepath.Join(dir, "ca.pem"), string(ca))
 	definition := filepath.Join(dir, "pinned.yaml")
-	writeText(t, definition, fmt.Sprintf("name: pinned\nextends: %s\nkernel: {arguments: [%q]}\nuser_data: {url_ca: ca.pem}\noutputs: [raw]\n", base, argument))
+	writeText(t, definition, fmt.Sprintf(`name: pinned
+extends: %s
+plugins: [attestation]
+kernel: {arguments: [%q]}
+user_data: {url_ca: ca.pem}
+secure_boot: {key: keys/db.key, certificate: keys/db.crt, enroll: if-safe, variables: keys}
+pcr_policy: {key: keys/pcr.key, public_key: keys/pcr.pub}
+outputs: [raw]
+`, base, argument))
 	_, err = images.Run(t.Context(), images.Options{
 		Tree: tree, Output: dir, Cache: cache, Mirror: os.Getenv("COSI_MIRROR"),
 		Phase: func(string) func(string) { return func(string) {} }, Log: t.Logf,
@@ -122,25 +234,6 @@ func buildImage(t *testing.T, dir string, ca []byte, argument string) string {
 		t.Fatal(err)
 	}
 	return filepath.Join(dir, "cosi-pinned-amd64.raw")
-}
-
-// sign signs the boot manager and the boot image on a disk with the key that snakeoilVariables enrol.
-func sign(t *testing.T, dir, image string) {
-	t.Helper()
-	if _, err := os.Stat(snakeoilVariables); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	key := filepath.Join(dir, "snakeoil.key")
-	judged(t, "openssl", "pkey", "-passin", "pass:snakeoil", "-in", snakeoilKey, "-out", key)
-	for i, path := range []string{"::EFI/BOOT/BOOTX64.EFI", "::" + kernelOf(t, image)} {
-		plain, signed := filepath.Join(dir, fmt.Sprint(i, ".efi")), filepath.Join(dir, fmt.Sprint(i, ".signed.efi"))
-		judged(t, "mcopy", "-i", image+"@@2M", path, plain)
-		judged(t, "sbsign", "--key", key, "--cert", snakeoilCert, "--output", signed, plain)
-		judged(t, "mcopy", "-o", "-i", image+"@@2M", signed, path)
-	}
 }
 
 func writeText(t *testing.T, file, text string) {

@@ -41,7 +41,6 @@ type Options struct {
 	NoReboot     bool
 	Backend      string
 	Extra        []string
-	Variables    string // a file: the UEFI firmware's variables; "" is the firmware's own, which enrols no keys
 
 	// Documents are handed in as user data, behind those that let the test in.
 	Documents string
@@ -131,9 +130,6 @@ func Start(t testing.TB, o Options) *Node {
 		o.Format = "raw"
 	}
 	n := &Node{host: Host(t)}
-	if o.Variables != "" {
-		n.host.Vars = o.Variables
-	}
 	dir := t.TempDir()
 	if o.File == "" && !o.NoImage {
 		o.File = Image(t, o.Definition, o.Format)
