@@ -13,7 +13,10 @@ package upgrade
 
 import (
 	"archive/tar"
+	"bytes"
+	"crypto"
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -91,9 +94,9 @@ func (m *Manifest) check() error {
 	return nil
 }
 
-// Write writes the upgrade that m describes, but for the hashes of its parts: what is read from root and kernel says them. Without a key it
-// is not signed.
-func Write(w io.Writer, m Manifest, key ed25519.PrivateKey, root, kernel io.ReadSeeker) error {
+// Write writes the upgrade that m describes, but for the hashes of its parts: what is read from root and kernel says them. Without a key,
+// which is an Ed25519 one, it is not signed.
+func Write(w io.Writer, m Manifest, key crypto.Signer, root, kernel io.ReadSeeker) error {
 	m.Format = format
 	var err error
 	if m.Root.Part, err = sum(root); err == nil {
@@ -121,7 +124,11 @@ func Write(w io.Writer, m Manifest, key ed25519.PrivateKey, root, kernel io.Read
 	}
 	add(manifestName, int64(len(manifest)), strings.NewReader(string(manifest)))
 	if key != nil {
-		add(signatureName, ed25519.SignatureSize, strings.NewReader(string(ed25519.Sign(key, manifest))))
+		signature, failed := key.Sign(rand.Reader, manifest, crypto.Hash(0))
+		if failed != nil {
+			return fmt.Errorf("upgrade: sign: %w", failed)
+		}
+		add(signatureName, ed25519.SignatureSize, bytes.NewReader(signature))
 	}
 	add(rootName, m.Root.Size, root)
 	add(kernelName, m.Kernel.Size, kernel)

@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/pem"
@@ -29,7 +30,11 @@ func made(t *testing.T, key ed25519.PrivateKey) []byte {
 	t.Helper()
 	root, kernel := content()
 	var b bytes.Buffer
-	if err := Write(&b, manifest(), key, strings.NewReader(root), strings.NewReader(kernel)); err != nil {
+	var signer crypto.Signer
+	if key != nil {
+		signer = key
+	}
+	if err := Write(&b, manifest(), signer, strings.NewReader(root), strings.NewReader(kernel)); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()

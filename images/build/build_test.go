@@ -170,13 +170,18 @@ func TestTheRootOfADiskIsInASlot(t *testing.T) {
 // An upgrade holds what a disk does, and says so by the key that the definition names.
 func TestAnUpgradeIsWhatADiskHolds(t *testing.T) {
 	o := fixture(t)
-	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "upgrade: {key: upgrade.pem, floor: 1.2.0}\noutputs: [raw, upgrade]")
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "upgrade: {key: upgrade.pem, public_key: upgrade.pub, floor: 1.2.0}\noutputs: [raw, upgrade]")
 	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, filepath.Join(o.Tree, "images/upgrade.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	private := filepath.Join(o.Tree, "images/upgrade.pem")
+	writeFile(t, private, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	if der, err = x509.MarshalPKIXPublicKey(key.Public()); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(o.Tree, "images/upgrade.pub"), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 	build(t, o)
 	raw := filepath.Join(o.Output, "cosi-dev-amd64.raw")
 	f, err := os.Open(filepath.Join(o.Output, "cosi-dev-amd64.upgrade"))
@@ -211,6 +216,13 @@ func TestAnUpgradeIsWhatADiskHolds(t *testing.T) {
 	}
 	if !u.SignedBy([]ed25519.PublicKey{key.Public().(ed25519.PublicKey)}) {
 		t.Error("it is not signed by the definition's key")
+	}
+	// Who has the file can build it again, without the private key.
+	if err := os.Remove(private); err != nil {
+		t.Fatal(err)
+	}
+	if v := verify(t, o, filepath.Join(o.Output, "cosi-dev-amd64.manifest.json")); !v.Equal() || v.Signed != 1 || v.Covered != 1 {
+		t.Errorf("built again:\n%s", v)
 	}
 }
 

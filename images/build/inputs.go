@@ -3,7 +3,6 @@ package build
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -68,8 +67,8 @@ func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
 	if u := p.Definition.UserData; u.URLCA != "" {
 		in.Files[inTree(o.Tree, u.URLCA)] = sum(u.URLCertificates)
 	}
-	if u := p.Definition.Upgrade; u.Key != "" { // the image says of the key who it is, and nothing more
-		in.Files[inTree(o.Tree, u.Key)] = sum(u.Private.Public().(ed25519.PublicKey))
+	if u := p.Definition.Upgrade; u.Key != "" {
+		in.Files[inTree(o.Tree, u.PublicKey)] = sum(u.Public)
 	}
 	if err := in.addSigning(o.Tree, p.Definition); err != nil {
 		return nil, err

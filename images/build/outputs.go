@@ -343,7 +343,7 @@ func (w *writer) upgrade(f *os.File) error {
 		return err
 	}
 	out := bufio.NewWriterSize(f, 1<<20)
-	return errors.Join(upgrade.Write(out, m, d.Upgrade.Private, content.Reader(slot), content.Reader(w.diskBoot)), out.Flush())
+	return errors.Join(upgrade.Write(out, m, w.parts.keys.upgrade, content.Reader(slot), content.Reader(w.diskBoot)), out.Flush())
 }
 
 // firstExtra is which identifier of the image the first partition has that a definition adds.

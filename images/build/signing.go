@@ -2,15 +2,18 @@ package build
 
 import (
 	"crypto"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/cosi-os/cosi/api/layout/bootentry"
+	"github.com/cosi-os/cosi/api/upgrade"
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/fat"
@@ -23,10 +26,11 @@ import (
 
 // keys are those that a definition names. What they sign is noted.
 type keys struct {
-	boot   *secureboot.Signer // nil: nothing is signed for a firmware
-	policy crypto.Signer      // nil: nor for a TPM
-	public string             // that of policy, in PEM
-	made   *[][]byte
+	boot    *secureboot.Signer // nil: nothing is signed for a firmware
+	policy  crypto.Signer      // nil: nor for a TPM
+	public  string             // that of policy, in PEM
+	upgrade crypto.Signer      // nil: nor are upgrades
+	made    *[][]byte
 }
 
 // openKeys opens the keys of a definition. With o.Signatures it does without: what they would sign is among these signatures, or is not signed.
@@ -38,10 +42,10 @@ func openKeys(o Options, d *definition.Definition, in *Inputs) (k keys, err erro
 			return k, err
 		}
 	}
-	open := func(field, name string, public *rsa.PublicKey) (crypto.Signer, error) {
+	open := func(field, name string, public publicKey, read func(file string) (crypto.Signer, error)) (crypto.Signer, error) {
 		key := crypto.Signer(replayed{public, before})
 		if o.Signatures == "" {
-			if key, err = openKey(o, name); err != nil {
+			if key, err = openKey(o, name, read); err != nil {
 				at := d.Origin(field, "")
 				return nil, definition.Problems{{File: at.File, Line: at.Line, Field: field, Message: err.Error()}}
 			}
@@ -54,14 +58,14 @@ func openKeys(o Options, d *definition.Definition, in *Inputs) (k keys, err erro
 	}
 	if s := d.SecureBoot; s.Key != "" {
 		public, _ := s.Signer.PublicKey.(*rsa.PublicKey) // ReadCertificate takes no other
-		key, err := open("secure_boot.key", s.Key, public)
+		key, err := open("secure_boot.key", s.Key, public, secureboot.ReadKey)
 		if err != nil {
 			return k, err
 		}
 		k.boot = &secureboot.Signer{Key: key, Certificate: s.Signer, Time: in.Epoch}
 	}
 	if p := d.PCRPolicy; p.Key != "" {
-		if k.policy, err = open("pcr_policy.key", p.Key, p.Public); err != nil {
+		if k.policy, err = open("pcr_policy.key", p.Key, p.Public, secureboot.ReadKey); err != nil {
 			return k, err
 		}
 		public, err := secureboot.PublicPEM(p.Public)
@@ -70,18 +74,41 @@ func openKeys(o Options, d *definition.Definition, in *Inputs) (k keys, err erro
 		}
 		k.public = string(public)
 	}
+	if u := d.Upgrade; u.Key != "" {
+		if k.upgrade, err = open("upgrade.key", u.Key, u.Public, readUpgradeKey); err != nil {
+			return k, err
+		}
+	}
 	return k, nil
 }
 
-// openKey opens the key of a name.
-func openKey(o Options, name string) (crypto.Signer, error) {
+// publicKey is one of any kind.
+type publicKey interface {
+	Equal(crypto.PublicKey) bool
+}
+
+// readUpgradeKey reads the private key of upgrades from a PEM file.
+func readUpgradeKey(file string) (crypto.Signer, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	key, err := upgrade.ParsePrivateKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return key, nil
+}
+
+// openKey opens the key of a name; read does, if that is a file's.
+func openKey(o Options, name string, read func(file string) (crypto.Signer, error)) (crypto.Signer, error) {
 	if o.Key != nil {
 		return o.Key(name)
 	}
 	if strings.HasPrefix(name, "pkcs11:") {
 		return nil, errors.New("this cosi-image reads keys from files: docs/trusted-boot.md says what takes one from a device")
 	}
-	return secureboot.ReadKey(name)
+	return read(name)
 }
 
 // noted is a key that keeps what it has signed, for the manifest. Whoever has it signs one thing after the other.
@@ -100,7 +127,7 @@ func (n noted) Sign(random io.Reader, digest []byte, options crypto.SignerOpts) 
 
 // replayed is a key that has signed before, and can no more: it gives the signature again that is over the same.
 type replayed struct {
-	public *rsa.PublicKey
+	public publicKey
 	before [][]byte
 }
 
@@ -109,11 +136,25 @@ func (r replayed) Public() crypto.PublicKey { return r.public }
 // Sign returns zeros, which are a signature of nothing, for what was not signed before.
 func (r replayed) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, error) {
 	for _, signature := range r.before {
-		if rsa.VerifyPKCS1v15(r.public, crypto.SHA256, digest, signature) == nil {
+		if signs(r.public, digest, signature) {
 			return signature, nil
 		}
 	}
-	return make([]byte, r.public.Size()), nil
+	if key, ok := r.public.(*rsa.PublicKey); ok {
+		return make([]byte, key.Size()), nil
+	}
+	return make([]byte, ed25519.SignatureSize), nil
+}
+
+// signs reports whether a signature is that of a key over digest, which is for Ed25519 the message itself.
+func signs(key publicKey, digest, signature []byte) bool {
+	switch key := key.(type) {
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(key, crypto.SHA256, digest, signature) == nil
+	case ed25519.PublicKey:
+		return ed25519.Verify(key, digest, signature)
+	}
+	return false
 }
 
 // signaturesOf are those in an image, or those that a manifest beside outputs names.

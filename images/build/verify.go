@@ -118,9 +118,12 @@ func namesKeys(m *manifest.Manifest) (bool, error) {
 	var d struct {
 		SecureBoot map[string]string `yaml:"secure_boot"`
 		PCRPolicy  map[string]string `yaml:"pcr_policy"`
+		Upgrade    struct {
+			Key string `yaml:"key"`
+		} `yaml:"upgrade"`
 	}
 	err := yaml.Load([]byte(m.Definition), &d)
-	return len(d.SecureBoot)+len(d.PCRPolicy) > 0, err
+	return len(d.SecureBoot)+len(d.PCRPolicy) > 0 || d.Upgrade.Key != "", err
 }
 
 // manifestOf reads the manifest in an image, or a file that is one; image is empty then.

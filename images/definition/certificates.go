@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-
-	"github.com/cosi-os/cosi/api/upgrade"
 )
 
 // readURLCA reads the certificates that the definition in file names.
@@ -27,26 +25,6 @@ func (d *Definition) readURLCA(file string, lines map[string]int) Problems {
 	}
 	if err != nil {
 		const field = "user_data.url_ca"
-		return Problems{{file, lines[field], field, err.Error()}}
-	}
-	return nil
-}
-
-// readUpgradeKey reads the key that the definition in file names.
-func (d *Definition) readUpgradeKey(file string, lines map[string]int) Problems {
-	u := &d.Upgrade
-	if u.Key == "" {
-		return nil
-	}
-	u.Key = beside(file, u.Key)
-	data, err := os.ReadFile(u.Key)
-	if err == nil {
-		if u.Private, err = upgrade.ParsePrivateKey(data); err != nil {
-			err = fmt.Errorf("%s: %w", u.Key, err)
-		}
-	}
-	if err != nil {
-		const field = "upgrade.key"
 		return Problems{{file, lines[field], field, err.Error()}}
 	}
 	return nil

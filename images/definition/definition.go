@@ -144,14 +144,15 @@ type State struct {
 
 // Upgrade is how nodes take the version that is built for one to upgrade to.
 type Upgrade struct {
-	// Key is the path, relative to the definition's, of an Ed25519 private key in PEM that upgrades are signed with; empty: they are not signed.
-	// What nodes trust, their UpgradePolicies say.
-	Key string `yaml:"key"`
+	// Key and PublicKey are paths, relative to the definition's, of the two halves of an Ed25519 key, both PEM, that upgrades are signed with; empty: they
+	// are not signed. Only a build opens Key, which may be in a device: see SecureBoot. What nodes trust, their UpgradePolicies say.
+	Key       string `yaml:"key"`
+	PublicKey string `yaml:"public_key"`
 	// Floor is the lowest version of a node that takes it; empty: any.
 	Floor string `yaml:"floor"`
 
-	// Private is the key that the file Key holds.
-	Private ed25519.PrivateKey `yaml:"-"`
+	// Public is the key that was read.
+	Public ed25519.PublicKey `yaml:"-"`
 }
 
 // Size is a number of bytes for people: "512MiB", "10GiB", "1TiB".

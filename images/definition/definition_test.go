@@ -231,7 +231,7 @@ func TestURLCAIsAFileOfCertificates(t *testing.T) {
 func TestAnUpgradeKeyThatIsNone(t *testing.T) {
 	dir := t.TempDir()
 	for path, text := range map[string]string{
-		"d.yaml":  "name: d\nupgrade:\n  key: key.pem\n  floor: 1.x\n",
+		"d.yaml":  "name: d\nupgrade:\n  public_key: key.pem\n  floor: 1.x\n",
 		"key.pem": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o644); err != nil {
@@ -239,7 +239,7 @@ func TestAnUpgradeKeyThatIsNone(t *testing.T) {
 		}
 	}
 	_, err := Load(filepath.Join(dir, "d.yaml"))
-	for _, want := range []string{"d.yaml:3: upgrade.key: ", "key.pem: no PRIVATE KEY in PEM", `d.yaml:4: upgrade.floor: "1.x" is not a version (try 1.2.0)`} {
+	for _, want := range []string{"d.yaml:3: upgrade.public_key: ", "key.pem: ", `d.yaml:4: upgrade.floor: "1.x" is not a version (try 1.2.0)`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Load = %v; want %q", err, want)
 		}

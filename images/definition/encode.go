@@ -12,13 +12,10 @@ import (
 // by name, which is given their paths.
 func (d *Definition) YAML(name func(path string) string) ([]byte, error) {
 	c := *d
-	for _, path := range []*string{&c.UserData.URLCA, &c.SecureBoot.Key, &c.SecureBoot.Certificate, &c.SecureBoot.Variables, &c.PCRPolicy.Key, &c.PCRPolicy.PublicKey} {
+	for _, path := range []*string{&c.UserData.URLCA, &c.SecureBoot.Key, &c.SecureBoot.Certificate, &c.SecureBoot.Variables, &c.PCRPolicy.Key, &c.PCRPolicy.PublicKey, &c.Upgrade.Key, &c.Upgrade.PublicKey} {
 		if *path != "" && !strings.HasPrefix(*path, pkcs11) {
 			*path = name(*path)
 		}
-	}
-	if c.Upgrade.Key != "" {
-		c.Upgrade.Key = name(c.Upgrade.Key)
 	}
 	c.Extensions = slices.Clone(c.Extensions)
 	for i, path := range c.Extensions {

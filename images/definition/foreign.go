@@ -24,6 +24,7 @@ func Foreign(file string, text []byte) error {
 	}
 	names("user_data.url_ca", d.UserData.URLCA)
 	names("upgrade.key", d.Upgrade.Key)
+	names("upgrade.public_key", d.Upgrade.PublicKey)
 	names("secure_boot.key", d.SecureBoot.Key)
 	names("secure_boot.certificate", d.SecureBoot.Certificate)
 	names("secure_boot.variables", d.SecureBoot.Variables)

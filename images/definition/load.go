@@ -29,7 +29,6 @@ func load(file string, chain []string) (*Definition, error) {
 	d, lines, problems := parse(file, data)
 	if d != nil {
 		problems = append(problems, d.readURLCA(file, lines)...)
-		problems = append(problems, d.readUpgradeKey(file, lines)...)
 		problems = append(problems, d.readSigning(file, lines)...)
 		problems = append(problems, d.findContents(file, lines)...)
 		for i, path := range d.Extensions {

@@ -107,8 +107,6 @@ func merge(base, over *Definition, file string, lines map[string]int) (*Definiti
 		d.UserData.URLCertificates = over.UserData.URLCertificates
 	}
 	set(said("upgrade.floor"), &d.Upgrade.Floor, over.Upgrade.Floor)
-	set(said("upgrade.key"), &d.Upgrade.Key, over.Upgrade.Key)
-	set(said("upgrade.key"), &d.Upgrade.Private, over.Upgrade.Private)
 	d.mergeSigning(over, said)
 	d.Kernel.Modules.Boot = join(d.Kernel.Modules.Boot, over.Kernel.Modules.Boot)
 	d.Kernel.Modules.Ship = join(d.Kernel.Modules.Ship, over.Kernel.Modules.Ship)

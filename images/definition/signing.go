@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cosi-os/cosi/api/upgrade"
 	"github.com/cosi-os/cosi/images/secureboot"
 	"github.com/cosi-os/cosi/initramfs"
 )
@@ -58,12 +59,15 @@ func (d *Definition) readSigning(file string, lines map[string]int) (problems Pr
 			problems = append(problems, Problem{file, lines[field], field, err.Error()})
 		}
 	}
-	s, p := &d.SecureBoot, &d.PCRPolicy
+	s, p, u := &d.SecureBoot, &d.PCRPolicy, &d.Upgrade
 	if !strings.HasPrefix(s.Key, pkcs11) {
 		read("secure_boot.key", &s.Key, nil)
 	}
 	if !strings.HasPrefix(p.Key, pkcs11) {
 		read("pcr_policy.key", &p.Key, nil)
+	}
+	if !strings.HasPrefix(u.Key, pkcs11) {
+		read("upgrade.key", &u.Key, nil)
 	}
 	read("secure_boot.certificate", &s.Certificate, func() (err error) {
 		s.Signer, err = secureboot.ReadCertificate(s.Certificate)
@@ -81,6 +85,16 @@ func (d *Definition) readSigning(file string, lines map[string]int) (problems Pr
 	})
 	read("pcr_policy.public_key", &p.PublicKey, func() (err error) {
 		p.Public, err = secureboot.ReadPublicKey(p.PublicKey)
+		return err
+	})
+	read("upgrade.public_key", &u.PublicKey, func() error {
+		data, err := os.ReadFile(u.PublicKey)
+		if err != nil {
+			return err
+		}
+		if u.Public, err = upgrade.ParseKey(string(data)); err != nil {
+			err = fmt.Errorf("%s: %w", u.PublicKey, err)
+		}
 		return err
 	})
 	return problems
@@ -101,6 +115,9 @@ func (d *Definition) mergeSigning(over *Definition, said func(string) bool) {
 	set(said("pcr_policy.key"), &d.PCRPolicy.Key, over.PCRPolicy.Key)
 	set(said("pcr_policy.public_key"), &d.PCRPolicy.PublicKey, over.PCRPolicy.PublicKey)
 	set(said("pcr_policy.public_key"), &d.PCRPolicy.Public, over.PCRPolicy.Public)
+	set(said("upgrade.key"), &d.Upgrade.Key, over.Upgrade.Key)
+	set(said("upgrade.public_key"), &d.Upgrade.PublicKey, over.Upgrade.PublicKey)
+	set(said("upgrade.public_key"), &d.Upgrade.Public, over.Upgrade.Public)
 }
 
 // wholeSigning finds a half of what belongs together.
@@ -109,13 +126,15 @@ func (d *Definition) wholeSigning() (problems Problems) {
 		at := d.Origin(near, "")
 		problems = append(problems, Problem{at.File, at.Line, field, fmt.Sprintf(format, args...)})
 	}
-	s, p := d.SecureBoot, d.PCRPolicy
+	s, p, u := d.SecureBoot, d.PCRPolicy, d.Upgrade
 	for _, pair := range []struct{ has, value, needs, missing, why string }{
 		{"secure_boot.key", s.Key, "secure_boot.certificate", s.Certificate, "a firmware knows a key by its certificate"},
 		{"secure_boot.certificate", s.Certificate, "secure_boot.key", s.Key, "what is signed is signed with its key"},
 		{"secure_boot.variables", s.Variables, "secure_boot.key", s.Key, "a firmware that has taken the variables runs nothing unsigned"},
 		{"pcr_policy.key", p.Key, "pcr_policy.public_key", p.PublicKey, "a TPM knows a key by its public half"},
 		{"pcr_policy.public_key", p.PublicKey, "pcr_policy.key", p.Key, "what is signed is signed with its private half"},
+		{"upgrade.key", u.Key, "upgrade.public_key", u.PublicKey, "nodes know a key by its public half"},
+		{"upgrade.public_key", u.PublicKey, "upgrade.key", u.Key, "what is signed is signed with its private half"},
 	} {
 		if pair.value != "" && pair.missing == "" {
 			problem(pair.needs, pair.has, "missing: %s", pair.why)

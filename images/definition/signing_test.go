@@ -82,6 +82,8 @@ func TestHalfOfWhatSigningTakesIsAMistake(t *testing.T) {
 		"secure_boot: {certificate: '', key: ''}":           "base.yaml:8: secure_boot.key: missing: a firmware that has taken the variables runs nothing unsigned",
 		"secure_boot: {variables: ''}":                      "base.yaml:8: secure_boot.variables: missing: if-safe enrols what is there",
 		"secure_boot: {enroll: off}":                        "base.yaml:8: secure_boot.enroll: missing: nothing would enrol the variables (manual, if-safe, force)",
+		"upgrade: {key: keys/u.key}":                        "over.yaml:3: upgrade.public_key: missing: nodes know a key by its public half",
+		"upgrade: {public_key: keys/pcr.pub}":               "over.yaml:3: upgrade.public_key: ", // RSA
 		"pcr_policy: {key: keys/pcr.key}":                   "over.yaml:3: pcr_policy.public_key: missing: a TPM knows a key by its public half",
 		"pcr_policy: {public_key: keys/pcr.pub}":            "over.yaml:3: pcr_policy.key: missing: what is signed is signed with its private half",
 		"pcr_policy: {key: keys/no, public_key: keys/none}": "over.yaml:3: pcr_policy.public_key: open ",

@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
@@ -71,7 +72,11 @@ func (i image) file(t testing.TB, key ed25519.PrivateKey, change ...func(*upgrad
 		f(&m)
 	}
 	var b bytes.Buffer
-	if err := upgrade.Write(&b, m, key, bytes.NewReader(i.slot), strings.NewReader(i.kernel)); err != nil {
+	var signer crypto.Signer
+	if key != nil {
+		signer = key
+	}
+	if err := upgrade.Write(&b, m, signer, bytes.NewReader(i.slot), strings.NewReader(i.kernel)); err != nil {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(b.Bytes())
