@@ -58,6 +58,9 @@ func checkDisks(t *testing.T, n *vmtest.Node, mode string, unavailable int, buse
 	if u := before.GetUnavailable(); len(u) != unavailable || len(u) > 0 && u[0].GetWhy() == "" {
 		t.Errorf("unavailable: %v; want %d modes, with the reasons", u, unavailable)
 	}
+	if (before.GetMessage() == "") != (unavailable == 0) {
+		t.Errorf("generator %v; want it said what is not heard, without eBPF", before)
+	}
 	const rounds = 3
 	for _, bus := range buses {
 		plugDisks(t, n, bus, 0, rounds, 0)

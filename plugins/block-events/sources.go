@@ -23,7 +23,7 @@ func sources(sys string, every time.Duration) []doorbell.Source[note] {
 	return []doorbell.Source[note]{
 		{Mode: doorbell.Fentry, Open: doorbell.Probe[note]{Load: loadProbe, Attach: fentry, Decode: decode}.Open},
 		{Mode: doorbell.Kprobe, Open: doorbell.Probe[note]{Load: loadProbe, Attach: kprobe, Decode: decode}.Open},
-		{Mode: doorbell.Netlink, Open: openUevents},
+		{Mode: doorbell.Netlink, Without: "requests that fail are not noticed", Open: openUevents},
 		{
 			Mode: doorbell.Poll, Without: fmt.Sprintf("what happens is noticed within %v, what has no effect then and errors are not", every),
 			Open: func() (doorbell.Listener[note], error) { return poll(sys, every) },
