@@ -110,3 +110,19 @@ func TestFromUevent(t *testing.T) {
 		t.Errorf("a partition: %+v, %v", n, ok)
 	}
 }
+
+func TestADeviceGoesOnce(t *testing.T) {
+	gone := departed{}
+	first, second := device{253, 0}, device{253, 1}
+	for i, tc := range []struct {
+		device     device
+		what, want what
+	}{
+		{first, added, added}, {second, removed, removed}, {first, removed, removed}, {first, removed, again}, {first, changed, changed}, {first, removed, again},
+		{second, removed, again}, {first, added, added}, {first, removed, removed},
+	} {
+		if got := gone.once(note{at: 7, what: tc.what, device: tc.device, name: "dm-0"}); (got != note{at: 7, what: tc.want, device: tc.device, name: "dm-0"}) {
+			t.Errorf("%d: once(%v of %v) = %+v; want %v", i, tc.what, tc.device, got, tc.want)
+		}
+	}
+}

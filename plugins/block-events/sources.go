@@ -40,15 +40,35 @@ func openUevents() (doorbell.Listener[note], error) {
 }
 
 func (u uevents) Listen(ctx context.Context, hear func(note), lost func(uint64)) error {
+	gone := departed{}
 	return u.Receive(ctx, func(e uevent.Event) {
 		if e.Action == uevent.Lost {
+			clear(gone)
 			lost(1) // at least
 			return
 		}
 		if n, ok := fromUevent(e, doorbell.Now()); ok {
-			hear(n)
+			hear(gone.once(n))
 		}
 	})
+}
+
+// departed are devices that have gone and not come back. That one of the device mapper's goes is announced by that, while it is there, and then
+// as for every disk.
+type departed map[device]bool
+
+// once makes of the second announcement that a device goes one to look again: it is not there any more only now.
+func (d departed) once(n note) note {
+	switch n.what {
+	case added:
+		delete(d, n.device)
+	case removed:
+		if d[n.device] {
+			n.what = again
+		}
+		d[n.device] = true
+	}
+	return n
 }
 
 // fromUevent reads a device event; ok is false for what is of no block device, or nothing that we know.
