@@ -262,6 +262,15 @@ func TestSerialAndTransport(t *testing.T) {
 	}
 }
 
+func TestAMappedDeviceHasItsName(t *testing.T) {
+	k := newKernel(t)
+	k.plug("virtual/block/dm-0", map[string]string{"dev": "253:0\n", "uevent": "DEVNAME=dm-0\n", "queue/logical_block_size": "512\n", "dm/name": "vg-data\n"})
+	w, err := look(k.sys)
+	if d := w.disks["dm-0"]; err != nil || d.GetMapperName() != "vg-data" || d.GetTransport() != "dm" || d.GetDevice() != "/dev/dm-0" {
+		t.Errorf("look = %v, %v; want the name vg-data", d, err)
+	}
+}
+
 // A disk that the kernel is still at is not shown by half.
 func TestADiskWithoutItsQueueIsNotThereYet(t *testing.T) {
 	k := newKernel(t)

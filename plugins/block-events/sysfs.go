@@ -70,6 +70,7 @@ func (w world) look(sys, name string) {
 		ReadOnly: d.Flag("ro"), Removable: d.Flag("removable"), Rotational: d.Flag("queue/rotational"),
 		Transport: transport(name, path), Model: d.First("device/model", "device/name"), Serial: serial(d),
 		Wwid: d.First("wwid", "device/wwid"), Diskseq: d.Number("diskseq"), SysPath: strings.TrimPrefix(path, filepath.Clean(sys)),
+		MapperName: d.Text("dm/name"),
 	}
 }
 

@@ -48,7 +48,9 @@ type Disk struct {
 	// The directory below /sys.
 	SysPath string `protobuf:"bytes,15,opt,name=sys_path,json=sysPath,proto3" json:"sys_path,omitempty"`
 	// Requests that failed since the generator started.
-	IoErrors      uint64 `protobuf:"varint,16,opt,name=io_errors,json=ioErrors,proto3" json:"io_errors,omitempty"`
+	IoErrors uint64 `protobuf:"varint,16,opt,name=io_errors,json=ioErrors,proto3" json:"io_errors,omitempty"`
+	// The name of a device of the device mapper, as below /dev/mapper: "vg-data"; empty for others.
+	MapperName    string `protobuf:"bytes,17,opt,name=mapper_name,json=mapperName,proto3" json:"mapper_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -195,6 +197,13 @@ func (x *Disk) GetIoErrors() uint64 {
 	return 0
 }
 
+func (x *Disk) GetMapperName() string {
+	if x != nil {
+		return x.MapperName
+	}
+	return ""
+}
+
 // Partition is a part of a disk. The id is the kernel's name.
 type Partition struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -319,7 +328,7 @@ var File_cosi_storage_v1alpha1_disk_proto protoreflect.FileDescriptor
 
 const file_cosi_storage_v1alpha1_disk_proto_rawDesc = "" +
 	"\n" +
-	" cosi/storage/v1alpha1/disk.proto\x12\x15cosi.storage.v1alpha1\x1a\x1dcosi/resource/meta/meta.proto\"\xc0\x05\n" +
+	" cosi/storage/v1alpha1/disk.proto\x12\x15cosi.storage.v1alpha1\x1a\x1dcosi/resource/meta/meta.proto\"\xe1\x05\n" +
 	"\x04Disk\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x14\n" +
 	"\x05major\x18\x02 \x01(\rR\x05major\x12\x14\n" +
@@ -339,7 +348,9 @@ const file_cosi_storage_v1alpha1_disk_proto_rawDesc = "" +
 	"\x04wwid\x18\r \x01(\tR\x04wwid\x12\x18\n" +
 	"\adiskseq\x18\x0e \x01(\x04R\adiskseq\x12\x19\n" +
 	"\bsys_path\x18\x0f \x01(\tR\asysPath\x12\x1b\n" +
-	"\tio_errors\x18\x10 \x01(\x04R\bioErrors:\xf4\x01\x82\xfb\x18\xef\x01\n" +
+	"\tio_errors\x18\x10 \x01(\x04R\bioErrors\x12\x1f\n" +
+	"\vmapper_name\x18\x11 \x01(\tR\n" +
+	"mapperName:\xf4\x01\x82\xfb\x18\xef\x01\n" +
 	"\x16Disks.storage.cosi.dev\x12\x04Disk\x1a\x06status\"\x04disk\"\x05disks2\x18\n" +
 	"\x06DEVICE\x12\x0e{.spec.device}2\x14\n" +
 	"\x04SIZE\x12\f{.spec.size}2\x1e\n" +
