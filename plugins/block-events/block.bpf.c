@@ -23,7 +23,10 @@ struct device {
 	const struct class *class;
 	dev_t devt;
 } kernel;
-struct block_device { dev_t bd_dev; } kernel;
+struct block_device {
+	dev_t bd_dev;
+	struct device bd_device;
+} kernel;
 struct gendisk {
 	char disk_name[32];
 	struct block_device *part0;
@@ -123,8 +126,25 @@ int BPF_PROG(fexit_device_del, struct device *dev)
 	return 0;
 }
 
+/* Of include/uapi/linux/fs.h. */
+#define BLKROSET 0x125d
+
+/* set is what BLKROSET has set. */
+static __always_inline void set(struct block_device *bdev)
+{
+	ring(read_only, (void *)bdev + bpf_core_field_offset(struct block_device, bd_device));
+}
+
+SEC("fexit/blkdev_common_ioctl")
+int BPF_PROG(fexit_blkdev_common_ioctl, struct block_device *bdev, unsigned int mode, unsigned int cmd, unsigned long arg, void *argp, int result)
+{
+	if (cmd == BLKROSET && !result)
+		set(bdev);
+	return 0;
+}
+
 /* The same without BTF trampolines. kretprobes do not see arguments, so a kprobe keeps the first one. */
-enum function { fn_device_del = 1 };
+enum function { fn_device_del = 1, fn_blkdev_common_ioctl = 2 };
 
 SEC("kprobe/dev_uevent")
 int BPF_KPROBE(kprobe_dev_uevent, struct kobject *kobj, struct kobj_uevent_env *env)
@@ -146,6 +166,23 @@ int BPF_KRETPROBE(kretprobe_device_del)
 	struct device *dev = end(fn_device_del);
 	if (dev)
 		ring(removed, dev);
+	return 0;
+}
+
+SEC("kprobe/blkdev_common_ioctl")
+int BPF_KPROBE(kprobe_blkdev_common_ioctl, void *bdev, unsigned int mode, unsigned int cmd)
+{
+	if (cmd == BLKROSET)
+		begin(fn_blkdev_common_ioctl, bdev);
+	return 0;
+}
+
+SEC("kretprobe/blkdev_common_ioctl")
+int BPF_KRETPROBE(kretprobe_blkdev_common_ioctl, int result)
+{
+	struct block_device *bdev = end(fn_blkdev_common_ioctl);
+	if (bdev && !result)
+		set(bdev);
 	return 0;
 }
 

@@ -16,15 +16,18 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	probeMapBegun               = "begun"
-	probeMapDropped             = "dropped"
-	probeMapNotes               = "notes"
-	probeProgFailed             = "failed"
-	probeProgFentryDevUevent    = "fentry_dev_uevent"
-	probeProgFexitDeviceDel     = "fexit_device_del"
-	probeProgKprobeDevUevent    = "kprobe_dev_uevent"
-	probeProgKprobeDeviceDel    = "kprobe_device_del"
-	probeProgKretprobeDeviceDel = "kretprobe_device_del"
+	probeMapBegun                       = "begun"
+	probeMapDropped                     = "dropped"
+	probeMapNotes                       = "notes"
+	probeProgFailed                     = "failed"
+	probeProgFentryDevUevent            = "fentry_dev_uevent"
+	probeProgFexitBlkdevCommonIoctl     = "fexit_blkdev_common_ioctl"
+	probeProgFexitDeviceDel             = "fexit_device_del"
+	probeProgKprobeBlkdevCommonIoctl    = "kprobe_blkdev_common_ioctl"
+	probeProgKprobeDevUevent            = "kprobe_dev_uevent"
+	probeProgKprobeDeviceDel            = "kprobe_device_del"
+	probeProgKretprobeBlkdevCommonIoctl = "kretprobe_blkdev_common_ioctl"
+	probeProgKretprobeDeviceDel         = "kretprobe_device_del"
 )
 
 // loadProbe returns the embedded CollectionSpec for probe.
@@ -69,12 +72,15 @@ type probeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type probeProgramSpecs struct {
-	Failed             *ebpf.ProgramSpec `ebpf:"failed"`
-	FentryDevUevent    *ebpf.ProgramSpec `ebpf:"fentry_dev_uevent"`
-	FexitDeviceDel     *ebpf.ProgramSpec `ebpf:"fexit_device_del"`
-	KprobeDevUevent    *ebpf.ProgramSpec `ebpf:"kprobe_dev_uevent"`
-	KprobeDeviceDel    *ebpf.ProgramSpec `ebpf:"kprobe_device_del"`
-	KretprobeDeviceDel *ebpf.ProgramSpec `ebpf:"kretprobe_device_del"`
+	Failed                     *ebpf.ProgramSpec `ebpf:"failed"`
+	FentryDevUevent            *ebpf.ProgramSpec `ebpf:"fentry_dev_uevent"`
+	FexitBlkdevCommonIoctl     *ebpf.ProgramSpec `ebpf:"fexit_blkdev_common_ioctl"`
+	FexitDeviceDel             *ebpf.ProgramSpec `ebpf:"fexit_device_del"`
+	KprobeBlkdevCommonIoctl    *ebpf.ProgramSpec `ebpf:"kprobe_blkdev_common_ioctl"`
+	KprobeDevUevent            *ebpf.ProgramSpec `ebpf:"kprobe_dev_uevent"`
+	KprobeDeviceDel            *ebpf.ProgramSpec `ebpf:"kprobe_device_del"`
+	KretprobeBlkdevCommonIoctl *ebpf.ProgramSpec `ebpf:"kretprobe_blkdev_common_ioctl"`
+	KretprobeDeviceDel         *ebpf.ProgramSpec `ebpf:"kretprobe_device_del"`
 }
 
 // probeMapSpecs contains maps before they are loaded into the kernel.
@@ -135,21 +141,27 @@ type probeVariables struct {
 //
 // It can be passed to loadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type probePrograms struct {
-	Failed             *ebpf.Program `ebpf:"failed"`
-	FentryDevUevent    *ebpf.Program `ebpf:"fentry_dev_uevent"`
-	FexitDeviceDel     *ebpf.Program `ebpf:"fexit_device_del"`
-	KprobeDevUevent    *ebpf.Program `ebpf:"kprobe_dev_uevent"`
-	KprobeDeviceDel    *ebpf.Program `ebpf:"kprobe_device_del"`
-	KretprobeDeviceDel *ebpf.Program `ebpf:"kretprobe_device_del"`
+	Failed                     *ebpf.Program `ebpf:"failed"`
+	FentryDevUevent            *ebpf.Program `ebpf:"fentry_dev_uevent"`
+	FexitBlkdevCommonIoctl     *ebpf.Program `ebpf:"fexit_blkdev_common_ioctl"`
+	FexitDeviceDel             *ebpf.Program `ebpf:"fexit_device_del"`
+	KprobeBlkdevCommonIoctl    *ebpf.Program `ebpf:"kprobe_blkdev_common_ioctl"`
+	KprobeDevUevent            *ebpf.Program `ebpf:"kprobe_dev_uevent"`
+	KprobeDeviceDel            *ebpf.Program `ebpf:"kprobe_device_del"`
+	KretprobeBlkdevCommonIoctl *ebpf.Program `ebpf:"kretprobe_blkdev_common_ioctl"`
+	KretprobeDeviceDel         *ebpf.Program `ebpf:"kretprobe_device_del"`
 }
 
 func (p *probePrograms) Close() error {
 	return _ProbeClose(
 		p.Failed,
 		p.FentryDevUevent,
+		p.FexitBlkdevCommonIoctl,
 		p.FexitDeviceDel,
+		p.KprobeBlkdevCommonIoctl,
 		p.KprobeDevUevent,
 		p.KprobeDeviceDel,
+		p.KretprobeBlkdevCommonIoctl,
 		p.KretprobeDeviceDel,
 	)
 }

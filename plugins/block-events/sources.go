@@ -15,15 +15,17 @@ var failed = doorbell.Attachment{Program: "failed", Function: "block_rq_error", 
 
 // sources are the ways to hear, the best first. The last is for a process that may not open a netlink socket, as in a container.
 func sources(sys string, every time.Duration) []doorbell.Source[note] {
-	fentry := []doorbell.Attachment{failed, {Program: "fentry_dev_uevent"}, {Program: "fexit_device_del"}}
+	fentry := []doorbell.Attachment{failed, {Program: "fentry_dev_uevent"}, {Program: "fexit_device_del"}, {Program: "fexit_blkdev_common_ioctl"}}
 	kprobe := []doorbell.Attachment{
 		failed, {Program: "kprobe_dev_uevent", Function: "dev_uevent"},
 		{Program: "kretprobe_device_del", Function: "device_del", Return: true}, {Program: "kprobe_device_del", Function: "device_del"},
+		{Program: "kretprobe_blkdev_common_ioctl", Function: "blkdev_common_ioctl", Return: true},
+		{Program: "kprobe_blkdev_common_ioctl", Function: "blkdev_common_ioctl"},
 	}
 	return []doorbell.Source[note]{
 		{Mode: doorbell.Fentry, Open: doorbell.Probe[note]{Load: loadProbe, Attach: fentry, Decode: decode}.Open},
 		{Mode: doorbell.Kprobe, Open: doorbell.Probe[note]{Load: loadProbe, Attach: kprobe, Decode: decode}.Open},
-		{Mode: doorbell.Netlink, Without: "requests that fail are not noticed", Open: openUevents},
+		{Mode: doorbell.Netlink, Without: "requests that fail are not noticed, nor what is set read-only by BLKROSET", Open: openUevents},
 		{
 			Mode: doorbell.Poll, Without: fmt.Sprintf("what happens is noticed within %v, what has no effect then and errors are not", every),
 			Open: func() (doorbell.Listener[note], error) { return poll(sys, every) },
