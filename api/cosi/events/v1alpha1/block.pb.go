@@ -36,7 +36,8 @@ type BlockEvent struct {
 	DeviceType string `protobuf:"bytes,3,opt,name=device_type,json=deviceType,proto3" json:"device_type,omitempty"`
 	Major      uint32 `protobuf:"varint,4,opt,name=major,proto3" json:"major,omitempty"`
 	Minor      uint32 `protobuf:"varint,5,opt,name=minor,proto3" json:"minor,omitempty"`
-	// When the kernel rang: nanoseconds of CLOCK_BOOTTIME, and the same on the node's clock.
+	// When the kernel rang; in the modes netlink and poll, when the generator heard of it or saw it: nanoseconds of CLOCK_BOOTTIME, and the same on
+	// the node's clock.
 	BoottimeNs uint64                 `protobuf:"varint,6,opt,name=boottime_ns,json=boottimeNs,proto3" json:"boottime_ns,omitempty"`
 	Time       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
 	// How many rings this event stands for, if more than one.

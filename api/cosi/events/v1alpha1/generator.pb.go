@@ -31,7 +31,8 @@ type GeneratorStatus struct {
 	// How it hears: fentry, kprobe, tracepoint (eBPF), netlink, evdev, kmsg, psi, poll; none while it hears nothing.
 	Mode  string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
 	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
-	// How often the kernel rang since the generator started, in all modes.
+	// How often the kernel rang since the generator started, in all modes. Not each is an event: of a disk that has come the kernel rings once more
+	// when plugins may read it.
 	Rings uint64 `protobuf:"varint,3,opt,name=rings,proto3" json:"rings,omitempty"`
 	// Rings that share an event with another one of the same object.
 	Coalesced uint64 `protobuf:"varint,4,opt,name=coalesced,proto3" json:"coalesced,omitempty"`

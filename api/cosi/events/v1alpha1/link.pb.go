@@ -34,7 +34,7 @@ type LinkEvent struct {
 	Device string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
 	// The link's index.
 	Index uint32 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
-	// When the kernel rang: nanoseconds of CLOCK_BOOTTIME, and the same on the node's clock.
+	// When the kernel rang; in the mode netlink, when the generator heard of it: nanoseconds of CLOCK_BOOTTIME, and the same on the node's clock.
 	BoottimeNs uint64                 `protobuf:"varint,4,opt,name=boottime_ns,json=boottimeNs,proto3" json:"boottime_ns,omitempty"`
 	Time       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
 	// How often it has happened, if more than once: the kernel counts how often a carrier comes and goes.

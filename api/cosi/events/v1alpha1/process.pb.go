@@ -37,7 +37,8 @@ type ProcessEvent struct {
 	Plugin string `protobuf:"bytes,4,opt,name=plugin,proto3" json:"plugin,omitempty"`
 	// Its control group: "/cosi/plugins/mount".
 	Cgroup string `protobuf:"bytes,5,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
-	// When the kernel rang: nanoseconds of CLOCK_BOOTTIME, and the same on the node's clock.
+	// When the kernel rang; in the modes netlink and poll, when the generator heard of it or saw it: nanoseconds of CLOCK_BOOTTIME, and the same on
+	// the node's clock.
 	BoottimeNs uint64                 `protobuf:"varint,6,opt,name=boottime_ns,json=boottimeNs,proto3" json:"boottime_ns,omitempty"`
 	Time       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
 	// How many rings this event stands for, if more than one.

@@ -494,7 +494,8 @@ type PowerEvent struct {
 	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
 	// The kernel's name: "Power Button", "BAT0", "acpitz".
 	Device string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
-	// When the kernel rang: nanoseconds of CLOCK_BOOTTIME, and the same on the node's clock.
+	// When the kernel rang; in the modes evdev and poll, of supplies and heat, when the generator heard of it or saw it: nanoseconds of CLOCK_BOOTTIME,
+	// and the same on the node's clock.
 	BoottimeNs uint64                 `protobuf:"varint,3,opt,name=boottime_ns,json=boottimeNs,proto3" json:"boottime_ns,omitempty"`
 	Time       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
 	// How many rings this event stands for, if more than one.
