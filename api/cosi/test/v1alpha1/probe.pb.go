@@ -307,7 +307,11 @@ type GaugeRequest struct {
 	Without []string `protobuf:"bytes,13,rep,name=without,proto3" json:"without,omitempty"`
 	// It tries to change / in every way that files can be changed, has it remounted to be written to, and tries again. It fails with what was
 	// not refused because / is read-only.
-	ChangeRoot    bool `protobuf:"varint,14,opt,name=change_root,json=changeRoot,proto3" json:"change_root,omitempty"`
+	ChangeRoot bool `protobuf:"varint,14,opt,name=change_root,json=changeRoot,proto3" json:"change_root,omitempty"`
+	// It is made, or becomes another, or goes.
+	Mapped *GaugeRequest_MappedDevice `protobuf:"bytes,15,opt,name=mapped,proto3" json:"mapped,omitempty"`
+	// A block device, "/dev/dm-0" or "/dev/loop0": it becomes read-only, or writable if it is that, by BLKROSET.
+	Protect       string `protobuf:"bytes,16,opt,name=protect,proto3" json:"protect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -438,6 +442,20 @@ func (x *GaugeRequest) GetChangeRoot() bool {
 		return x.ChangeRoot
 	}
 	return false
+}
+
+func (x *GaugeRequest) GetMapped() *GaugeRequest_MappedDevice {
+	if x != nil {
+		return x.Mapped
+	}
+	return nil
+}
+
+func (x *GaugeRequest) GetProtect() string {
+	if x != nil {
+		return x.Protect
+	}
+	return ""
 }
 
 // GaugeRequestStatus is what the plugin "gauge" has measured.
@@ -704,6 +722,68 @@ func (x *StormRequestStatus) GetSeconds() float64 {
 	return 0
 }
 
+// MappedDevice is one of the device mapper, of which every request fails.
+type GaugeRequest_MappedDevice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its size in MiB; without one it goes.
+	Mib           uint32 `protobuf:"varint,2,opt,name=mib,proto3" json:"mib,omitempty"`
+	ReadOnly      bool   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GaugeRequest_MappedDevice) Reset() {
+	*x = GaugeRequest_MappedDevice{}
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GaugeRequest_MappedDevice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GaugeRequest_MappedDevice) ProtoMessage() {}
+
+func (x *GaugeRequest_MappedDevice) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GaugeRequest_MappedDevice.ProtoReflect.Descriptor instead.
+func (*GaugeRequest_MappedDevice) Descriptor() ([]byte, []int) {
+	return file_cosi_test_v1alpha1_probe_proto_rawDescGZIP(), []int{3, 0}
+}
+
+func (x *GaugeRequest_MappedDevice) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GaugeRequest_MappedDevice) GetMib() uint32 {
+	if x != nil {
+		return x.Mib
+	}
+	return 0
+}
+
+func (x *GaugeRequest_MappedDevice) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
 // Process is one of the engine, the runtime and the plugins.
 type GaugeRequestStatus_Process struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -727,7 +807,7 @@ type GaugeRequestStatus_Process struct {
 
 func (x *GaugeRequestStatus_Process) Reset() {
 	*x = GaugeRequestStatus_Process{}
-	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[7]
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +819,7 @@ func (x *GaugeRequestStatus_Process) String() string {
 func (*GaugeRequestStatus_Process) ProtoMessage() {}
 
 func (x *GaugeRequestStatus_Process) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[7]
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +923,7 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x03pid\x18\x05 \x01(\rR\x03pid:\x99\x01\x82\xfb\x18\x94\x01\n" +
 	"\"ProbeRequestStatuses.test.cosi.dev\x12\x12ProbeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x18\n" +
-	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xe8\x05\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xbf\a\n" +
 	"\fGaugeRequest\x12\x12\n" +
 	"\x04kill\x18\x01 \x01(\tR\x04kill\x12\"\n" +
 	"\aseconds\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\aseconds\x12\x16\n" +
@@ -860,7 +940,13 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x05sysrq\x18\f \x01(\tB\a\xbaH\x04r\x02\x18\x01R\x05sysrq\x12\x18\n" +
 	"\awithout\x18\r \x03(\tR\awithout\x12\x1f\n" +
 	"\vchange_root\x18\x0e \x01(\bR\n" +
-	"changeRoot:\x84\x02\x82\xfb\x18\xff\x01\n" +
+	"changeRoot\x12E\n" +
+	"\x06mapped\x18\x0f \x01(\v2-.cosi.test.v1alpha1.GaugeRequest.MappedDeviceR\x06mapped\x12;\n" +
+	"\aprotect\x18\x10 \x01(\tB!\xbaH\x1er\x1c2\x1a^(/dev/(dm-|loop)[0-9]+)?$R\aprotect\x1aQ\n" +
+	"\fMappedDevice\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03mib\x18\x02 \x01(\rR\x03mib\x12\x1b\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly:\x84\x02\x82\xfb\x18\xff\x01\n" +
 	"\x1bGaugeRequests.test.cosi.dev\x12\fGaugeRequest\x1a\brequests2\x14\n" +
 	"\x04KILL\x12\f{.spec.kill}2\x18\n" +
 	"\x06FREEZE\x12\x0e{.spec.freeze}2\x16\n" +
@@ -922,7 +1008,7 @@ func file_cosi_test_v1alpha1_probe_proto_rawDescGZIP() []byte {
 }
 
 var file_cosi_test_v1alpha1_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cosi_test_v1alpha1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_cosi_test_v1alpha1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_cosi_test_v1alpha1_probe_proto_goTypes = []any{
 	(ProbeRequest_Action)(0),           // 0: cosi.test.v1alpha1.ProbeRequest.Action
 	(*ProbeResult)(nil),                // 1: cosi.test.v1alpha1.ProbeResult
@@ -932,16 +1018,18 @@ var file_cosi_test_v1alpha1_probe_proto_goTypes = []any{
 	(*GaugeRequestStatus)(nil),         // 5: cosi.test.v1alpha1.GaugeRequestStatus
 	(*StormRequest)(nil),               // 6: cosi.test.v1alpha1.StormRequest
 	(*StormRequestStatus)(nil),         // 7: cosi.test.v1alpha1.StormRequestStatus
-	(*GaugeRequestStatus_Process)(nil), // 8: cosi.test.v1alpha1.GaugeRequestStatus.Process
+	(*GaugeRequest_MappedDevice)(nil),  // 8: cosi.test.v1alpha1.GaugeRequest.MappedDevice
+	(*GaugeRequestStatus_Process)(nil), // 9: cosi.test.v1alpha1.GaugeRequestStatus.Process
 }
 var file_cosi_test_v1alpha1_probe_proto_depIdxs = []int32{
 	0, // 0: cosi.test.v1alpha1.ProbeRequest.action:type_name -> cosi.test.v1alpha1.ProbeRequest.Action
-	8, // 1: cosi.test.v1alpha1.GaugeRequestStatus.processes:type_name -> cosi.test.v1alpha1.GaugeRequestStatus.Process
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	8, // 1: cosi.test.v1alpha1.GaugeRequest.mapped:type_name -> cosi.test.v1alpha1.GaugeRequest.MappedDevice
+	9, // 2: cosi.test.v1alpha1.GaugeRequestStatus.processes:type_name -> cosi.test.v1alpha1.GaugeRequestStatus.Process
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_cosi_test_v1alpha1_probe_proto_init() }
@@ -955,7 +1043,7 @@ func file_cosi_test_v1alpha1_probe_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cosi_test_v1alpha1_probe_proto_rawDesc), len(file_cosi_test_v1alpha1_probe_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
