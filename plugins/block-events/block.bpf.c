@@ -96,20 +96,22 @@ static __always_inline void announced(struct kobject *kobj, struct kobj_uevent_e
 	struct device *dev = (void *)kobj - bpf_core_field_offset(struct device, kobj);
 	char action[10] = {}, more[8] = {};
 
+	enum what what = added;
 	bpf_probe_read_kernel_str(action, sizeof(action), BPF_CORE_READ(env, envp[0]));
-	if (action[7] == 'a')
-		ring(added, dev);
-	if (action[7] != 'c')
+	if (action[7] == 'c') {
+		bpf_probe_read_kernel_str(more, sizeof(more), BPF_CORE_READ(env, envp[3]));
+		if (more[0] == 'R')
+			what = resized;
+		else if (more[0] == 'D' && more[1] == 'I' && more[5] == 'R')
+			what = read_only;
+		else if (more[0] == 'S')
+			what = again;
+		else
+			what = changed;
+	} else if (action[7] != 'a') {
 		return;
-	bpf_probe_read_kernel_str(more, sizeof(more), BPF_CORE_READ(env, envp[3]));
-	if (more[0] == 'R')
-		ring(resized, dev);
-	else if (more[0] == 'D' && more[1] == 'I' && more[5] == 'R')
-		ring(read_only, dev);
-	else if (more[0] == 'S')
-		ring(again, dev);
-	else
-		ring(changed, dev);
+	}
+	ring(what, dev); /* once: it is copied to each place that calls it */
 }
 
 SEC("fentry/dev_uevent")
