@@ -20,7 +20,7 @@ import (
 // TestGenerators: what happens on a node is told by the generators, and of whom; by eBPF, and where the kernel or their rights forbid that by
 // the next best way, which says what it does not hear.
 func TestGenerators(t *testing.T) {
-	vmtest.Parallel(t, 220)
+	vmtest.Parallel(t, 280)
 	for _, tc := range []struct{ name, commandLine string }{{"eBPF", ""}, {"WithoutEBPF", "lockdown=confidentiality"}} {
 		t.Run(tc.name, func(t *testing.T) {
 			ebpf := tc.commandLine == ""
@@ -43,6 +43,7 @@ func TestGenerators(t *testing.T) {
 			t.Run("Kernel", func(t *testing.T) { checkKernelEvents(t, n) })
 			t.Run("Pressure", func(t *testing.T) { checkPressureEvents(t, n) })
 			t.Run("Links", func(t *testing.T) { checkLinkEvents(t, n, ebpf) })
+			t.Run("Blocks", func(t *testing.T) { checkBlockEvents(t, n, ebpf) })
 			t.Run("Mounts", func(t *testing.T) { checkMountEvents(t, n, !ebpf) })
 			if ebpf {
 				lid()

@@ -30,6 +30,7 @@ func TestStorm(t *testing.T) {
 	t.Run("NoLeak", func(t *testing.T) { checkNoLeak(t, n) })
 	t.Run("Killed", func(t *testing.T) { checkKilled(t, n) })
 	t.Run("Kprobe", func(t *testing.T) { checkKprobe(t, n) })
+	t.Run("Loop", func(t *testing.T) { checkLoop(t, n) })
 }
 
 // best is how each generator hears if nothing keeps it from it.
@@ -154,6 +155,7 @@ func checkKprobe(t *testing.T, n *vmtest.Node) {
 	st := rage(t, n, "heard", fmt.Sprintf("events: %d, per_second: 100", events))
 	hasSize(t, n, st)
 	after := settled(t, n)
+	protect(t, n, st.GetDevice(), "kprobe")
 	if rings := after.GetRings() - before.GetRings(); rings != events || after.GetLost() != before.GetLost() {
 		t.Errorf("%d rings and %d lost; want %d and none", rings, after.GetLost()-before.GetLost(), events)
 	}
