@@ -70,10 +70,11 @@ func parse(b string) (record, bool) {
 
 // known are messages of the kernel, by what is in them. The first that fits is it.
 var known = []struct{ text, action string }{
-	{"blocked for more than", "HungTask"}, // kernel/hung_task.c: "INFO: task %s:%d blocked for more than %ld seconds."
-	{"BUG: soft lockup", "SoftLockup"},    // kernel/watchdog.c
-	{"hard LOCKUP on cpu", "HardLockup"},  // kernel/watchdog.c
-	{"detected stall", "Stall"},           // kernel/rcu/tree_stall.h: "detected stalls on", "self-detected stall on", "detected expedited stalls"
+	{"blocked for more than", "HungTask"},             // kernel/hung_task.c: "INFO: task %s:%d blocked for more than %ld seconds."
+	{"blocked in I/O wait for more than", "HungTask"}, // the same of those that wait for a disk, in its own words since 2026 (73d40c42f6)
+	{"BUG: soft lockup", "SoftLockup"},                // kernel/watchdog.c
+	{"hard LOCKUP on cpu", "HardLockup"},              // kernel/watchdog.c
+	{"detected stall", "Stall"},                       // kernel/rcu/tree_stall.h: "detected stalls on", "self-detected stall on", "detected expedited stalls"
 	{"detected expedited stall", "Stall"},
 	{"[Hardware Error]", "MachineCheck"}, // arch/x86/kernel/cpu/mce, drivers/firmware/efi/cper.c
 	{"AER:", "PCIeError"},                // drivers/pci/pcie/aer.c
@@ -83,6 +84,7 @@ var known = []struct{ text, action string }{
 	{"Internal error:", "Oops"}, // arch/arm64/kernel/traps.c
 	{"general protection fault", "Oops"},
 	{"WARNING: CPU:", "Warning"}, // kernel/panic.c
+	{", CPU#", "Warning"},        // the same since Linux 6.19: "WARNING: %s:%d at %pS, CPU#%d: %s/%d"
 }
 
 // action is what the kernel says. What others write into its log is not taken for it.

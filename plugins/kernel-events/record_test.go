@@ -50,6 +50,7 @@ func FuzzParse(f *testing.F) {
 func TestWhatTheKernelSaysIsRecognised(t *testing.T) {
 	for text, want := range map[string]string{
 		"INFO: task kworker/0:1:12 blocked for more than 120 seconds.":                         "HungTask",
+		"INFO: task dd:456 blocked in I/O wait for more than 120 seconds.":                     "HungTask",
 		"watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [gauge:81]":                         "SoftLockup",
 		"watchdog: Watchdog detected hard LOCKUP on cpu 1":                                     "HardLockup",
 		"rcu: INFO: rcu_preempt self-detected stall on CPU":                                    "Stall",
@@ -61,6 +62,7 @@ func TestWhatTheKernelSaysIsRecognised(t *testing.T) {
 		"BUG: kernel NULL pointer dereference, address: 0000000000000000":                      "Oops",
 		"Internal error: Oops: 0000000096000004 [#1] SMP":                                      "Oops",
 		"Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1]": "Oops",
+		"WARNING: kernel/smp.c:807 at smp_call_function_many_cond+0x42b/0x4a0, CPU#0: init/1":  "Warning",
 		"WARNING: CPU: 0 PID: 1 at kernel/smp.c:807 smp_call_function_many_cond+0x42b/0x4a0":   "Warning",
 		"r8169 0000:02:00.0 eth0: Link is Down":                                                "Logged",
 	} {
