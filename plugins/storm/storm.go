@@ -1,5 +1,6 @@
-// Package storm is a plugin for tests and the benchmark: asked by a StormRequest, it changes the size of a loop device so often and so
-// fast, each time a block event, or occupies a function of the kernel with eBPF programs, so that no other can be attached to its return.
+// Package storm is a plugin for tests and the benchmark: asked by a StormRequest, it changes the size of a loop device, or addresses and routes of
+// the loopback link, so often and so fast, each time an event, or occupies a function of the kernel with eBPF programs, so that no other can be
+// attached to its return, or a processor with one, so that the kernel calls it locked up.
 package storm
 
 import (
@@ -27,7 +28,10 @@ var declared []byte
 
 // Plugin returns the plugin.
 func Plugin() sdk.Plugin {
-	return plugin(&storm{open: func() (resizer, error) { return newDevice() }, occupy: occupy, held: map[string]io.Closer{}})
+	return plugin(&storm{
+		open: func() (resizer, error) { return newDevice() }, links: func() (changer, error) { return newNetwork() },
+		occupy: occupy, lockUp: lockUp, held: map[string]io.Closer{},
+	})
 }
 
 func plugin(s *storm) sdk.Plugin {
@@ -47,14 +51,23 @@ type resizer interface {
 	Name() string
 }
 
+// changer is a network of which something can be changed.
+type changer interface {
+	// Change does the next of several things, each of which is another than the last.
+	Change() error
+}
+
 // storm is the plugin at work. Its fields are used by reconcile only.
 type storm struct {
 	open   func() (resizer, error)
+	links  func() (changer, error)
 	occupy func(function string) (io.Closer, error)
+	lockUp func(time.Duration) error
 
-	device resizer // nil before the first storm
-	events uint64  // in all
-	held   map[string]io.Closer
+	device  resizer // nil before the first storm
+	events  uint64  // in all
+	network changer // nil before the first storm of links
+	held    map[string]io.Closer
 }
 
 // reconcile acts on each version of a request until it has succeeded, and lets go of a function when its request is gone. It may be that a
@@ -81,14 +94,19 @@ func (s *storm) reconcile(ctx context.Context, state *sdk.State) error {
 }
 
 func (s *storm) act(ctx context.Context, id string, r *testpb.StormRequest, st *testpb.StormRequestStatus) (err error) {
-	if r.GetOccupy() == "" {
-		return s.rage(ctx, r, st)
-	}
-	if err := s.release(id); err != nil {
+	switch {
+	case r.GetOccupy() != "":
+		if err := s.release(id); err != nil {
+			return err
+		}
+		s.held[id], err = s.occupy(r.GetOccupy())
 		return err
+	case r.GetLockUp() > 0:
+		return s.lockUp(time.Duration(r.GetLockUp()) * time.Second)
+	case r.GetLinkEvents() > 0:
+		return s.change(ctx, r, st)
 	}
-	s.held[id], err = s.occupy(r.GetOccupy())
-	return err
+	return s.resize(ctx, r, st)
 }
 
 func (s *storm) release(id string) error {
@@ -100,31 +118,50 @@ func (s *storm) release(id string) error {
 	return held.Close()
 }
 
-// rage makes the events. Those that should have been made while it slept come at once.
-func (s *storm) rage(ctx context.Context, r *testpb.StormRequest, st *testpb.StormRequestStatus) (err error) {
+// resize makes block events.
+func (s *storm) resize(ctx context.Context, r *testpb.StormRequest, st *testpb.StormRequestStatus) (err error) {
 	if s.device == nil {
 		if s.device, err = s.open(); err != nil {
 			return err
 		}
 	}
+	st.Seconds, err = rage(ctx, r.GetEvents(), r.GetPerSecond(), func() error {
+		s.events++
+		return s.device.Resize(size(s.events))
+	})
+	st.Device, st.Size = s.device.Name(), uint64(size(s.events))<<20
+	return err
+}
+
+// change makes link events.
+func (s *storm) change(ctx context.Context, r *testpb.StormRequest, st *testpb.StormRequestStatus) (err error) {
+	if s.network == nil {
+		if s.network, err = s.links(); err != nil {
+			return err
+		}
+	}
+	st.Seconds, err = rage(ctx, r.GetLinkEvents(), r.GetPerSecond(), s.network.Change)
+	return err
+}
+
+// rage makes events, and returns how long that took. Those that should have been made while it slept come at once.
+func rage(ctx context.Context, events, rate uint64, event func() error) (seconds float64, err error) {
 	began := time.Now()
-	for made := range r.GetEvents() {
-		if rate := r.GetPerSecond(); rate > 0 {
+	for made := range events {
+		if rate > 0 {
 			due := began.Add(time.Duration(made) * time.Second / time.Duration(rate))
 			if early := time.Until(due); early > 0 {
 				time.Sleep(max(early, time.Millisecond))
 			}
 		}
 		if err := ctx.Err(); err != nil {
-			return err
+			return 0, err
 		}
-		s.events++
-		if err := s.device.Resize(size(s.events)); err != nil {
-			return err
+		if err := event(); err != nil {
+			return 0, err
 		}
 	}
-	st.Device, st.Size, st.Seconds = s.device.Name(), uint64(size(s.events))<<20, time.Since(began).Seconds()
-	return nil
+	return time.Since(began).Seconds(), nil
 }
 
 // size is that of the device after so many events, in MiB: never the same twice in a row.

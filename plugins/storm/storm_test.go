@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
 	"github.com/cosi-os/cosi/engine/runtime/plugintest"
@@ -32,6 +33,11 @@ func (d *disk) Resize(mib int64) error {
 	d.changes++
 	return nil
 }
+
+// changes of a network are counted.
+type changes int
+
+func (c *changes) Change() error { *c++; return nil }
 
 // function of a kernel, which is held or not.
 type function struct{ held atomic.Bool }
@@ -59,8 +65,11 @@ func start(t *testing.T, s *storm) *plugintest.Runtime {
 }
 
 func TestEachVersionOfARequestIsAStorm(t *testing.T) {
-	d, f := &disk{size: 1}, &function{}
-	r := start(t, &storm{open: func() (resizer, error) { return d, nil }, occupy: f.occupy, held: map[string]io.Closer{}})
+	d, f, c, locked := &disk{size: 1}, &function{}, new(changes), time.Duration(0)
+	r := start(t, &storm{
+		open: func() (resizer, error) { return d, nil }, links: func() (changer, error) { return c, nil },
+		occupy: f.occupy, lockUp: func(d time.Duration) error { locked += d; return nil }, held: map[string]io.Closer{},
+	})
 	st := &testpb.StormRequestStatus{}
 	rage := func(id string, request *testpb.StormRequest) {
 		t.Helper()
@@ -74,6 +83,14 @@ func TestEachVersionOfARequestIsAStorm(t *testing.T) {
 	rage("a", &testpb.StormRequest{Events: 50, PerSecond: 500})
 	if !st.GetReady() || d.changes != 2550 || st.GetSize() != uint64(d.size)<<20 || st.GetSeconds() < 0.098 {
 		t.Errorf("status %v; want 50 changes more, in a tenth of a second", st)
+	}
+	rage("links", &testpb.StormRequest{LinkEvents: 70, PerSecond: 700})
+	if !st.GetReady() || *c != 70 || d.changes != 2550 || st.GetSeconds() < 0.098 || st.GetDevice() != "" {
+		t.Errorf("status %v, %d changes; want 70 of the network, in a tenth of a second", st, *c)
+	}
+	rage("lock", &testpb.StormRequest{LockUp: 3})
+	if !st.GetReady() || locked != 3*time.Second {
+		t.Errorf("status %v; want a processor locked up for 3 s, not %s", st, locked)
 	}
 	rage("b", &testpb.StormRequest{Occupy: "nothing"})
 	if st.GetReady() || !strings.Contains(st.GetMessage(), "no such function") {

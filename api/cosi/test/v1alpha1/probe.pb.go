@@ -570,7 +570,12 @@ type StormRequest struct {
 	// How often in a second; 0 is as fast as it goes.
 	PerSecond uint64 `protobuf:"varint,2,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
 	// A function of the kernel that no other eBPF program can be attached to by fentry or fexit, until the request is gone.
-	Occupy        string `protobuf:"bytes,3,opt,name=occupy,proto3" json:"occupy,omitempty"`
+	Occupy string `protobuf:"bytes,3,opt,name=occupy,proto3" json:"occupy,omitempty"`
+	// So often an address or a route comes to the loopback link, or goes: the next of the address, the route, and both again, the route first. The
+	// kernel announces each address with a route of its own.
+	LinkEvents uint64 `protobuf:"varint,4,opt,name=link_events,json=linkEvents,proto3" json:"link_events,omitempty"`
+	// For so many seconds a processor does nothing but execute an eBPF program.
+	LockUp        uint32 `protobuf:"varint,5,opt,name=lock_up,json=lockUp,proto3" json:"lock_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -624,6 +629,20 @@ func (x *StormRequest) GetOccupy() string {
 		return x.Occupy
 	}
 	return ""
+}
+
+func (x *StormRequest) GetLinkEvents() uint64 {
+	if x != nil {
+		return x.LinkEvents
+	}
+	return 0
+}
+
+func (x *StormRequest) GetLockUp() uint32 {
+	if x != nil {
+		return x.LockUp
+	}
+	return 0
 }
 
 // StormRequestStatus says what became of a StormRequest.
@@ -973,15 +992,20 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\"GaugeRequestStatuses.test.cosi.dev\x12\x12GaugeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x1a\n" +
 	"\x05TOTAL\x12\x11{.spec.mem_total}2\"\n" +
-	"\tAVAILABLE\x12\x15{.spec.mem_available}\xba\x06\x1dWhat memory and wake-ups cost\"\xc0\x02\n" +
+	"\tAVAILABLE\x12\x15{.spec.mem_available}\xba\x06\x1dWhat memory and wake-ups cost\"\xda\x03\n" +
 	"\fStormRequest\x12\x16\n" +
 	"\x06events\x18\x01 \x01(\x04R\x06events\x12\x1d\n" +
 	"\n" +
 	"per_second\x18\x02 \x01(\x04R\tperSecond\x12\x16\n" +
-	"\x06occupy\x18\x03 \x01(\tR\x06occupy:\xe0\x01\x82\xfb\x18\xdb\x01\n" +
+	"\x06occupy\x18\x03 \x01(\tR\x06occupy\x12\x1f\n" +
+	"\vlink_events\x18\x04 \x01(\x04R\n" +
+	"linkEvents\x12 \n" +
+	"\alock_up\x18\x05 \x01(\rB\a\xbaH\x04*\x02\x18\x14R\x06lockUp:\xb7\x02\x82\xfb\x18\xb2\x02\n" +
 	"\x1bStormRequests.test.cosi.dev\x12\fStormRequest\x1a\brequests2\x18\n" +
-	"\x06EVENTS\x12\x0e{.spec.events}2\x18\n" +
-	"\x06OCCUPY\x12\x0e{.spec.occupy}\xb2\x06\"StormRequestStatuses.test.cosi.dev\xba\x06JHas the plugin storm make block events, or occupy a function of the kernel\"\x83\x03\n" +
+	"\x06EVENTS\x12\x0e{.spec.events}2\"\n" +
+	"\vLINK EVENTS\x12\x13{.spec.link_events}2\x18\n" +
+	"\x06OCCUPY\x12\x0e{.spec.occupy}2\x1a\n" +
+	"\aLOCK UP\x12\x0f{.spec.lock_up}\xb2\x06\"StormRequestStatuses.test.cosi.dev\xba\x06aHas the plugin storm make block or link events, or occupy a function of the kernel or a processor\"\x83\x03\n" +
 	"\x12StormRequestStatus\x12)\n" +
 	"\x10observed_version\x18\x01 \x01(\tR\x0fobservedVersion\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x16\n" +
