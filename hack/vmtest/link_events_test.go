@@ -4,12 +4,16 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	eventspb "github.com/cosi-os/cosi/api/cosi/events/v1alpha1"
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/hack/vmtest"
 )
 
-// checkLinkEvents: a cable that is pulled and put back is two events of the link, and an address that a resource asks for is none.
+// checkLinkEvents: a cable that is pulled and put back is two events of the link, what somebody else does to addresses and routes is one each, and
+// an address that a resource asks for is none.
 func checkLinkEvents(t *testing.T, n *vmtest.Node, ebpf bool) {
 	mode := "fentry"
 	if !ebpf {
@@ -29,6 +33,8 @@ func checkLinkEvents(t *testing.T, n *vmtest.Node, ebpf bool) {
 	if took := time.Duration(up.GetBoottimeNs() - down.GetBoottimeNs()); down.GetCount()+up.GetCount() != 0 || ebpf && took < unplugged/2 {
 		t.Errorf("events %v and %v, %s apart; want one of each, with the kernel's times", down, up, took)
 	}
+	stranger(t, n, "come", "AddressAdded", "RouteAdded")
+	stranger(t, n, "go", "AddressRemoved", "RouteRemoved")
 	e := &eventspb.LinkEvent{}
 	for _, event := range list(t, n, "linkevents") {
 		decode(t, event, e)
@@ -36,8 +42,27 @@ func checkLinkEvents(t *testing.T, n *vmtest.Node, ebpf bool) {
 			t.Errorf("an event that nobody provoked: %v", e)
 		}
 	}
-	if after := generator(t, n, "link-events", mode); after.GetRings() < before.GetRings()+2 || after.GetLost() > 0 {
-		t.Errorf("generator: %v; want at least two rings more than %d, and none lost", after, before.GetRings())
+	// The status comes after the event. The kernel announces each address with a route of its own.
+	after := &eventspb.GeneratorStatus{}
+	n.Until(t, "generators", "link-events", after, func(*resourcepb.Metadata) bool { return after.GetRings() >= before.GetRings()+2+6 })
+	if after.GetMode() != mode || after.GetLost() > 0 {
+		t.Errorf("generator: %v; want that it hears by %s, and none lost", after, mode)
+	}
+}
+
+// stranger has the plugin storm make two link events, and waits for them.
+func stranger(t *testing.T, n *vmtest.Node, id, address, route string) {
+	t.Helper()
+	e := &eventspb.LinkEvent{}
+	last := newest(t, n, "linkevents", e)
+	rage(t, n, id, "link_events: 2")
+	for action, want := range map[string]*eventspb.LinkEvent{
+		address: {Prefix: "203.0.113.7/32"}, route: {Prefix: "198.51.100.128/25", Protocol: unix.RTPROT_STATIC, Table: unix.RT_TABLE_MAIN},
+	} {
+		await(t, n, "linkevents", e, func() bool { return e.GetAction() == action && e.GetBoottimeNs() > last })
+		if e.GetDevice() != "lo" || e.GetPrefix() != want.GetPrefix() || e.GetProtocol() != want.GetProtocol() || e.GetTable() != want.GetTable() || e.GetCount() != 0 {
+			t.Errorf("event %v; want it of %v of lo", e, want)
+		}
 	}
 }
 
