@@ -21,16 +21,21 @@ import (
 // the next best way, which says what it does not hear.
 func TestGenerators(t *testing.T) {
 	vmtest.Parallel(t, 280)
-	for _, tc := range []struct{ name, commandLine string }{{"eBPF", ""}, {"WithoutEBPF", "lockdown=confidentiality"}} {
+	for _, tc := range []struct {
+		name, commandLine string
+		ebpf              bool
+	}{{"eBPF", impatient, true}, {"WithoutEBPF", "lockdown=confidentiality", false}} {
 		t.Run(tc.name, func(t *testing.T) {
-			ebpf := tc.commandLine == ""
-			broken, extra := vmtest.BrokenExt4(t, "broken", "victim"), hotplug.SCSI.Arguments
+			ebpf := tc.ebpf
+			disks, extra := []qemu.Disk{vmtest.BrokenExt4(t, "broken", "victim"), vmtest.Ext4(t, "stuck")}, hotplug.SCSI.Arguments
 			var hardware *vmtest.Laptop
 			if vmtest.Arch() == qemu.AMD64 { // QEMU adds tables to the firmware's of no other machine
 				hardware = vmtest.NewLaptop(t)
 				extra = slices.Concat(extra, hardware.Extra)
 			}
-			n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: tc.commandLine, Disks: []qemu.Disk{broken}, Extra: extra})
+			n := vmtest.Start(t, vmtest.Options{
+				Definition: "test", Boot: node.Kernel, CommandLine: tc.commandLine, Disks: disks, HotplugPorts: 1, Extra: extra,
+			})
 			n.Ready(t)
 			said := 0 // events of power
 			lid := func() {
@@ -48,7 +53,9 @@ func TestGenerators(t *testing.T) {
 			if ebpf {
 				lid()
 				t.Run("WithoutBTF", func(t *testing.T) { checkWithoutBTF(t, n) })
+				stuck := holdUp(t, n) // meanwhile
 				t.Run("WithoutCapability", func(t *testing.T) { checkWithoutCapability(t, n, said) })
+				t.Run("Troubles", func(t *testing.T) { checkTroubles(t, n, stuck) })
 			} else {
 				t.Run("Disks", func(t *testing.T) { checkDisks(t, n, "netlink", 2, hotplug.SCSI) })
 				t.Run("Keys", func(t *testing.T) { checkPress(t, n, "evdev", 1) })

@@ -265,7 +265,7 @@ func checkSlowDisk(t *testing.T, n *vmtest.Node) {
 	from := n.Console.Position()
 	n.Converged(t, n.Apply(t, mountPoint("slow", "/dev/vdb"))...)
 	n.Expect(t, from, `marker: .*wrote `+target("slow"))
-	limitWrites(t, n, 1)
+	limitWrites(t, n, "data", 1)
 	if err := n.Monitor.Execute(n.Patience(t, moment), "system_powerdown", nil, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func checkSlowDisk(t *testing.T, n *vmtest.Node) {
 	if strings.Contains(n.Console.Tail(100), "all file systems are written") {
 		t.Error("nothing waited for the disk")
 	}
-	limitWrites(t, n, 0)
+	limitWrites(t, n, "data", 0)
 	n.Expect(t, from, `all file systems are written`)
 	select {
 	case <-n.Done():
@@ -287,10 +287,10 @@ func checkSlowDisk(t *testing.T, n *vmtest.Node) {
 	}
 }
 
-// limitWrites lets the disk "data" write so many bytes a second; 0 is any number.
-func limitWrites(t *testing.T, n *vmtest.Node, bytes int) {
+// limitWrites lets a disk write so many bytes a second; 0 is any number.
+func limitWrites(t *testing.T, n *vmtest.Node, disk string, bytes int) {
 	t.Helper()
-	limits := map[string]any{"device": "data-drive", "bps": 0, "bps_rd": 0, "bps_wr": bytes, "iops": 0, "iops_rd": 0, "iops_wr": 0}
+	limits := map[string]any{"device": disk + "-drive", "bps": 0, "bps_rd": 0, "bps_wr": bytes, "iops": 0, "iops_rd": 0, "iops_wr": 0}
 	if err := n.Monitor.Execute(n.Patience(t, moment), "block_set_io_throttle", limits, nil); err != nil {
 		t.Fatal(err)
 	}
