@@ -140,23 +140,30 @@ func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.Gauge
 	return err
 }
 
-// watch looks at the processes once a second, and says when each of them had run, and how often it woke up in all.
+// looks is how often a second the processes are looked at. Of those that find that a process had run there is none sooner than a second after
+// another one: what wakes up just before a look, and goes on after it, has woken up once.
+const looks = 2
+
+// watch looks at the processes, and says when each of them had run, and how often it woke up in all.
 func (g gauge) watch(ctx context.Context, seconds int) ([]*testpb.GaugeRequestStatus_Process, error) {
 	began := time.Now()
 	all, err := g.processes()
 	first := byPID(all)
-	for ; err == nil && seconds > 0; seconds-- {
+	found := map[uint32]int{} // the last look that found that a process had run
+	for look := 1; err == nil && look <= seconds*looks; look++ {
 		select {
-		case <-time.After(time.Second):
+		case <-time.After(time.Second / looks):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 		before := byPID(all)
 		all, err = g.processes()
 		for _, p := range all {
-			old := before[p.GetPid()]
-			if p.Awake = old.GetAwake(); p.GetContextSwitches() != old.GetContextSwitches() {
+			old, last := before[p.GetPid()], found[p.GetPid()]
+			p.Awake = old.GetAwake()
+			if p.GetContextSwitches() != old.GetContextSwitches() && (last == 0 || look-last >= looks) {
 				p.Awake = append(p.Awake, time.Since(began).Seconds())
+				found[p.GetPid()] = look
 			}
 		}
 	}

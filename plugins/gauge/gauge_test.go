@@ -113,6 +113,25 @@ func TestSecondsAwakeAreCounted(t *testing.T) {
 	}
 }
 
+// What wakes up twice within a second has woken up once, whenever the processes are looked at.
+func TestAWakeUpIsCountedOnce(t *testing.T) {
+	twice := exec.Command("sh", "-c", "sleep 1.1; sleep 0.2; exec sleep 60")
+	if err := twice.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer twice.Wait()
+	defer twice.Process.Kill()
+	time.Sleep(200 * time.Millisecond) // it has begun
+	g := gauge{proc(t, map[int]string{twice.Process.Pid: "/cosi/plugins/twice"}), t.TempDir()}
+	all, err := g.watch(t.Context(), 3)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("watch = %v, %v; want one process", all, err)
+	}
+	if p := all[0]; len(p.GetAwake()) != 1 || p.GetWakeups() < 2 {
+		t.Errorf("awake at %v of 3 seconds, %d wake-ups; want them counted once", p.GetAwake(), p.GetWakeups())
+	}
+}
+
 // What wakes up often within a second was awake in one second, and woke up often.
 func TestEachWakeUpIsCounted(t *testing.T) {
 	restless := exec.Command("sh", "-c", "while sleep 0.05; do :; done")

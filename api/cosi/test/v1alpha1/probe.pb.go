@@ -812,7 +812,7 @@ type GaugeRequestStatus_Process struct {
 	PrivateDirty uint64 `protobuf:"varint,3,opt,name=private_dirty,json=privateDirty,proto3" json:"private_dirty,omitempty"`
 	// Of all its threads, since they started.
 	ContextSwitches uint64 `protobuf:"varint,4,opt,name=context_switches,json=contextSwitches,proto3" json:"context_switches,omitempty"`
-	// When any thread was seen to have run, in seconds after the watch began: at most once for each second that the request asked for.
+	// When any thread was seen to have run, in seconds after the watch began: what is within a second of another is left out.
 	Awake []float64 `protobuf:"fixed64,5,rep,packed,name=awake,proto3" json:"awake,omitempty"`
 	// How often one of its threads went to sleep in those seconds (voluntary context switches): as often as one was woken up.
 	Wakeups uint64 `protobuf:"varint,6,opt,name=wakeups,proto3" json:"wakeups,omitempty"`
