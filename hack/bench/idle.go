@@ -20,8 +20,11 @@ const (
 	gaugeImage = "cosi-bench-amd64"
 	// small is the memory of the smallest node, in MiB.
 	small = 256
-	// settled is how long after the node is ready its memory is looked at, idleTime how long its processes are then left alone.
-	settled  = time.Minute
+	// settled is how long after the node is ready its memory is looked at.
+	settled = time.Minute
+	// left is when it is left alone: PID 1 looks at plugins a last time 80 s after their start, and on a slow machine has something new to say of them,
+	// for which those wake up that watch PluginStatuses. idleTime is how long.
+	left     = 100 * time.Second
 	idleTime = 3 * time.Minute
 )
 
@@ -69,7 +72,7 @@ func idle(ctx context.Context) ([]figure, error) {
 // watch has the plugin gauge of an image watch the processes of a node that is left alone.
 func watch(ctx context.Context, image string) (gauged *testpb.GaugeRequestStatus, err error) {
 	err = with(ctx, image, quiet(512), func(ctx context.Context, _ *node.Node, c *client.Client) (err error) {
-		if err = sleep(ctx, settled); err != nil {
+		if err = sleep(ctx, left); err != nil {
 			return err
 		}
 		gauged, err = gauge.Measure(ctx, c, "idle", idleTime)
