@@ -110,7 +110,7 @@ func TestSharesAreOfASecond(t *testing.T) {
 			{Name: "runtime", CpuMicroseconds: runtime}, {Name: "block-events", CpuMicroseconds: generator}, {Name: "mount", CpuMicroseconds: others},
 		}}
 	}
-	got := shares(measured(100, 2000, 5), measured(500100, 3002000, 9000005), 50000)
+	got := shares(measured(100, 2000, 5), measured(500100, 3002000, 9000005), "block-events", "block events", 50000)
 	want := []figure{
 		{"runtime, for 10,000 block events a second", 60, "% of 1 GHz", 0}, {"block-events, for 10,000 block events a second", 10, "% of 1 GHz", 20},
 	}

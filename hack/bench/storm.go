@@ -28,6 +28,7 @@ import (
 const (
 	// testImage is the base image with what the tests need.
 	testImage = "cosi-test-amd64"
+	// generator is the one of which the first event is measured.
 	generator = "block-events"
 	// perSecond is the storm's rate, in events a second; stormTime how long it lasts on a node that can make so many.
 	perSecond, stormTime = 10000, 5
@@ -42,7 +43,8 @@ func counted(h *qemu.Host, o *node.Options) {
 	o.Extra = append(o.Extra, "-icount", "shift=0")
 }
 
-// events measures what the generators cost: how long after the API the first event can be delivered, and what 10,000 a second take.
+// events measures what the generators cost: how long after the API the first event can be delivered, and what 10,000 a second take, of blocks, and
+// of links by eBPF and without it.
 func events(ctx context.Context) ([]figure, error) {
 	var figures []figure
 	boot := func(h *qemu.Host, o *node.Options) {
@@ -58,6 +60,11 @@ func events(ctx context.Context) ([]figure, error) {
 	}
 	err = with(ctx, testImage, boot, func(ctx context.Context, _ *node.Node, c *client.Client) error {
 		more, err := storm(ctx, c)
+		figures = append(figures, more...)
+		if err != nil {
+			return err
+		}
+		more, err = linkStorms(ctx, c)
 		figures = append(figures, more...)
 		return err
 	})
@@ -91,7 +98,7 @@ func firstEvent(ctx context.Context, n *node.Node, c *client.Client) ([]figure, 
 	if err != nil {
 		return nil, err
 	}
-	own, err := process(measured)
+	own, err := process(measured, generator)
 	if err != nil {
 		return nil, err
 	}
@@ -141,14 +148,14 @@ func plug(ctx context.Context, n *node.Node, c *client.Client) (took time.Durati
 
 // storm measures what 10,000 block events a second take, and fails unless the node knows in the end what is so.
 func storm(ctx context.Context, c *client.Client) ([]figure, error) {
-	if _, err := rage(ctx, c, "first", 1, 0); err != nil {
+	if _, err := rage(ctx, c, "first", "events", 1, 0); err != nil {
 		return nil, fmt.Errorf("first event: %w", err)
 	}
 	before, err := gauge.Measure(ctx, c, "before", 0)
 	if err != nil {
 		return nil, err
 	}
-	st, err := rage(ctx, c, "storm", perSecond*stormTime, perSecond)
+	st, err := rage(ctx, c, "storm", "events", perSecond*stormTime, perSecond)
 	if err != nil {
 		return nil, err
 	}
@@ -164,36 +171,41 @@ func storm(ctx context.Context, c *client.Client) ([]figure, error) {
 	if err := until(ctx, c, "generators", generator, status, func() bool { return true }); err != nil {
 		return nil, err
 	}
-	if err := sleep(ctx, rests); err != nil {
-		return nil, err
-	}
-	rested, err := gauge.Measure(ctx, c, "rested", 0)
+	rested, err := whenOver(ctx, c, generator, "rested")
 	if err != nil {
 		return nil, err
 	}
-	own, err := process(rested)
-	if err != nil {
-		return nil, err
-	}
-	return append(shares(before, after, perSecond*stormTime),
-		figure{generator + ", memory of its own, when the storm is over", mib(own.GetPrivateDirty()), "MiB", 5},
+	return append(shares(before, after, generator, "block events", perSecond*stormTime), rested,
 		figure{"block events a second that the node could make", perSecond * stormTime / st.GetSeconds(), "", 0},
 		figure{"of all of them lost by the ring buffer, and looked up", float64(status.GetLost()), "", 0}), nil
 }
 
-// process is the generator among those that were measured.
-func process(measured *testpb.GaugeRequestStatus) (*testpb.GaugeRequestStatus_Process, error) {
+// whenOver measures what a plugin holds alone when it has given back what a storm took; of the measurements it is the one of that id.
+func whenOver(ctx context.Context, c *client.Client, plugin, id string) (figure, error) {
+	if err := sleep(ctx, rests); err != nil {
+		return figure{}, err
+	}
+	rested, err := gauge.Measure(ctx, c, id, 0)
+	if err != nil {
+		return figure{}, err
+	}
+	own, err := process(rested, plugin)
+	return figure{plugin + ", memory of its own, when the storm is over", mib(own.GetPrivateDirty()), "MiB", 5}, err
+}
+
+// process is a plugin among those that were measured.
+func process(measured *testpb.GaugeRequestStatus, plugin string) (*testpb.GaugeRequestStatus_Process, error) {
 	for _, p := range measured.GetProcesses() {
-		if p.GetName() == generator {
+		if p.GetName() == plugin {
 			return p, nil
 		}
 	}
-	return nil, fmt.Errorf("no process %q", generator)
+	return nil, fmt.Errorf("no process %q", plugin)
 }
 
-// shares tells what block-events used of the processor for so many events, and the others that have to do with them: as a share of a second
-// for perSecond of them, whether the node could make so many in a second or not.
-func shares(before, after *testpb.GaugeRequestStatus, events float64) []figure {
+// shares tells what a generator used of the processor for so many events of a kind, and the others that have to do with them: as a share of a
+// second for perSecond of them, whether the node could make so many in a second or not.
+func shares(before, after *testpb.GaugeRequestStatus, generator, kind string, events float64) []figure {
 	used := map[string]uint64{}
 	for _, p := range before.GetProcesses() {
 		used[p.GetName()] = p.GetCpuMicroseconds()
@@ -211,15 +223,15 @@ func shares(before, after *testpb.GaugeRequestStatus, events float64) []figure {
 			continue
 		}
 		share := 100 * float64(p.GetCpuMicroseconds()-used[p.GetName()]) / 1e6 / (events / perSecond)
-		figures = append(figures, figure{name + ", for 10,000 block events a second", share, "% of 1 GHz", target})
+		figures = append(figures, figure{name + ", for 10,000 " + kind + " a second", share, "% of 1 GHz", target})
 	}
 	return figures
 }
 
-// rage has the plugin storm make events.
-func rage(ctx context.Context, c *client.Client, id string, events, rate int) (*testpb.StormRequestStatus, error) {
+// rage has the plugin storm make events of a kind, the name of a field of its requests.
+func rage(ctx context.Context, c *client.Client, id, kind string, events, rate int) (*testpb.StormRequestStatus, error) {
 	st := &testpb.StormRequestStatus{}
-	return st, gauge.Ask(ctx, c, "Storm", id, fmt.Sprintf("{events: %d, per_second: %d}", events, rate), st)
+	return st, gauge.Ask(ctx, c, "Storm", id, fmt.Sprintf("{%s: %d, per_second: %d}", kind, events, rate), st)
 }
 
 // until watches a resource until ok likes its content, which is decoded into spec.
