@@ -3,6 +3,8 @@ package gauge
 import (
 	"context"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -158,6 +160,31 @@ func TestEachWakeUpIsCounted(t *testing.T) {
 	}
 	if p := watched[uint32(restless.Process.Pid)]; len(p.GetAwake()) > 2 || p.GetWakeups() < 4 {
 		t.Errorf("restless: awake at %v of 2 seconds, %d wake-ups; want each of them", p.GetAwake(), p.GetWakeups())
+	}
+}
+
+// A process may end before a file of it is opened, and after.
+func TestAProcessHasEnded(t *testing.T) {
+	brief := exec.Command("sleep", "60")
+	if err := brief.Start(); err != nil {
+		t.Fatal(err)
+	}
+	path := fmt.Sprintf("/proc/%d/cgroup", brief.Process.Pid)
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	brief.Process.Kill()
+	brief.Wait()
+	if _, err := io.ReadAll(file); !ended(err) {
+		t.Errorf("read: %v; want that it has ended", err)
+	}
+	if _, err := os.ReadFile(path); !ended(err) {
+		t.Errorf("open: %v; want that it has ended", err)
+	}
+	if ended(fs.ErrPermission) {
+		t.Error("what may not be read has not ended")
 	}
 }
 

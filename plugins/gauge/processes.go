@@ -28,7 +28,7 @@ func (g gauge) processes() ([]*testpb.GaugeRequestStatus_Process, error) {
 			continue
 		}
 		p, err := g.process(uint32(pid))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // it has ended meanwhile
+		if err != nil && !ended(err) {
 			return nil, err
 		}
 		if p != nil {
@@ -38,6 +38,9 @@ func (g gauge) processes() ([]*testpb.GaugeRequestStatus_Process, error) {
 	slices.SortFunc(all, func(a, b *testpb.GaugeRequestStatus_Process) int { return int(a.GetPid()) - int(b.GetPid()) })
 	return all, nil
 }
+
+// ended says whether err comes of a process or a thread that has ended meanwhile, before a file of it was opened or before that was read.
+func ended(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
 // process counts a process's wake-ups since it started, nil if it is none of ours.
 func (g gauge) process(pid uint32) (*testpb.GaugeRequestStatus_Process, error) {
@@ -53,7 +56,7 @@ func (g gauge) process(pid uint32) (*testpb.GaugeRequestStatus_Process, error) {
 	}
 	for _, thread := range threads {
 		status, err := fields(thread)
-		if errors.Is(err, fs.ErrNotExist) {
+		if ended(err) {
 			continue
 		}
 		if err != nil {
@@ -78,7 +81,7 @@ func (g gauge) weigh(all []*testpb.GaugeRequestStatus_Process) error {
 	for _, p := range all {
 		dir := filepath.Join(g.proc, strconv.Itoa(int(p.GetPid())))
 		rollup, err := fields(filepath.Join(dir, "smaps_rollup"))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) { // it has ended meanwhile
+		if ended(err) {
 			continue
 		}
 		if err != nil {
@@ -88,11 +91,11 @@ func (g gauge) weigh(all []*testpb.GaugeRequestStatus_Process) error {
 			return fmt.Errorf("%s: %w", dir, err)
 		}
 		descriptors, err := os.ReadDir(filepath.Join(dir, "fd"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !ended(err) {
 			return err
 		}
 		p.Descriptors = uint32(len(descriptors))
-		if p.CpuMicroseconds, err = g.used(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if p.CpuMicroseconds, err = g.used(dir); err != nil && !ended(err) {
 			return err
 		}
 	}
