@@ -53,7 +53,7 @@ func checkTroubles(t *testing.T, n *vmtest.Node, stuck []*resourcepb.Resource) {
 	}
 
 	rage(t, n, "lock-up", "lock_up: 6")
-	trouble(t, n, "SoftLockup", "emergency", `BUG: soft lockup - CPU#0 stuck for \d+s! \[.+:\d+\]`)
+	trouble(t, n, "SoftLockup", "emergency", `BUG: soft lockup - CPU#\d+ stuck for \d+s! \[.+:\d+\]`)
 }
 
 // trouble waits until the kernel has spoken.
