@@ -1,6 +1,7 @@
 package vmtest_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -83,4 +84,37 @@ func unplug(t *testing.T, n *vmtest.Node) (down, up *eventspb.LinkEvent) {
 	await(t, n, "linkevents", down, func() bool { return down.GetAction() == "CarrierDown" && down.GetBoottimeNs() > last })
 	await(t, n, "linkevents", up, func() bool { return up.GetAction() == "CarrierUp" && up.GetBoottimeNs() > last })
 	return down, up
+}
+
+// checkLinkOverflow: what the ring buffer had no room for while the generator was stopped is counted, an event says so, and what is there in the end
+// was looked up.
+func checkLinkOverflow(t *testing.T, n *vmtest.Node) {
+	before := generator(t, n, "link-events", "fentry")
+	e := &eventspb.LinkEvent{}
+	last := newest(t, n, "linkevents", e)
+	gauge(t, n, "stop-links", "kill: link-events, signal: SIGSTOP")
+	const changes, announced = 3002, 4503 // after the last of them the address and the route are there
+	st := rage(t, n, "links", fmt.Sprintf("link_events: %d", changes))
+	gauge(t, n, "continue-links", "kill: link-events, signal: SIGCONT")
+	after := &eventspb.GeneratorStatus{}
+	n.Until(t, "generators", "link-events", after, func(*resourcepb.Metadata) bool {
+		return after.GetRings()+after.GetLost() >= before.GetRings()+before.GetLost()+announced
+	})
+	lost := after.GetLost() - before.GetLost()
+	if lost == 0 || after.GetResynchronisations() == before.GetResynchronisations() {
+		t.Errorf("generator %v, before %v; want that something was lost, and another resynchronisation", after, before)
+	}
+	for _, action := range []string{"Resynchronised", "AddressAdded", "RouteAdded"} {
+		await(t, n, "linkevents", e, func() bool { return e.GetAction() == action && e.GetBoottimeNs() > last })
+	}
+	told := 0
+	for _, event := range list(t, n, "linkevents") {
+		if decode(t, event, e); e.GetDevice() == "lo" && e.GetBoottimeNs() > last {
+			told++
+		}
+	}
+	if told != 2 {
+		t.Errorf("%d events of lo; want those of what is there in the end", told)
+	}
+	t.Logf("%d announcements in %.2f s: %d were lost", announced, st.GetSeconds(), lost)
 }

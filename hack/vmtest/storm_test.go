@@ -27,7 +27,8 @@ func TestStorm(t *testing.T) {
 	n.Ready(t)
 	t.Run("Fentry", func(t *testing.T) { checkBest(t, n) })
 	t.Run("Overflow", func(t *testing.T) { checkOverflow(t, n) })
-	t.Run("NoLeak", func(t *testing.T) { checkNoLeak(t, n) })
+	t.Run("NoLeak", func(t *testing.T) { checkNoLeak(t, n) }) // at once: a plugin that has rested has less memory to begin with
+	t.Run("LinkOverflow", func(t *testing.T) { checkLinkOverflow(t, n) })
 	t.Run("Killed", func(t *testing.T) { checkKilled(t, n) })
 	t.Run("Kprobe", func(t *testing.T) { checkKprobe(t, n) })
 	t.Run("Loop", func(t *testing.T) { checkLoop(t, n) })
