@@ -16,6 +16,7 @@ import (
 
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/internal/inorder"
+	"github.com/cosi-os/cosi/images/internal/sparse"
 )
 
 // Format is how an image is compressed, by the suffix of the file's name.
@@ -103,7 +104,7 @@ func (p *packer) pack(c content.Content, at int64) ([]byte, error) {
 	if _, err := c.ReadAt(plain, at); err != nil && err != io.EOF {
 		return nil, err
 	}
-	if len(plain) < piece || !allZero(plain) {
+	if len(plain) < piece || !sparse.Zero(plain) {
 		return p.compress(plain)
 	}
 	var err error
@@ -112,6 +113,3 @@ func (p *packer) pack(c content.Content, at int64) ([]byte, error) {
 	}
 	return p.zeros, err
 }
-
-// allZero compares b with itself moved by one byte: the standard library's fastest way.
-func allZero(b []byte) bool { return b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1]) }

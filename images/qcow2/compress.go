@@ -2,14 +2,13 @@ package qcow2
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"os"
 
 	"github.com/klauspost/compress/flate"
-	"golang.org/x/sys/unix"
 
 	"github.com/cosi-os/cosi/images/internal/inorder"
+	"github.com/cosi-os/cosi/images/internal/sparse"
 )
 
 // window is the history that QEMU gives its decoder: inflateInit2 with 12 bits.
@@ -25,7 +24,7 @@ type packed struct {
 // compressAll calls add with each cluster of raw that holds data, in order. It compresses on as many goroutines as there are processors,
 // and all have ended when it returns.
 func compressAll(raw *os.File, size int64, add func(packed) error) error {
-	clusters := func(yield func(int64) bool) error { return eachDataCluster(raw, size, yield) }
+	clusters := func(yield func(int64) bool) error { return sparse.Blocks(raw, size, cluster, yield) }
 	worker := func() (func(int64) (packed, error), error) {
 		p, err := newPacker()
 		return func(index int64) (packed, error) { return p.pack(raw, index) }, err
@@ -36,34 +35,6 @@ func compressAll(raw *os.File, size int64, add func(packed) error) error {
 		}
 		return add(c)
 	})
-}
-
-// eachDataCluster calls do with the index of each cluster that is not all hole, until it returns
-// false.
-func eachDataCluster(raw *os.File, size int64, do func(int64) bool) error {
-	fd := int(raw.Fd())
-	for next := int64(0); next < size; {
-		start, err := unix.Seek(fd, next, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			return nil // only a hole is left
-		}
-		if err != nil {
-			return os.NewSyscallError("lseek SEEK_DATA", err)
-		}
-		end, err := unix.Seek(fd, start, unix.SEEK_HOLE)
-		if err != nil {
-			return os.NewSyscallError("lseek SEEK_HOLE", err)
-		}
-		first := max(start/cluster, (next+cluster-1)/cluster)
-		last := (min(end, size) + cluster - 1) / cluster
-		for i := first; i < last; i++ {
-			if !do(i) {
-				return nil
-			}
-		}
-		next = max(end, last*cluster)
-	}
-	return nil
 }
 
 // packer is one worker's memory.
@@ -87,7 +58,7 @@ func (p *packer) pack(raw io.ReaderAt, index int64) (packed, error) {
 		return packed{}, err
 	}
 	clear(p.plain[n:])
-	if allZero(p.plain) {
+	if sparse.Zero(p.plain) {
 		return packed{index: index}, nil
 	}
 	p.out.Reset()
@@ -103,8 +74,3 @@ func (p *packer) pack(raw io.ReaderAt, index int64) (packed, error) {
 	}
 	return packed{index, bytes.Clone(p.out.Bytes()), true}, nil
 }
-
-var zeroBlock [4096]byte
-
-// allZero compares b with itself moved by one byte: the standard library's fastest way.
-func allZero(b []byte) bool { return b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1]) }

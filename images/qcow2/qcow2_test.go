@@ -3,7 +3,6 @@ package qcow2
 import (
 	"bytes"
 	"errors"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,34 +11,6 @@ import (
 
 	"github.com/cosi-os/cosi/images/internal/judge"
 )
-
-// rawImage returns a sparse image with text, noise, written zeros and holes of every alignment.
-func rawImage(t testing.TB, size int64) *os.File {
-	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "disk.raw"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	if err := f.Truncate(size); err != nil {
-		t.Fatal(err)
-	}
-	noise := make([]byte, 300<<10)
-	rand.NewChaCha8([32]byte{2}).Read(noise)
-	text := bytes.Repeat([]byte("the quick brown fox "), 20000)
-	for off, b := range map[int64][]byte{
-		0: []byte("boot"), 1<<20 + 4096: text, 3<<20 - 512: noise, 5 << 20: make([]byte, 1<<20),
-		size / 2: text, size - 4: []byte("last"),
-	} {
-		if off < 0 || off+int64(len(b)) > size {
-			continue
-		}
-		if _, err := f.WriteAt(b, off); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return f
-}
 
 func convert(t testing.TB, raw *os.File) *os.File {
 	t.Helper()
@@ -56,7 +27,7 @@ func convert(t testing.TB, raw *os.File) *os.File {
 
 func TestQemuReadsTheSameBytes(t *testing.T) {
 	for _, size := range []int64{512, 64 << 10, 10<<20 + 512, 771 << 20, 3 << 30} {
-		raw := rawImage(t, size)
+		raw := judge.Disk(t, size)
 		q := convert(t, raw)
 		if out := judge.Run(t, "qemu-img", "check", q.Name()); !strings.Contains(out, "No errors were found") {
 			t.Errorf("size %d: qemu-img check:\n%s", size, out)
@@ -97,7 +68,7 @@ func TestZerosAndHolesTakeNoSpace(t *testing.T) {
 }
 
 func TestProcessorsDoNotChangeTheBytes(t *testing.T) {
-	raw := rawImage(t, 64<<20)
+	raw := judge.Disk(t, 64<<20)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	one, err := os.ReadFile(convert(t, raw).Name())
 	if err != nil {
@@ -115,7 +86,7 @@ func TestProcessorsDoNotChangeTheBytes(t *testing.T) {
 
 // An error anywhere ends the conversion, and no goroutine is left waiting.
 func TestErrorsEndTheConversion(t *testing.T) {
-	raw := rawImage(t, 64<<20)
+	raw := judge.Disk(t, 64<<20)
 	stop := errors.New("no space")
 	n := 0
 	err := compressAll(raw, 64<<20, func(packed) error {
@@ -141,7 +112,7 @@ func BenchmarkConvert(b *testing.B) {
 	path := os.Getenv("COSI_BENCH_RAW")
 	var raw *os.File
 	if path == "" {
-		raw = rawImage(b, 771<<20)
+		raw = judge.Disk(b, 771<<20)
 	} else {
 		f, err := os.Open(path)
 		if err != nil {

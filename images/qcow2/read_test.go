@@ -30,7 +30,7 @@ func openFile(t *testing.T, path string) (*Disk, error) {
 
 func TestWhatIsWrittenIsRead(t *testing.T) {
 	for _, size := range []int64{512, cluster, 10<<20 + 512, 33 << 20} {
-		raw := rawImage(t, size)
+		raw := judge.Disk(t, size)
 		want, err := os.ReadFile(raw.Name())
 		if err != nil {
 			t.Fatal(err)
@@ -57,7 +57,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 
 // TestWhatQemuWritesIsRead: also what it does not compress, and its zeros that are no hole.
 func TestWhatQemuWritesIsRead(t *testing.T) {
-	raw := rawImage(t, 9<<20)
+	raw := judge.Disk(t, 9<<20)
 	want, err := os.ReadFile(raw.Name())
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func TestWhatQemuWritesIsRead(t *testing.T) {
 }
 
 func TestWhatQemuCanAndOpenCannotIsRefusedInWords(t *testing.T) {
-	base := convert(t, rawImage(t, 1<<20)).Name()
+	base := convert(t, judge.Disk(t, 1<<20)).Name()
 	for want, args := range map[string][]string{
 		"version 2; want 3":         {"-o", "compat=0.10"},
 		"clusters of 1<<12 bytes":   {"-o", "cluster_size=4096"},
@@ -96,7 +96,7 @@ func TestWhatQemuCanAndOpenCannotIsRefusedInWords(t *testing.T) {
 
 // TestWhatIsBrokenIsAnError: at the place where it is broken.
 func TestWhatIsBrokenIsAnError(t *testing.T) {
-	whole, err := os.ReadFile(convert(t, rawImage(t, 4<<20)).Name())
+	whole, err := os.ReadFile(convert(t, judge.Disk(t, 4<<20)).Name())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,5 @@
 // Package judge runs other people's programs over what our writers wrote: fsck.vfat, sgdisk,
-// qemu-img and the like say whether a format is right. Only tests call it.
+// qemu-img and the like say whether a format is right. Disk is a disk to write. Only tests call it.
 package judge
 
 import (
