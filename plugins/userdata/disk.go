@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/diskfs/go-diskfs/backend"
@@ -22,23 +23,28 @@ const (
 	// labelCIDATA marks a NoCloud disk: https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
 	labelCIDATA = "CIDATA"
 	cidataFile  = "user-data"
+	// labelConfigDrive marks OpenStack's: "Metadata", Nova's user documentation.
+	labelConfigDrive = "config-2"
+	configDriveFile  = "openstack/latest/user_data"
 	// espFile is for whoever flashes an image and drops a file beside the boot loader.
 	espFile = "user-data.yaml"
 	// espDir tells an EFI system partition from other FAT file systems.
 	espDir = "EFI"
 )
 
-// disks reads user data from every CIDATA file system and every EFI system partition among the block devices of root, in this order; of
-// either, the one it returns is absent if there is none. It reads the file systems itself: nothing is mounted, so that the plugin needs
+// disks reads user data from every CIDATA file system, every config drive and every EFI system partition among the block devices of root, in this
+// order. Of the first and the last, the one it returns is absent if there is none. It reads the file systems itself: nothing is mounted, so that the plugin needs
 // no right to mount and the kernel parses nothing that came from outside.
 func disks(root string) []*found {
 	entries, _ := os.ReadDir(filepath.Join(root, "sys/class/block"))
-	var cidata, esp []*found
+	var cidata, drives, esp []*found
 	for _, entry := range entries {
 		switch f := device(filepath.Join(root, "dev", entry.Name())); {
 		case f == nil:
 		case f.source == sourceCIDATA:
 			cidata = append(cidata, f)
+		case f.source == sourceConfigDrive:
+			drives = append(drives, f)
 		default:
 			esp = append(esp, f)
 		}
@@ -49,10 +55,10 @@ func disks(root string) []*found {
 	if esp == nil {
 		esp = append(esp, nowhere(sourceESP, "no EFI system partition"))
 	}
-	return append(cidata, esp...)
+	return slices.Concat(cidata, drives, esp)
 }
 
-// device reads one block device; nil if it is neither CIDATA nor an EFI system partition.
+// device reads one block device; nil if it is none of them.
 func device(path string) *found {
 	volume, err := openVolume(path)
 	if err != nil || volume == nil {
@@ -60,9 +66,12 @@ func device(path string) *found {
 	}
 	defer volume.Close()
 	f := &found{source: sourceESP, name: espFile}
-	if strings.EqualFold(volume.label, labelCIDATA) {
+	switch {
+	case strings.EqualFold(volume.label, labelCIDATA):
 		f.source, f.name = sourceCIDATA, cidataFile
-	} else if volume.iso {
+	case strings.EqualFold(volume.label, labelConfigDrive):
+		f.source, f.name = sourceConfigDrive, configDriveFile
+	case volume.iso:
 		return nil
 	}
 	f.id, f.missing = f.source+"-"+filepath.Base(path), "no file "+f.name

@@ -13,8 +13,10 @@ const (
 	sourceFwCfg   = "fw_cfg"
 	sourceCmdline = "cmdline"
 	sourceCIDATA  = "cidata"
-	sourceESP     = "esp"
-	sourceURL     = "url"
+	// sourceConfigDrive is OpenStack's disk. The platforms' own sources have the platforms' names.
+	sourceConfigDrive = "config-drive"
+	sourceESP         = "esp"
+	sourceURL         = "url"
 )
 
 // States of a UserDataSource.

@@ -17,6 +17,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,6 +163,9 @@ func TestDisks(t *testing.T) {
 		{"a long document on FAT16", 20 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat16, VolumeLabel: "CIDATA"}, map[string]string{"user-data": long}, sourceCIDATA, long},
 		{"CIDATA on FAT16", 20 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat16, VolumeLabel: "CIDATA"}, map[string]string{"user-data": document1}, sourceCIDATA, document1},
 		{"CIDATA on FAT12", 2 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat12, VolumeLabel: "CIDATA"}, map[string]string{"user-data": document1}, sourceCIDATA, document1},
+		{"a config drive on ISO 9660", 10 * mib, disk.FilesystemSpec{FSType: filesystem.TypeISO9660, VolumeLabel: "config-2"}, map[string]string{configDriveFile: document1}, sourceConfigDrive, document1},
+		{"a config drive on FAT32", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "config-2"}, map[string]string{configDriveFile: document1}, sourceConfigDrive, document1},
+		{"a config drive without user data", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "config-2"}, map[string]string{"openstack/latest/meta_data.json": "{}"}, sourceConfigDrive, ""},
 		{"CIDATA without a file", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "CIDATA"}, nil, sourceCIDATA, ""},
 		{"ESP", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "ESP"}, map[string]string{"EFI/x": "", "user-data.yaml": document1}, sourceESP, document1},
 		{"ESP without a file", 40 * mib, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "ESP"}, map[string]string{"EFI/x": ""}, sourceESP, ""},
@@ -172,8 +176,16 @@ func TestDisks(t *testing.T) {
 			root := t.TempDir()
 			makeDevice(t, root, "vdb", c.size, c.spec, c.files)
 			all := disks(root)
-			if len(all) != 2 || all[0].source != sourceCIDATA || all[1].source != sourceESP {
-				t.Fatalf("disks = %+v; want one CIDATA and one ESP", all)
+			var sources []string
+			for _, f := range all {
+				sources = append(sources, f.source)
+			}
+			want := []string{sourceCIDATA, sourceESP}
+			if c.source == sourceConfigDrive {
+				want = slices.Insert(want, 1, sourceConfigDrive)
+			}
+			if !slices.Equal(sources, want) {
+				t.Fatalf("disks has %q; want %q", sources, want)
 			}
 			for _, f := range all {
 				id, data := f.source, ""

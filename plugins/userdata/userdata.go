@@ -1,7 +1,8 @@
 // Package userdata is the plugin that finds user data when a node boots and applies the resources in it.
 //
-// Sources are looked at in this order: QEMU's fw_cfg, the kernel argument cosi.userdata, disks with the label CIDATA, user-data.yaml on
-// the EFI system partition; then the image's default resources; then, once there is a network, a URL. Documents of a source are applied
+// Sources are looked at in this order: QEMU's fw_cfg, VMware's guestinfo, the kernel argument cosi.userdata, disks with the label CIDATA,
+// OpenStack's config drive, user-data.yaml on the EFI system partition; then the image's default resources; then, once there is a network, the
+// metadata service of the platform that the machine is of, and a URL. Documents of a source are applied
 // once for each digest of its bytes, which a UserDataRecord keeps: what people change over the API afterwards is undone neither by a
 // restart nor by a reboot. A new digest updates what its source wrote last and reports the rest as conflicts. Every source and every
 // problem in it is shown as a UserDataSource.
@@ -50,7 +51,9 @@ func Plugin() sdk.Plugin { return plugin(cmp.Or(os.Getenv("COSI_ROOT"), "/")) }
 func plugin(root string) sdk.Plugin { return newController(root).plugin() }
 
 func newController(root string) *controller {
-	return &controller{root: root, retry: retry{first: 2 * time.Second, most: time.Minute}, now: time.Now}
+	c := &controller{root: root, now: time.Now, retries: map[string]*retry{}, metadata: metadataAddress, wire: wireAddress, guestinfo: guestinfo}
+	c.platform, c.named = findPlatform(root)
+	return c
 }
 
 func (c *controller) plugin() sdk.Plugin {
@@ -73,23 +76,16 @@ type controller struct {
 	// trusted says whether the node had a trust anchor before this plugin looked for user data; nil until it has been asked for.
 	trusted *bool
 
-	mu    sync.Mutex // guards the fields below: watch and reconcile run side by side
-	retry retry
-	wake  func()
-}
+	// platform is the machine's; named says that the image's definition names it.
+	platform platform
+	named    bool
+	// metadata and wire are where a platform's services are; guestinfo asks VMware for a variable. Tests have their own.
+	metadata, wire string
+	guestinfo      func(name string) (string, error)
+	retries        map[string]*retry
 
-// retry spaces the attempts at a URL.
-type retry struct {
-	first, most time.Duration
-	delay       time.Duration
-	next        time.Time
-}
-
-// later doubles the delay and returns when the next attempt is due.
-func (r *retry) later(now time.Time) (time.Time, time.Duration) {
-	r.delay = min(max(2*r.delay, r.first), r.most)
-	r.next = now.Add(r.delay)
-	return r.next, r.delay
+	mu   sync.Mutex // guards the field below: watch and reconcile run side by side
+	wake func()
 }
 
 // watch looks again when a disk has appeared.
@@ -127,7 +123,7 @@ func (c *controller) reconcile(ctx context.Context, s *sdk.State) error {
 	if err := c.forget(ctx, s, all); err != nil {
 		return err
 	}
-	pending, err := c.remote(ctx, s, a, value)
+	pending, err := c.askRemotes(ctx, s, a, c.remotes(value, offline))
 	if err != nil {
 		return err
 	}
@@ -137,6 +133,9 @@ func (c *controller) reconcile(ctx context.Context, s *sdk.State) error {
 // offline reads every source that needs no network.
 func (c *controller) offline(argument string) []*found {
 	all := []*found{fwCfg(c.root)}
+	if c.platform == platformVMware {
+		all = append(all, c.vmware())
+	}
 	switch {
 	case argument == "":
 		all = append(all, nowhere(sourceCmdline, "no argument cosi.userdata"))
@@ -158,41 +157,6 @@ func (c *controller) defaults() *found {
 	f := &found{source: sourceImage, id: sourceImage, name: filepath.Base(defaultsFile), missing: "no default resources"}
 	f.data, f.err = readFile(filepath.Join(c.root, defaultsFile))
 	return f
-}
-
-// remote handles a URL and returns why it is still pending, "" if it is not.
-func (c *controller) remote(ctx context.Context, s *sdk.State, a *applier, value string) (string, error) {
-	if value == "" || strings.HasPrefix(value, "data:") {
-		return "", nil
-	}
-	if known, ok := sdk.Get[*machinepb.UserDataSource](s, kindSource, sourceURL); ok && finished(known.Spec.State) {
-		return "", nil // once for each boot: what has changed at the URL since is for the next one
-	}
-	c.mu.Lock()
-	wait := c.retry.next.Sub(c.now())
-	c.mu.Unlock()
-	if wait > 0 {
-		return "the URL is tried again soon", nil
-	}
-	f := fetch(ctx, c.root, value)
-	if f.err != nil && !errors.Is(f.err, errRefused) {
-		return c.unreachable(ctx, s, f)
-	}
-	return "", c.settle(ctx, s, a, f)
-}
-
-// unreachable records a failed fetch and arranges for the next.
-func (c *controller) unreachable(ctx context.Context, s *sdk.State, f *found) (string, error) {
-	c.mu.Lock()
-	next, delay := c.retry.later(c.now())
-	if c.wake != nil {
-		time.AfterFunc(delay, c.wake)
-	}
-	c.mu.Unlock()
-	message := f.err.Error()
-	return message, c.write(ctx, s, f.id, &machinepb.UserDataSource{
-		State: stateUnreachable, Source: f.source, Message: message, NextTry: timestamppb.New(next), Unauthenticated: f.unauthenticated,
-	})
 }
 
 // settle brings one source to its end: applied, absent, refused.

@@ -189,7 +189,8 @@ type UserDataSource struct {
 	// Absent, Unreachable, Refused, Found (being applied), Applied, PartlyApplied, Failed.
 	State   string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// "fw_cfg", "cmdline", "cidata", "esp", "url".
+	// "fw_cfg", "cmdline", "cidata", "config-drive", "esp", "url", or the platform whose service has it: "aws", "azure", "gcp", "openstack",
+	// "vmware".
 	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
 	// SHA-256 of the bytes, in hex.
 	Digest    string                    `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
