@@ -176,7 +176,8 @@ func imageJSON(p *plan.Plan, in *Inputs, unpinned bool) ([]byte, error) {
 		Definition string    `json:"definition"`
 		Unpinned   bool      `json:"unpinned"`
 		ESP        bool      `json:"esp_user_data_under_secure_boot"`
-	}{in.Version, in.Epoch, p.Definition.Name, unpinned, p.Definition.UserData.ESPUnderSecureBoot}, "", "  ")
+		Platform   string    `json:"platform,omitempty"`
+	}{in.Version, in.Epoch, p.Definition.Name, unpinned, p.Definition.UserData.ESPUnderSecureBoot, p.Definition.Platform}, "", "  ")
 	return append(data, '\n'), err
 }
 

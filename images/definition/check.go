@@ -157,6 +157,9 @@ func (c *checker) meaning(d *Definition) {
 	if d.Arch != "" && !slices.Contains(Architectures, d.Arch) {
 		at("arch", "%s", among(d.Arch, "an architecture", Architectures))
 	}
+	if d.Platform != "" && !slices.Contains(Platforms, d.Platform) {
+		at("platform", "%s", among(d.Platform, "a platform", Platforms))
+	}
 	if d.Kernel.Flavour != "" && !slices.Contains(Flavours, d.Kernel.Flavour) {
 		at("kernel.flavour", "%s", among(d.Kernel.Flavour, "a flavour", Flavours))
 	}

@@ -27,8 +27,10 @@ type Definition struct {
 	// Without takes away from what Extends brings, before anything said here is added.
 	Without Without `yaml:"without"`
 	// Arch is the processor as Go and Debian call it: amd64.
-	Arch   string `yaml:"arch"`
-	Kernel Kernel `yaml:"kernel"`
+	Arch string `yaml:"arch"`
+	// Platform is who runs the machine, and has its own way to hand user data in. Empty: a node finds out by what the machine says of itself.
+	Platform string `yaml:"platform"`
+	Kernel   Kernel `yaml:"kernel"`
 	// Initramfs says how it is packed.
 	Initramfs Initramfs `yaml:"initramfs"`
 	// Plugins are folders of plugins/ that the multi-call executable holds.
@@ -197,8 +199,9 @@ const (
 // Outputs are all there are.
 var Outputs = []Output{Raw, QCOW2, ISO, PXE, UKI, Direct, RawZstandard, RawGzip, RawXZ, UpgradeFile}
 
-// Architectures and Flavours are those that there are kernels for.
+// Architectures and Flavours are those that there are kernels for, Platforms those whose user data a node can read.
 var (
+	Platforms     = []string{"aws", "azure", "gcp", "openstack", "vmware"}
 	Architectures = []string{"amd64", "arm64"}
 	Flavours      = []string{"cloud", "metal"}
 )

@@ -88,6 +88,7 @@ resources:
   - {metadata: {type: Links.network.cosi.dev, id: two}, spec: {mtu: 2}}
   - {metadata: {type: Links.network.cosi.dev, id: three}, spec: {mtu: 3}}
 user_data: {esp_under_secure_boot: true}
+platform: gcp
 state: {size: 1GiB}
 partitions: {esp: 512MiB, root: 1GiB, extra: [{name: logs, size: 1GiB}, {name: data, size: 2GiB}]}
 outputs: [raw, iso]
@@ -99,7 +100,7 @@ func summary(d *Definition) string {
 	for _, output := range d.Outputs {
 		all = append(all, string(output))
 	}
-	return strings.Join(append(all, d.Name, d.Arch, d.Kernel.Flavour, d.Kernel.Series, string(d.State.Size), string(d.Partitions.ESP), string(d.Partitions.Root), fmt.Sprint(d.UserData.ESPUnderSecureBoot)), " ")
+	return strings.Join(append(all, d.Name, d.Arch, d.Kernel.Flavour, d.Kernel.Series, string(d.State.Size), string(d.Partitions.ESP), string(d.Partitions.Root), d.Platform, fmt.Sprint(d.UserData.ESPUnderSecureBoot)), " ")
 }
 
 func TestExtendingContinuesListsAndReplacesTheRest(t *testing.T) {
@@ -111,6 +112,7 @@ resources:
   - {metadata: {type: Links.network.cosi.dev, id: two}, spec: {mtu: 22}}
   - {metadata: {type: Links.network.cosi.dev, id: four}, spec: {mtu: 4}}
 outputs: [qcow2]
+platform: aws
 state: {size: 2GiB}
 partitions: {esp: 128MiB, extra: [{name: more, size: 1MiB}, {name: data, size: 3GiB}]}
 `, "base.yaml", base))
@@ -118,7 +120,7 @@ partitions: {esp: 128MiB, extra: [{name: more, size: 1MiB}, {name: data, size: 3
 		t.Fatal(err)
 	}
 	const links = "Links.network.cosi.dev/one Links.network.cosi.dev/two Links.network.cosi.dev/three Links.network.cosi.dev/four"
-	if got, want := summary(d), "mount power probe a b d c x y z "+links+" logs data more qcow2 over amd64 metal 6.1 2GiB 128MiB 1GiB true"; got != want || d.Epoch.Year() != 2026 || d.Partitions.Extra[1].Size != "3GiB" {
+	if got, want := summary(d), "mount power probe a b d c x y z "+links+" logs data more qcow2 over amd64 metal 6.1 2GiB 128MiB 1GiB aws true"; got != want || d.Epoch.Year() != 2026 || d.Partitions.Extra[1].Size != "3GiB" {
 		t.Errorf("Load = %s (%+v); want %s", got, d, want)
 	}
 	resource := struct{ Spec struct{ MTU int } }{}
@@ -145,7 +147,7 @@ partitions: {esp: ""}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := summary(d), "mount power b y x Links.network.cosi.dev/two logs raw iso over amd64 cloud    1GiB false"; got != want {
+	if got, want := summary(d), "mount power b y x Links.network.cosi.dev/two logs raw iso over amd64 cloud    1GiB gcp false"; got != want {
 		t.Errorf("Load = %s; want %s", got, want)
 	}
 }

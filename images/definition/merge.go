@@ -94,6 +94,7 @@ func merge(base, over *Definition, file string, lines map[string]int) (*Definiti
 	said := func(field string) bool { _, ok := lines[field]; return ok }
 	set(said("name"), &d.Name, over.Name)
 	set(said("arch"), &d.Arch, over.Arch)
+	set(said("platform"), &d.Platform, over.Platform)
 	set(said("epoch"), &d.Epoch, over.Epoch)
 	set(said("kernel.flavour"), &d.Kernel.Flavour, over.Kernel.Flavour)
 	set(said("kernel.series"), &d.Kernel.Series, over.Kernel.Series)
