@@ -56,7 +56,10 @@ func TestTwoBuildsGiveTheSameBytes(t *testing.T) {
 		t.Logf("both builds are user %d's: only root can start one as somebody else", os.Getuid())
 	}
 	one, other := first.run(t), second.run(t)
-	suffixes := []string{".raw", ".qcow2", ".iso", ".vmlinuz", ".initramfs", ".efi", ".ipxe", ".raw.zst", ".raw.gz", ".raw.xz", ".upgrade", ".manifest.json", ".sha256"}
+	suffixes := []string{".raw", ".qcow2", ".iso", ".vmlinuz", ".initramfs", ".efi", ".ipxe", ".vhd", ".gcp.tar.gz", ".oci.tar", ".raw.zst", ".raw.gz", ".raw.xz", ".upgrade", ".manifest.json", ".sha256"}
+	if vmtest.Arch() == "amd64" {
+		suffixes = append(suffixes, ".vmdk", ".ova")
+	}
 	for _, suffix := range slices.Concat(suffixes, plan.NetworkLoaders[vmtest.Arch()]) {
 		if one[suffix] == "" || one[suffix] != other[suffix] {
 			t.Errorf("%s: SHA-256 %s and %s", suffix, one[suffix], other[suffix])

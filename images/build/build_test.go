@@ -55,7 +55,7 @@ func TestTwoBuildsInDifferentDirectoriesGiveTheSameBytes(t *testing.T) {
 	var manifests [2][]byte
 	for i := range manifests {
 		o := fixture(t)
-		o.change(t, "images/dev.yaml", "pxe]", "pxe, raw.zst]")
+		o.change(t, "images/dev.yaml", "pxe]", "pxe, vhd, vmdk, ova, gcp, oci, raw.zst]")
 		o.commit(t)
 		_, m := build(t, o)
 		if err := m.Verify(o.Output); err != nil {

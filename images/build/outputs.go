@@ -79,6 +79,9 @@ func write(o Options, p *plan.Plan, in *Inputs, parts *parts, says *manifest.Man
 	if p.Writes(".iso") {
 		group.Go(func() error { return errors.Join(w.phase("iso", w.iso), w.hash(".iso")) })
 	}
+	if p.Writes(".oci.tar") {
+		group.Go(w.oci)
+	}
 	if p.Writes(".efi") {
 		group.Go(func() error { return w.copy(".efi", w.boot) })
 	}
@@ -382,8 +385,9 @@ func (w *writer) disk() error {
 	group := errgroup.Group{}
 	group.Go(func() error { return w.hash(".raw") })
 	if w.plan.Writes(".qcow2") {
-		group.Go(w.qcow2)
+		group.Go(func() error { return w.convert(".qcow2", qcow2.Convert) })
 	}
+	w.clouds(&group)
 	// One after the other: each takes all processors, and memory for each of them.
 	group.Go(func() error {
 		for _, format := range []pack.Format{pack.Zstandard, pack.Gzip, pack.XZ} {
@@ -408,15 +412,6 @@ func (w *writer) pack(suffix string, format pack.Format) error {
 	defer plain.Close()
 	packed := suffix + "." + string(format)
 	return errors.Join(w.phase(packed[1:], func(f *os.File) error { return format.Write(f, plain) }), w.hash(packed))
-}
-
-func (w *writer) qcow2() error {
-	raw, err := os.Open(w.path(".raw"))
-	if err != nil {
-		return err
-	}
-	defer raw.Close()
-	return errors.Join(w.phase("qcow2", func(f *os.File) error { return qcow2.Convert(f, raw) }), w.hash(".qcow2"))
 }
 
 // extraPartitions are those that the definition adds. Their contents stay readable until closeAll.

@@ -34,7 +34,7 @@ initramfs: {compression: none}`)
 }
 
 func TestASignedImage(t *testing.T) {
-	o, keys := signed(t, "[raw, qcow2, iso, pxe]")
+	o, keys := signed(t, "[raw, qcow2, iso, pxe, oci]")
 	_, m := build(t, o)
 	if len(m.Signatures) != 5 { // of two unified kernel images and of their policies, and of the boot loader
 		t.Errorf("%d signatures in the manifest", len(m.Signatures))
@@ -67,6 +67,11 @@ func TestASignedImage(t *testing.T) {
 	config, err = os.ReadFile(esp(t, iso, "grub/grub.cfg"))
 	if err != nil || !strings.Contains(string(config), "loopback uki /"+kernelOf(t, iso)+"\n") {
 		t.Errorf("grub.cfg: %q, %v", config, err)
+	}
+	dir := t.TempDir()
+	judge.Run(t, "tar", "-xf", filepath.Join(o.Output, m.Image+".oci.tar"), "-C", dir)
+	if got := layersOf(t, dir); !slices.Equal(got, layers) {
+		t.Errorf("layers of the artifact: %q; want %q", got, layers)
 	}
 	r := report(t, raw)
 	var of []string

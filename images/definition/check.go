@@ -239,6 +239,12 @@ func (d *Definition) whole() Problems {
 			all = append(all, Problem{at.File, at.Line, "separate_plugins", fmt.Sprintf("%q is in plugins, too, by %s", plugin, other)})
 		}
 	}
+	for _, output := range []Output{VMDK, OVA} {
+		if d.Arch == "arm64" && slices.Contains(d.Outputs, output) {
+			at := d.Origin("outputs", string(output))
+			all = append(all, Problem{at.File, at.Line, "outputs", fmt.Sprintf("%q is for VMware, whose user data a node for arm64 cannot read", output)})
+		}
+	}
 	for _, want := range []struct {
 		field string
 		is    bool

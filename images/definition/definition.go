@@ -187,6 +187,11 @@ const (
 	UKI    Output = "uki"    // one .efi file: for boot loaders
 	Direct Output = "direct" // .vmlinuz and .initramfs: for qemu -kernel
 	PXE    Output = "pxe"    // all of these, .ipxe, a script of iPXE, and iPXE itself: for the network
+	VHD    Output = "vhd"    // the disk for Azure
+	VMDK   Output = "vmdk"   // the disk for VMware, compressed
+	OVA    Output = "ova"    // a virtual machine for VMware
+	GCP    Output = "gcp"    // the disk for Google, in a .tar.gz
+	OCI    Output = "oci"    // an artifact for a registry: an image layout in a .tar
 
 	// The disk, compressed for download.
 	RawZstandard Output = "raw.zst"
@@ -197,7 +202,7 @@ const (
 )
 
 // Outputs are all there are.
-var Outputs = []Output{Raw, QCOW2, ISO, PXE, UKI, Direct, RawZstandard, RawGzip, RawXZ, UpgradeFile}
+var Outputs = []Output{Raw, QCOW2, ISO, PXE, UKI, Direct, VHD, VMDK, OVA, GCP, OCI, RawZstandard, RawGzip, RawXZ, UpgradeFile}
 
 // Architectures and Flavours are those that there are kernels for, Platforms those whose user data a node can read.
 var (

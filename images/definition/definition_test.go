@@ -15,7 +15,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // TestMistakesAreAllFoundWithFileLineAndField holds what a person reads: review the diff of the golden files.
 func TestMistakesAreAllFoundWithFileLineAndField(t *testing.T) {
-	for _, name := range []string{"wrong", "broken", "lacking", "orphan", "loop", "heir", "empty", "thief", "twice", "extended"} {
+	for _, name := range []string{"wrong", "broken", "lacking", "orphan", "loop", "heir", "empty", "thief", "twice", "extended", "vmware"} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Load(filepath.Join("testdata", name+".yaml"))
 			if err == nil {

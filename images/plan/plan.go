@@ -20,7 +20,7 @@ type Plan struct {
 	// Name is the stem of all outputs: cosi-base-amd64.
 	Name string
 	// Kernel, Stub, Loader and Network are the packages to fetch. There is a Loader, for BIOSes, where the image has something that one
-	// boots, and the architecture has a BIOS; Network has iPXE, for what is booted over the network.
+	// boots, or may become it, and the architecture has a BIOS; Network has iPXE, for what is booted over the network.
 	Kernel, Stub, Loader, Network []lock.Package
 	// Programs are compiled for the image.
 	Programs []Program
@@ -111,6 +111,11 @@ var suffixes = map[definition.Output][]string{
 	definition.UKI:          {".efi"},
 	definition.Direct:       {".vmlinuz", ".initramfs"},
 	definition.PXE:          {".vmlinuz", ".initramfs", ".efi", ".ipxe"},
+	definition.VHD:          {".vhd"},
+	definition.VMDK:         {".vmdk"},
+	definition.OVA:          {".ova"},
+	definition.GCP:          {".gcp.tar.gz"},
+	definition.OCI:          {".oci.tar"},
 	definition.RawZstandard: {".raw.zst"},
 	definition.RawGzip:      {".raw.gz"},
 	definition.RawXZ:        {".raw.xz"},
@@ -119,7 +124,8 @@ var suffixes = map[definition.Output][]string{
 
 // order is that in which outputs are listed: what is made of another one comes after it.
 var order = []definition.Output{
-	definition.Direct, definition.PXE, definition.UKI, definition.Raw, definition.QCOW2, definition.ISO,
+	definition.Direct, definition.PXE, definition.UKI, definition.Raw, definition.QCOW2, definition.VHD, definition.VMDK, definition.OVA,
+	definition.GCP, definition.ISO, definition.OCI,
 	definition.RawZstandard, definition.RawGzip, definition.RawXZ, definition.UpgradeFile,
 }
 
@@ -173,7 +179,7 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 			}
 		}
 	}
-	if d.Arch == BIOSArch && (p.HasDisk() || p.Writes(".iso")) {
+	if d.Arch == BIOSArch && (p.HasDisk() || p.Writes(".iso") || p.Writes(".oci.tar")) {
 		if p.Loader, err = l.Parts(lock.BIOSLoader, d.Arch); err != nil {
 			return nil, err
 		}
@@ -191,7 +197,7 @@ func (p *Plan) Packages() []lock.Package { return slices.Concat(p.Kernel, p.Stub
 
 // HasDisk reports whether one of the outputs is a disk, or is made of one.
 func (p *Plan) HasDisk() bool {
-	return slices.ContainsFunc([]string{".raw", ".qcow2", ".raw.zst", ".raw.gz", ".raw.xz"}, p.Writes)
+	return slices.ContainsFunc([]string{".raw", ".qcow2", ".vhd", ".vmdk", ".ova", ".gcp.tar.gz", ".raw.zst", ".raw.gz", ".raw.xz"}, p.Writes)
 }
 
 // plugins gives each plugin its identifiers and its executable.
