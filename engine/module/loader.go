@@ -123,9 +123,11 @@ func (l *Loader) readAliases() error {
 	return nil
 }
 
-// Network reports whether a modalias is that of a network card: PCI class 02, or virtio device 1.
+// Network reports whether a modalias is that of a network card: virtio device 1, Hyper-V's synthetic card (HV_NIC_GUID in Linux's
+// include/linux/hyperv.h), or PCI class 02.
 func Network(modalias string) bool {
-	return strings.HasPrefix(modalias, "virtio:d00000001v") || strings.HasPrefix(modalias, "pci:") && strings.Contains(modalias, "bc02sc")
+	return strings.HasPrefix(modalias, "virtio:d00000001v") || modalias == "vmbus:635161f83edfc546913ff2d2f965ed0e" ||
+		strings.HasPrefix(modalias, "pci:") && strings.Contains(modalias, "bc02sc")
 }
 
 // descriptions are the files by which devices say what drivers they want. Cards of SD and MMC say it in uevent alone.

@@ -166,6 +166,8 @@ func TestNetwork(t *testing.T) {
 		"pci:v00008086d000010D3sv00008086sd0000A01Fbc02sc00i00":     true,
 		"pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01":     false,
 		"usb:v0BDAp8153d3000dc00dsc00dp00icFFiscFFip00in00bc02sc00": false,
+		"vmbus:635161f83edfc546913ff2d2f965ed0e":                    true,
+		"vmbus:d96361baa104294db60572e2ffb1dc7f":                    false,
 	} {
 		if got := Network(modalias); got != want {
 			t.Errorf("Network(%q) = %v; want %v", modalias, got, want)
