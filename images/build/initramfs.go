@@ -108,9 +108,11 @@ func (w *writer) diskArguments() string {
 	return fmt.Sprintf("roothash=%s systemd.verity_root_options=hash-offset=%d", w.slotA.root, w.slotA.size)
 }
 
-// driverPaths are the directories of the kernel that drivers of disks lie in, and modules that are such drivers.
+// driverPaths are the directories of the kernel that drivers of disks lie in, and modules that are such drivers. Some of those are of the bus: an
+// NVMe disk is behind Intel's VMD, or behind Hyper-V's PCI, as on Azure.
 var driverPaths = []string{
-	"kernel/drivers/ata/", "kernel/drivers/block/virtio_blk.ko", "kernel/drivers/mmc/", "kernel/drivers/nvme/", "kernel/drivers/pci/controller/vmd.ko",
+	"kernel/drivers/ata/", "kernel/drivers/block/virtio_blk.ko", "kernel/drivers/mmc/", "kernel/drivers/nvme/", "kernel/drivers/pci/controller/pci-hyperv.ko",
+	"kernel/drivers/pci/controller/vmd.ko",
 	"kernel/drivers/scsi/", "kernel/drivers/usb/host/", "kernel/drivers/usb/storage/", "kernel/drivers/virtio/virtio_mmio.ko",
 	"kernel/drivers/virtio/virtio_pci.ko",
 }
