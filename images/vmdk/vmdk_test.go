@@ -2,6 +2,7 @@ package vmdk
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -48,13 +49,47 @@ func TestMarkersAloneTellTheDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := follow(convert(t, raw))
+	file := convert(t, raw)
+	if got, err := unpacked(t, file); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("who follows the markers gets another disk, %v", err)
+	}
+	// The first grain, and one out of order: what the first says of its place is changed.
+	at := dataStart * sector
+	late := bytes.Clone(file)
+	late[at+4] = 1
+	for name, damaged := range map[string][]byte{
+		"header: unexpected EOF": file[:100], "does not begin like one": append([]byte("KDMW"), file[4:]...), "not stream-optimized": zeroed(file, 8, 12),
+		"a grain of": late, "zlib: invalid checksum": zeroed(file, at+12+len(grainAt(file, at))-4, at+12+len(grainAt(file, at))), "unexpected EOF": file[:len(file)-2*sector-1],
+		"something comes behind the end": append(bytes.Clone(file), 0),
+	} {
+		if _, err := unpacked(t, damaged); err == nil || !strings.Contains(err.Error(), name) || !strings.HasPrefix(err.Error(), "vmdk: ") {
+			t.Errorf("Unpack = %v; want %q", err, name)
+		}
+	}
+}
+
+func unpacked(t *testing.T, file []byte) ([]byte, error) {
+	t.Helper()
+	disk, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(got, want) {
-		t.Error("who follows the markers gets another disk")
+	defer disk.Close()
+	if err := Unpack(disk, bytes.NewReader(file)); err != nil {
+		return nil, err
 	}
+	return os.ReadFile(disk.Name())
+}
+
+// grainAt is what a grain's marker at a place announces.
+func grainAt(file []byte, at int) []byte {
+	return file[at+12:][:binary.LittleEndian.Uint32(file[at+8:])]
+}
+
+func zeroed(file []byte, from, to int) []byte {
+	other := bytes.Clone(file)
+	clear(other[from:to])
+	return other
 }
 
 func TestAnyNumberOfProcessorsGivesTheSameBytes(t *testing.T) {
