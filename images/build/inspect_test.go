@@ -28,22 +28,29 @@ func report(t *testing.T, file string) *inspect.Report {
 // Of every format, all that is nested in it is seen.
 func TestAnImageShowsWhatIsInIt(t *testing.T) {
 	o := fixture(t)
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [raw, qcow2, iso, pxe, vhd, vmdk, ova, gcp, oci]")
 	_, m := build(t, o)
 	inner := []string{"boot .cmdline", "boot .linux", "initramfs /init", "initramfs /root.erofs", "root /usr/bin/engine", "root /usr/lib/cosi/plugins/mount.json"}
 	onDisk := append([]string{"esp /EFI/BOOT/BOOTX64.EFI"}, slices.DeleteFunc(slices.Clone(inner), func(f string) bool { return f == "initramfs /root.erofs" })...)
 	loader := append([]string{"esp /EFI/BOOT/BOOTX64.EFI"}, inner...)
-	for suffix, want := range map[string]struct {
+	type image struct {
 		format     inspect.Format
 		partitions string
 		files      []string
 		arguments  string
-	}{
-		".raw":       {inspect.Raw, "1 bios-boot, 2 esp, 3 root-a, 4 root-b", onDisk, "rootfstype=ramfs console=ttyS0 roothash="},
-		".qcow2":     {inspect.QCOW2, "1 bios-boot, 2 esp, 3 root-a, 4 root-b", onDisk, "rootfstype=ramfs console=ttyS0 roothash="},
+	}
+	formats := map[string]image{
 		".iso":       {inspect.ISO, "1 bios-boot, 2 esp", loader, "rootfstype=ramfs console=ttyS0"},
 		".efi":       {inspect.UKI, "", inner, "rootfstype=ramfs console=ttyS0"},
+		".oci.tar":   {inspect.OCI, "", inner, "rootfstype=ramfs console=ttyS0"},
 		".initramfs": {inspect.Initramfs, "", inner[2:], "rootfstype=ramfs console=ttyS0"},
+	}
+	for suffix, format := range map[string]inspect.Format{
+		".raw": inspect.Raw, ".qcow2": inspect.QCOW2, ".vhd": inspect.VHD, ".vmdk": inspect.VMDK, ".ova": inspect.OVA, ".gcp.tar.gz": inspect.GCP,
 	} {
+		formats[suffix] = image{format, "1 bios-boot, 2 esp, 3 root-a, 4 root-b", onDisk, "rootfstype=ramfs console=ttyS0 roothash="}
+	}
+	for suffix, want := range formats {
 		r := report(t, filepath.Join(o.Output, m.Image+suffix))
 		var partitions, files []string
 		for _, p := range r.Partitions {
@@ -67,6 +74,9 @@ func TestAnImageShowsWhatIsInIt(t *testing.T) {
 		}
 		if r.Image != m.Image || r.Version != m.Inputs.Version || r.Kernel != m.Kernel || r.Definition != "images/dev.yaml" || len(r.Packages) != len(m.Packages) {
 			t.Errorf("%s says that it is %+v", suffix, r)
+		}
+		if got := suffixOf(r.Format); got != suffix {
+			t.Errorf("%s: Verify compares it with the output %s", suffix, got)
 		}
 		text := r.String()
 		for _, part := range []string{m.Image + " 1.2.3, " + string(want.format), " 6.12.1-test\n", "\nroot        /usr/bin/engine"} {

@@ -162,9 +162,12 @@ func (v *Verification) outputs(file string, m, again *manifest.Manifest) error {
 	return nil
 }
 
-// suffixes of the outputs that an image may be.
-var imageSuffixes = map[inspect.Format]string{
-	inspect.Raw: ".raw", inspect.QCOW2: ".qcow2", inspect.ISO: ".iso", inspect.UKI: ".efi", inspect.Initramfs: ".initramfs",
+// suffixOf is that of the output of a format.
+func suffixOf(f inspect.Format) string {
+	if f == inspect.UKI {
+		return ".efi"
+	}
+	return "." + string(f)
 }
 
 // image compares an image, byte for byte and part by part, with the output of its kind.
@@ -174,7 +177,7 @@ func (v *Verification) image(file, output string, again *manifest.Manifest) erro
 		return err
 	}
 	defer here.Close()
-	name := again.Image + imageSuffixes[here.Format]
+	name := again.Image + suffixOf(here.Format)
 	built := slices.IndexFunc(again.Outputs, func(f manifest.File) bool { return f.Name == name })
 	if built < 0 {
 		return fmt.Errorf("%s: its definition makes no %s", file, name)

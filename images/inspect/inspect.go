@@ -1,7 +1,8 @@
 // Package inspect reads what is in an image: cosictl validates against the kinds of one, cosi-image shows one, compares two, and says whether
 // one is what its sources give.
 //
-// It takes what the image builder writes: a raw disk, a qcow2, an ISO, a unified kernel image, or an initramfs.
+// It takes what the image builder writes: a disk in any of its formats, compressed or in an archive, an ISO, a unified kernel image, an OCI
+// artifact, or an initramfs.
 package inspect
 
 import (
@@ -32,7 +33,7 @@ import (
 	"github.com/cosi-os/cosi/images/rootfs"
 )
 
-// Format is what a file is.
+// Format is what a file is. It is the suffix of its name, except for a unified kernel image.
 type Format string
 
 const (
@@ -41,13 +42,23 @@ const (
 	ISO       Format = "iso"
 	UKI       Format = "uki"
 	Initramfs Format = "initramfs"
+
+	VHD  Format = "vhd"
+	VMDK Format = "vmdk"
+	OVA  Format = "ova"
+	GCP  Format = "gcp.tar.gz"
+	OCI  Format = "oci.tar"
+
+	RawZstandard Format = "raw.zst"
+	RawGzip      Format = "raw.gz"
+	RawXZ        Format = "raw.xz"
 )
 
 // efiSystem is the type of an EFI system partition (UEFI Specification 2.10, 5.3.3).
 const efiSystem = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 
 // errForeign says that a file is none of our images.
-var errForeign = errors.New("is no image of a COSI node (raw, qcow2, ISO, .efi or .initramfs)")
+var errForeign = errors.New("is no image of a COSI node (a disk, an ISO, an .efi, an .initramfs, or what was made of one of them for a cloud)")
 
 // Image is an image that is open. Its parts are nested: a disk holds a boot image, that an initramfs, that the root.
 type Image struct {
@@ -73,20 +84,42 @@ func Open(path string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
 	i := &Image{path: path, file: f}
-	if err == nil {
-		i.Size = info.Size()
-		err = i.open(f, i.Size)
-	}
-	if err == nil && i.Root == nil {
-		err = errForeign
-	}
-	if err != nil {
-		f.Close()
+	if err := i.openFile(); err != nil {
+		i.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return i, nil
+}
+
+// openFile opens what is in the file, or in what that unpacks to.
+func (i *Image) openFile() error {
+	info, err := i.file.Stat()
+	if err != nil {
+		return err
+	}
+	i.Size = info.Size()
+	outer, inner, err := unpack(i.file, i.Size)
+	if err != nil {
+		return err
+	}
+	if inner != nil {
+		i.file.Close()
+		i.file = inner
+		if info, err = inner.Stat(); err != nil {
+			return err
+		}
+	}
+	if err := i.open(i.file, info.Size()); err != nil {
+		return err
+	}
+	if i.Root == nil {
+		return errForeign
+	}
+	if outer != "" {
+		i.Format = outer
+	}
+	return nil
 }
 
 // Close closes the file.
@@ -185,6 +218,11 @@ func (i *Image) open(f io.ReaderAt, size int64) error {
 		return i.openBoot(io.NewSectionReader(f, 0, size))
 	}
 	i.Format = Raw
+	if footer := make([]byte, 512); size%512 == 0 && size > 512 {
+		if _, err := f.ReadAt(footer, size-512); err == nil && bytes.HasPrefix(footer, []byte("conectix")) {
+			i.Format, size = VHD, size-512
+		}
+	}
 	descriptor := make([]byte, 6) // of the primary volume: ECMA-119, 8.4
 	if _, err := f.ReadAt(descriptor, 16*2048); err == nil && string(descriptor) == "\x01CD001" {
 		i.Format = ISO

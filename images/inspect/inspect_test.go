@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"archive/tar"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,14 @@ func TestWhatIsNoImageIsRefusedInWords(t *testing.T) {
 		"MZ" + strings.Repeat("\x00", 1<<12): "is no image of a COSI node",
 		"QFI\xfb" + strings.Repeat("x", 512): "qcow2: version 2021161080; want 3",
 		"070701" + strings.Repeat("0", 512):  "initramfs",
+		"KDMV" + strings.Repeat("x", 1<<17):  "vmdk: it is not stream-optimized",
+		"\x1f\x8b":                           "unexpected EOF",
+		"\x1f\x8b" + strings.Repeat("x", 64): "gzip: invalid header",
+		"\x28\xb5\x2f\xfdxxxxxx":             "raw.zst: reserved bit set on frame header",
+		"\xfd7zXZ\x00":                       "unexpected EOF",
+		archive(t, "disk.txt", "a"):          "is no image of a COSI node",
+		archive(t, "oci-layout", "{}"):       "index.json: is no image of a COSI node",
+		archive(t, "a.vmdk", "a"):            "vmdk: header: unexpected EOF",
 	} {
 		file := filepath.Join(dir, "image")
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
@@ -30,9 +39,22 @@ func TestWhatIsNoImageIsRefusedInWords(t *testing.T) {
 	}
 }
 
+// archive is a tar archive with one file.
+func archive(t *testing.T, name, content string) string {
+	t.Helper()
+	out := &strings.Builder{}
+	w := tar.NewWriter(out)
+	if err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(content)), Format: tar.FormatUSTAR}); err != nil {
+		t.Fatal(err)
+	}
+	w.Write([]byte(content))
+	w.Close()
+	return out.String()
+}
+
 // FuzzRootOf: any bytes are an image or an error.
 func FuzzRootOf(f *testing.F) {
-	for _, seed := range []string{"MZ", "070701", "QFI\xfb", "EFI PART"} {
+	for _, seed := range []string{"MZ", "070701", "QFI\xfb", "EFI PART", "KDMV", "\x1f\x8b\x08", "\x28\xb5\x2f\xfd", "\xfd7zXZ\x00"} {
 		f.Add([]byte(seed + strings.Repeat("\x00", 1024)))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

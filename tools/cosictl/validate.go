@@ -43,7 +43,7 @@ Each problem is printed with its file, line and field.`,
 
 // addImage gives a command the flag --image.
 func addImage(cmd *cobra.Command, image *string) {
-	cmd.Flags().StringVar(image, "image", "", "take the kinds of this image: a raw, qcow2, ISO, .efi or .initramfs `file`")
+	cmd.Flags().StringVar(image, "image", "", "take the kinds of this image: a disk, ISO, .efi or .initramfs `file`, or one for a cloud")
 }
 
 // offlineKinds are those of an image, or those that this program was built with.
