@@ -61,11 +61,12 @@ test-kernels: ## Run the tests of the generators on the oldest kernel they are f
 	@$(MAKE) --no-print-directory image DEFINITION=metal
 	@COSI_TEST_DEFINITION=metal $(GO) test -count=1 -v -timeout 30m -run '^TestLaptop$$' ./hack/vmtest
 
-test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk, CD, USB stick, network, cosi-boot
+test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk, CD, USB stick, network, cosi-boot, what is for clouds
 	@hack/setup test
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory image
-	@COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 30m -run '^(TestOutputsBoot|TestBootServer|TestAnotherRootIsNotRun|TestAChangedBootImageIsNotRun)$$' ./hack/vmtest
+	@$(MAKE) --no-print-directory image DEFINITION=cloud
+	@COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 40m -run '^(TestOutputsBoot|TestBootServer|TestAnotherRootIsNotRun|TestAChangedBootImageIsNotRun|TestCloud.*)$$' ./hack/vmtest
 
 test-upgrade: ## Upgrade a node in a VM, and have it leave versions that are broken, by itself
 	@hack/setup test
