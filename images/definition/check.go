@@ -239,11 +239,16 @@ func (d *Definition) whole() Problems {
 			all = append(all, Problem{at.File, at.Line, "separate_plugins", fmt.Sprintf("%q is in plugins, too, by %s", plugin, other)})
 		}
 	}
+	const unreadable = "%q is for VMware, whose user data a node for arm64 cannot read"
 	for _, output := range []Output{VMDK, OVA} {
 		if d.Arch == "arm64" && slices.Contains(d.Outputs, output) {
 			at := d.Origin("outputs", string(output))
-			all = append(all, Problem{at.File, at.Line, "outputs", fmt.Sprintf("%q is for VMware, whose user data a node for arm64 cannot read", output)})
+			all = append(all, Problem{at.File, at.Line, "outputs", fmt.Sprintf(unreadable, output)})
 		}
+	}
+	if d.Arch == "arm64" && d.Platform == "vmware" {
+		at := d.Origin("platform", "")
+		all = append(all, Problem{at.File, at.Line, "platform", fmt.Sprintf(unreadable, d.Platform)})
 	}
 	for _, want := range []struct {
 		field string
