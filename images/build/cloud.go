@@ -71,7 +71,8 @@ func (w *writer) vmware() error {
 	return errors.Join(w.phase("ova", func(f *os.File) error { return spec.Write(f) }), w.hash(".ova"))
 }
 
-// oci makes the artifact: the boot image, how GRUB boots it, and what it is made of, by their paths on an EFI system partition.
+// oci makes the artifact: the boot image, how GRUB boots it, and what it is made of, by their paths on an EFI system partition; and the upgrade, if the
+// definition has one made, which is there already.
 func (w *writer) oci() error {
 	name := efiNames[w.plan.Definition.Arch]
 	config, err := w.grub(name, w.boot)
@@ -88,5 +89,13 @@ func (w *writer) oci() error {
 		spec.Files = append(spec.Files, oci.File{Path: grub.ConfigFile, Type: oci.GRUB, Content: content.String(config)})
 	}
 	spec.Files = append(spec.Files, oci.File{Path: "manifest.json.gz", Type: oci.Manifest, Content: bytes.NewReader(manifest)})
+	if w.plan.Writes(".upgrade") {
+		upgrade, err := content.Open(w.path(".upgrade"))
+		if err != nil {
+			return err
+		}
+		defer upgrade.Close()
+		spec.Files = append(spec.Files, oci.File{Path: w.plan.Name + ".upgrade", Type: oci.Upgrade, Content: upgrade})
+	}
 	return errors.Join(w.phase("oci.tar", func(f *os.File) error { return spec.Write(f) }), w.hash(".oci.tar"))
 }

@@ -3,6 +3,7 @@ package build
 import (
 	"encoding/json"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,19 +13,20 @@ import (
 
 	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/internal/judge"
+	"github.com/cosi-os/cosi/images/manifest"
 	"github.com/cosi-os/cosi/images/plan"
 )
 
 // Every cloud's file holds the disk of the same build, and nothing else is left in the output directory.
 func TestCloudsGetTheSameDisk(t *testing.T) {
 	o, dir := fixture(t), t.TempDir()
-	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "platform: openstack\noutputs: [raw, vhd, ova, gcp, oci]")
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "platform: openstack\noutputs: [raw, vhd, ova, gcp, oci, upgrade]")
 	_, m := build(t, o)
 	var files []string
 	for _, f := range m.Outputs {
 		files = append(files, strings.TrimPrefix(f.Name, "cosi-dev-amd64"))
 	}
-	if want := []string{".raw", ".vhd", ".ova", ".gcp.tar.gz", ".oci.tar"}; !slices.Equal(files, want) {
+	if want := []string{".raw", ".vhd", ".ova", ".gcp.tar.gz", ".oci.tar", ".upgrade"}; !slices.Equal(files, want) {
 		t.Errorf("made %q; want %q", files, want)
 	}
 	made, err := filepath.Glob(filepath.Join(o.Output, "cosi-*"))
@@ -39,8 +41,13 @@ func TestCloudsGetTheSameDisk(t *testing.T) {
 		judge.Run(t, "qemu-img", "compare", "-f", "raw", "-F", format, file(".raw"), path)
 	}
 
-	if got := layersOf(t, dir); !slices.Equal(got, layers) {
-		t.Errorf("layers %q; want %q", got, layers)
+	want := append(slices.Clone(layers), "cosi-dev-amd64.upgrade application/vnd.cosi.image.upgrade.v1")
+	if got := layersOf(t, dir); !slices.Equal(got, want) {
+		t.Errorf("layers %q; want %q", got, want)
+	}
+	upgrade := slices.IndexFunc(m.Outputs, func(f manifest.File) bool { return f.Name == "cosi-dev-amd64.upgrade" })
+	if _, err := os.Stat(filepath.Join(dir, "blobs/sha256", m.Outputs[upgrade].SHA256)); err != nil {
+		t.Errorf("the artifact does not have the upgrade by its digest: %v", err)
 	}
 
 	node, err := inspect.Open(file(".raw"))

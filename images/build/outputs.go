@@ -79,15 +79,10 @@ func write(o Options, p *plan.Plan, in *Inputs, parts *parts, says *manifest.Man
 	if p.Writes(".iso") {
 		group.Go(func() error { return errors.Join(w.phase("iso", w.iso), w.hash(".iso")) })
 	}
-	if p.Writes(".oci.tar") {
-		group.Go(w.oci)
-	}
 	if p.Writes(".efi") {
 		group.Go(func() error { return w.copy(".efi", w.boot) })
 	}
-	if p.Writes(".upgrade") {
-		group.Go(func() error { return errors.Join(w.phase("upgrade", w.upgrade), w.hash(".upgrade")) })
-	}
+	group.Go(w.upgradeAndArtifact)
 	if p.Writes(".vmlinuz") {
 		group.Go(w.direct)
 	}
@@ -103,6 +98,19 @@ func write(o Options, p *plan.Plan, in *Inputs, parts *parts, says *manifest.Man
 		all = append(all, w.made[output.File])
 	}
 	return all, nil
+}
+
+// upgradeAndArtifact makes the upgrade and then the artifact, which holds it.
+func (w *writer) upgradeAndArtifact() error {
+	if w.plan.Writes(".upgrade") {
+		if err := errors.Join(w.phase("upgrade", w.upgrade), w.hash(".upgrade")); err != nil {
+			return err
+		}
+	}
+	if w.plan.Writes(".oci.tar") {
+		return w.oci()
+	}
+	return nil
 }
 
 func (w *writer) path(suffix string) string { return filepath.Join(w.work, w.plan.Name+suffix) }

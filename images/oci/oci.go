@@ -26,6 +26,7 @@ const (
 	UKI      types.MediaType = "application/vnd.cosi.image.uki.v1"           // the unified kernel image, with the root in it
 	GRUB     types.MediaType = "application/vnd.cosi.image.grub.v1"          // the configuration by which a BIOS boots that
 	Manifest types.MediaType = "application/vnd.cosi.image.manifest.v1+gzip" // of what the image is made: JSON
+	Upgrade  types.MediaType = "application/vnd.cosi.image.upgrade.v1"       // what a node upgrades itself with
 )
 
 // Annotations are of the manifest, by the names that the specification has for them.
