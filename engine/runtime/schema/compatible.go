@@ -40,7 +40,8 @@ func (s *State) replaceable(ctx context.Context, old, fresh *kinds.Kind) error {
 	return nil
 }
 
-// incompatible says why what was written as old cannot be read as fresh, "" if it can. New fields and values are no reason.
+// incompatible says why what was written as old cannot be read as fresh, "" if it can. New fields and values are no reason, nor is a name that was
+// changed and is still said, as json_name: then documents with the name before can be read, too.
 func incompatible(old, fresh protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool) string {
 	if seen[old.FullName()] {
 		return ""
@@ -55,7 +56,7 @@ func incompatible(old, fresh protoreflect.MessageDescriptor, seen map[protorefle
 			return fmt.Sprintf("%s changes its number from %d to %d", name, was.Number(), fresh.Fields().ByName(was.Name()).Number())
 		case is == nil:
 			return name + " is gone"
-		case is.Name() != was.Name():
+		case is.Name() != was.Name() && is.JSONName() != string(was.Name()) && was.JSONName() != string(is.Name()):
 			return fmt.Sprintf("%s is renamed to %s", name, is.Name())
 		case is.Kind() != was.Kind() || is.IsMap() != was.IsMap():
 			return fmt.Sprintf("%s changes from %v to %v", name, was.Kind(), is.Kind())

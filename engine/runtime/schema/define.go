@@ -42,7 +42,8 @@ func (s *State) define(ctx context.Context, r *resourcepb.Resource, o state.Writ
 		return nil, &state.FieldError{Path: "spec.descriptors", Message: err.Error()}
 	}
 	defer s.defined(kind.Type())()
-	if old := s.kinds.Load().ByType(kind.Type()); old != nil {
+	old := s.kinds.Load().ByType(kind.Type())
+	if old != nil {
 		if err := s.replaceable(ctx, old, kind); err != nil {
 			return nil, err
 		}
@@ -51,6 +52,7 @@ func (s *State) define(ctx context.Context, r *resourcepb.Resource, o state.Writ
 	if err == nil && !o.DryRun {
 		s.published.wrote(kind.ID())
 		s.kinds.Store(set)
+		s.looked.Delete(old)
 		s.replaced(kind.ID())
 	}
 	return written, err

@@ -102,6 +102,7 @@ func TestASchemaThatResourcesDoNotFitIsRefused(t *testing.T) {
 		"a new field":     {body + ` string more = 8;`, ""},
 		"gone":            {strings.Replace(body, "int32 size = 2;", "", 1), "the field Gadget.size is gone"},
 		"renamed":         {strings.Replace(body, "int32 size", "int32 width", 1), "the field Gadget.size is renamed to width"},
+		"with both names": {strings.Replace(body, "int32 size = 2", `int32 width = 2 [json_name = "size"]`, 1), ""},
 		"another number":  {strings.Replace(body, "size = 2", "size = 20", 1), "changes its number from 2 to 20"},
 		"another type":    {strings.Replace(body, "int32 size", "string size", 1), "changes from int32 to string"},
 		"no longer many":  {strings.Replace(body, "repeated string tags", "string tags", 1), "changes from repeated to optional"},
@@ -121,7 +122,11 @@ func TestASchemaThatResourcesDoNotFitIsRefused(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, state.ErrInvalid) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "1 resources of")) {
 			t.Errorf("%s: %v; want %q", name, err, c.want)
 		}
-		if err := s.Destroy(context.Background(), state.Pointer{Kind: state.Kind{Namespace: "config", Type: "Gadgets.example.org"}, ID: "a"}, state.WriteOptions{}); err != nil {
+		a := state.Pointer{Kind: state.Kind{Namespace: "config", Type: "Gadgets.example.org"}, ID: "a"}
+		if got, err := s.Get(context.Background(), a); err != nil || strings.Contains(got.GetSpec().GetYamlSpec(), "width: 3") != (name == "with both names") {
+			t.Errorf("%s: the resource is %v, %v", name, got, err)
+		}
+		if err := s.Destroy(context.Background(), a, state.WriteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if err := define(s, gadgets(t, c.fresh)); err != nil {

@@ -36,6 +36,7 @@ type State struct {
 
 	published *publisher
 	steady    steady
+	looked    sync.Map // by *kinds.Kind: see foreign
 
 	defining sync.Mutex // held while kinds change
 	kinds    atomic.Pointer[kinds.Set]
@@ -87,7 +88,7 @@ func (s *State) Get(ctx context.Context, p state.Pointer) (*resourcepb.Resource,
 		return nil, err
 	}
 	r, err := s.next.Get(ctx, p)
-	return complete(s.incomplete(p.Type), r), err
+	return s.wording(ctx, p.Type).complete(r), err
 }
 
 // List returns the resources of a kind.
@@ -96,42 +97,20 @@ func (s *State) List(ctx context.Context, k state.Kind, q state.Query) ([]encode
 		return nil, err
 	}
 	all, err := s.next.List(ctx, k, q)
-	kind := s.incomplete(k.Type)
-	if kind == nil {
+	words := s.wording(ctx, k.Type)
+	if words.kind == nil {
 		return all, err
 	}
 	for i, r := range all {
 		m := r.Message()
-		if whole := complete(kind, m); whole != m {
+		if whole := words.complete(m); whole != m {
 			all[i] = encoded.Of(whole)
 		}
 	}
 	return all, err
 }
 
-// incomplete returns the kind of a type if resources of it may lack the YAML form, nil otherwise. Definitions do and stay as they are, because
-// nobody reads descriptors in YAML.
-func (s *State) incomplete(typ string) *kinds.Kind {
-	if typ == Definitions.Type {
-		return nil
-	}
-	return s.kinds.Load().ByType(typ)
-}
-
-// complete adds the YAML form to r, a resource of kind, where the writer saved the cost: log lines come by the thousand, and few are read.
-// Without a kind r stays as it is.
-func complete(kind *kinds.Kind, r *resourcepb.Resource) *resourcepb.Resource {
-	if kind == nil || r.GetSpec().GetYamlSpec() != "" || len(r.GetSpec().GetProtoSpec()) == 0 {
-		return r
-	}
-	text, err := kind.Encode(r.GetSpec().GetProtoSpec())
-	if err != nil {
-		return r
-	}
-	return &resourcepb.Resource{Metadata: r.GetMetadata(), Spec: &resourcepb.Spec{ProtoSpec: r.GetSpec().GetProtoSpec(), YamlSpec: text}}
-}
-
-// Watch watches. Events carry what was written. An unknown type, or one in a wrong namespace, is ErrInvalid: stores keep a history of what is
+// Watch watches. Events carry what was written, in the words of this image. An unknown type, or one in a wrong namespace, is ErrInvalid: stores keep a history of what is
 // watched, and rights are told by definitions.
 func (s *State) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, error) {
 	if err := s.watchable(w.Kind); err != nil {
@@ -144,7 +123,11 @@ func (s *State) Watch(ctx context.Context, w state.WatchRequest) (state.Watch, e
 	if err := s.look(ctx, w.Kind, id); err != nil {
 		return nil, err
 	}
-	return s.next.Watch(ctx, w)
+	watch, err := s.next.Watch(ctx, w)
+	if words := s.wording(ctx, w.Kind.Type); err == nil && words.foreign {
+		watch = worded{watch, words}
+	}
+	return watch, err
 }
 
 // Create checks r: ErrInvalid for an unknown type or a wrong namespace, FieldErrors for a bad content. A definition takes effect with it.
@@ -159,7 +142,8 @@ func (s *State) Update(ctx context.Context, r *resourcepb.Resource, o state.Writ
 	defer s.writing(r.GetMetadata().GetType())()
 	if !s.isOpen(r.GetMetadata().GetNamespace()) {
 		if old, err := s.next.Get(ctx, state.PointerTo(r)); err == nil && keepsContent(old, r) {
-			return s.next.Update(ctx, &resourcepb.Resource{Metadata: r.GetMetadata(), Spec: old.GetSpec()}, o)
+			spec := s.wording(ctx, r.GetMetadata().GetType()).complete(old).GetSpec()
+			return s.next.Update(ctx, &resourcepb.Resource{Metadata: r.GetMetadata(), Spec: spec}, o)
 		}
 	}
 	return s.write(ctx, r, o, s.next.Update)
