@@ -182,8 +182,14 @@ func broughtBy(t *testing.T, d *metapb.ResourceDefinitionSpec) *declaration.Decl
 // TestAnImageThatDoesNotUnderstandSaysSo: and goes on serving what another image has left.
 func TestAnImageThatDoesNotUnderstandSaysSo(t *testing.T) {
 	disk := kept(t)
-	m := bootWith(t, disk, broughtBy(t, token(t)))
+	m := bootWith(t, disk, broughtBy(t, token(t)), workshop(t, widgetsBefore))
 	writeToken(t, m.admin(), "a", "x")
+	old := version{t, m.admin()}
+	old.write(widgets, "a", "size: small")
+	old.write(gadgets, "a", "key: x")
+	if _, err := old.Get(t.Context(), &resourcepb.GetRequest{Namespace: "meta", Type: definitions, Id: "widgets.example.org"}); err != nil { // which publishes it
+		t.Fatal(err)
+	}
 	m.kill()
 
 	other := token(t)
@@ -196,8 +202,9 @@ func TestAnImageThatDoesNotUnderstandSaysSo(t *testing.T) {
 	if other.Descriptors, err = proto.Marshal(set); err != nil {
 		t.Fatal(err)
 	}
-	m = bootWith(t, disk, append(declarations(), broughtBy(t, other))...)
+	m = bootWith(t, disk, append(declarations(), broughtBy(t, other), workshop(t, widgetsAfter))...)
 	m.plug("token").ready()
+	m.plug("workshop").ready()
 	userdata, ca := m.plug("userdata"), newAuthority(t)
 	create(t, userdata.state, "", "config", certificates, "node", &machinepb.Certificates{ClientCas: []string{ca.pem}})
 	admin := m.connect(ca.client("admin", time.Now().Add(time.Hour)))
@@ -206,8 +213,9 @@ func TestAnImageThatDoesNotUnderstandSaysSo(t *testing.T) {
 	eventually(t, "the status says so", func() bool {
 		return read(t.Context(), admin, "status", "StateStatuses.machine.cosi.dev", "state", said) == nil && said.GetReason() != ""
 	})
-	const want = "Tokens.example.org: 1 of 1 resources do not fit: a: spec: has fields that example.Token does not have"
-	if !said.GetDurable() || said.GetReason() != "Misfits" || !strings.HasPrefix(said.GetMessage(), want) {
+	const want = "Tokens.example.org: 1 of 1 resources do not fit: a: spec: has fields that example.Token does not have (3 bytes): is the client newer than the node?; " +
+		"Gadgets.example.org: this image does not have the kind, and 1 resources are of before"
+	if !said.GetDurable() || said.GetReason() != "Misfits" || said.GetMessage() != want {
 		t.Errorf("the status is %v; want %q", said, want)
 	}
 	eventually(t, "the console says so", func() bool { return m.shows("of another image: Tokens.example.org: 1 of 1") })

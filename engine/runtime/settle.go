@@ -41,7 +41,7 @@ func (r *nodeRuntime) settle(ctx context.Context) error {
 		return ctx.Err()
 	}
 	percent := debug.SetGCPercent(frugal)
-	misfits, err := r.top.Settle(ctx)
+	misfits, err := r.top.Settle(ctx, r.storage.Kinds())
 	if err != nil {
 		return err
 	}

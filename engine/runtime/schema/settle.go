@@ -15,8 +15,9 @@ import (
 // Settle does what a start does not wait for. It compiles the rules of all kinds, so that no write has to: 17 ms for those of this repository.
 // And it says, a sentence a kind, what of people's resources the image that is running now does not understand, because another one was there
 // when they were written. They are served as they are; who writes them again keeps to the kind as it is now. Rules are not asked: a content that was
-// let in stays in.
-func (s *State) Settle(ctx context.Context) (misfits []string, err error) {
+// let in stays in. stored are the kinds that the durable store holds something of, or has: those that the image does not have are there again with one
+// that does, and until then an admin may read and remove them.
+func (s *State) Settle(ctx context.Context, stored []state.Kind) (misfits []string, err error) {
 	for _, k := range s.kinds.Load().All() {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -33,7 +34,28 @@ func (s *State) Settle(ctx context.Context) (misfits []string, err error) {
 		}
 	}
 	s.earlier = nil
+	for _, k := range stored {
+		why, err := s.missing(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		if why != "" {
+			misfits = append(misfits, why)
+		}
+	}
 	return misfits, nil
+}
+
+// missing says how many resources of a kind there are, "" if there are none, or if this image has the kind.
+func (s *State) missing(ctx context.Context, k state.Kind) (string, error) {
+	if known := s.kinds.Load().ByType(k.Type); k.Namespace != namespaceConfig || known != nil && known.Namespace() == k.Namespace || s.unusableOf(k.Type) != nil {
+		return "", nil
+	}
+	all, err := s.next.List(ctx, k, state.Query{})
+	if err != nil || len(all) == 0 {
+		return "", err
+	}
+	return fmt.Sprintf("%s: this image does not have the kind, and %d resources are of before", k.Type, len(all)), nil
 }
 
 // misfit says what is wrong with the resources of a kind, "" if nothing is.

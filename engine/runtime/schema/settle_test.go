@@ -60,7 +60,7 @@ func TestRecoveryEvaluatesNoRule(t *testing.T) {
 	if s.rules.validator != nil || len(compiled()) > 0 {
 		t.Errorf("after recovery there is an evaluator, and the rules of %v are compiled", compiled())
 	}
-	misfits, err := s.Settle(t.Context())
+	misfits, err := s.Settle(t.Context(), nil)
 	if err != nil || len(misfits) > 0 {
 		t.Errorf("Settle: %v, %v; want nothing: a content that was let in stays in", misfits, err)
 	}
@@ -103,22 +103,24 @@ func TestWhatTheImageDoesNotUnderstandIsSaid(t *testing.T) {
 	good, _ := builtin.Set().ByType(mounts).Decode([]byte("{source: tmpfs, target: /var/a, fstype: tmpfs}"))
 	for name, c := range map[string]struct {
 		published []byte // by the image before
+		typ       string // of what is there
 		contents  [][]byte
 		want      string // nothing if empty
 	}{
-		"nothing there":       {published(t, "device"), nil, ""},
-		"all fit":             {published(t, "source"), [][]byte{good, good}, ""},
-		"a field is gone":     {nil, [][]byte{good, append(good[:len(good):len(good)], 0xf8, 0x3f, 1)}, mounts + ": 1 of 2 resources do not fit: b: spec: has fields that"},
-		"not readable":        {nil, [][]byte{{0xff}, {0xff}}, mounts + ": 2 of 2 resources do not fit: a: spec: is no"},
-		"another meaning":     {published(t, "device"), [][]byte{good}, mounts + ": the field MountPoint.device is renamed to source, and 1 resources are of before"},
-		"another that is bad": {[]byte{0xff}, [][]byte{good}, ""},
+		"nothing there":       {published(t, "device"), mounts, nil, ""},
+		"all fit":             {published(t, "source"), mounts, [][]byte{good, good}, ""},
+		"a field is gone":     {nil, mounts, [][]byte{good, append(good[:len(good):len(good)], 0xf8, 0x3f, 1)}, mounts + ": 1 of 2 resources do not fit: b: spec: has fields that"},
+		"not readable":        {nil, mounts, [][]byte{{0xff}, {0xff}}, mounts + ": 2 of 2 resources do not fit: a: spec: is no"},
+		"another meaning":     {published(t, "device"), mounts, [][]byte{good}, mounts + ": the field MountPoint.device is renamed to source, and 1 resources are of before"},
+		"another that is bad": {[]byte{0xff}, mounts, [][]byte{good}, ""},
+		"a kind is gone":      {nil, "Olds.example.org", [][]byte{good, good}, "Olds.example.org: this image does not have the kind, and 2 resources are of before"},
 	} {
 		store := memory.New(memory.Options{})
 		if c.published != nil {
 			keep(t, store, "meta", Definitions.Type, strings.ToLower(mounts), output.Owner, c.published)
 		}
 		for i, content := range c.contents {
-			keep(t, store, "config", mounts, string(rune('a'+i)), "", content)
+			keep(t, store, "config", c.typ, string(rune('a'+i)), "", content)
 		}
 		s := New(store, builtin.Set(), "")
 		if err := s.Recover(t.Context()); err != nil {
@@ -127,7 +129,7 @@ func TestWhatTheImageDoesNotUnderstandIsSaid(t *testing.T) {
 		if _, err := s.List(t.Context(), Definitions, state.Query{}); err != nil { // which publishes those of this image
 			t.Fatal(err)
 		}
-		misfits, err := s.Settle(t.Context())
+		misfits, err := s.Settle(t.Context(), store.Kinds())
 		if all := strings.Join(misfits, "\n"); err != nil || c.want == "" && all != "" || !strings.HasPrefix(all, c.want) || len(misfits) > 1 {
 			t.Errorf("%s: %q, %v; want %q", name, all, err, c.want)
 		}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -97,6 +98,16 @@ func (s *Storage) State() state.State {
 		return nil
 	}
 	return s.store
+}
+
+// Kinds returns, in the order of their types, those that the durable store holds or has held something of.
+func (s *Storage) Kinds() []state.Kind {
+	if s.store == nil {
+		return nil
+	}
+	all := s.store.Kinds()
+	slices.SortFunc(all, func(a, b state.Kind) int { return strings.Compare(a.Type, b.Type) })
+	return all
 }
 
 // Status says where configuration is kept.
