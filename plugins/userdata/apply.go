@@ -80,7 +80,7 @@ func (a *applier) addresses(ctx context.Context, d *document.Document) (bool, er
 }
 
 // apply writes every good document of f, lists the bad ones in s and returns what f has written, as TYPE/ID. earlier is what an earlier
-// digest of f wrote. An error means that the runtime could not be reached: try again.
+// digest of f wrote; of that, what is no longer among the image's defaults is withdrawn. An error means that the runtime could not be reached: try again.
 func (a *applier) apply(ctx context.Context, f *found, earlier []string, s *machinepb.UserDataSource) (written []string, err error) {
 	documents, problems := document.Parse(f.name, f.data)
 	broken := map[int]bool{}
@@ -94,10 +94,14 @@ func (a *applier) apply(ctx context.Context, f *found, earlier []string, s *mach
 		return nil, err
 	}
 	left := 0
+	var described []string
 	for _, d := range documents {
 		r, done, err := a.document(ctx, &sourceInput{found: f, earlier: earlier, written: written}, d, s)
 		if err != nil {
 			return nil, err
+		}
+		if r != nil {
+			described = append(described, resourceName(r))
 		}
 		switch done {
 		case applied:
@@ -106,6 +110,11 @@ func (a *applier) apply(ctx context.Context, f *found, earlier []string, s *mach
 			a.names.listed = a.names.listed && r.Metadata.Type != kindDefinition // aliases of the new kind are still to be read
 		case leftOut:
 			left++
+		}
+	}
+	if f.source == sourceImage {
+		if err := a.withdraw(ctx, earlier, described); err != nil {
+			return nil, err
 		}
 	}
 	s.Documents = uint32(len(documents) + len(broken))
@@ -208,6 +217,28 @@ func (a *applier) document(ctx context.Context, f *sourceInput, d *document.Docu
 	}
 	s.Problems = append(s.Problems, problems(d, r, err)...)
 	return r, failed, nil
+}
+
+// withdraw removes the defaults of another image that this one does not have: what a version that was left again has demanded of the node must not
+// stay behind. Those of a kind that is gone stay, like all of it, and so do definitions, which there may be resources of.
+func (a *applier) withdraw(ctx context.Context, earlier, described []string) error {
+	for _, name := range earlier {
+		typ, id, _ := strings.Cut(name, "/")
+		if slices.Contains(described, name) || typ == kindDefinition {
+			continue
+		}
+		k, err := a.names.lookup(ctx, typ)
+		if errors.Is(err, kinds.ErrUnknown) {
+			continue
+		}
+		if err == nil {
+			err = a.leaveOut(ctx, &resourcepb.Resource{Metadata: &resourcepb.Metadata{Namespace: k.namespace, Type: k.typ, Id: id}})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // leaveOut removes a default of the image that an earlier boot, with other user data, has left.

@@ -129,6 +129,35 @@ func TestNetworkDescribedAtALaterBootTakesTheDefaultAway(t *testing.T) {
 	}
 }
 
+// TestDefaultsGoWithTheirImage: those of a version that was left again, but not what somebody has changed since.
+func TestDefaultsGoWithTheirImage(t *testing.T) {
+	r, root := plugintest.Start(t, declaration), t.TempDir()
+	image := func(text string) {
+		t.Helper()
+		put(t, root, defaultsFile, text)
+		run(t, r, root)()
+		reboot(t, r)
+	}
+	image(defaults)
+	image(defaults + "---\n" + twoMounts + "---\nmetadata: {type: nonsense, id: a}\nspec: {}\n")
+	change(t, r, "deleted", &storagepb.MountPoint{Source: "tmpfs", Target: "/var/mine", Fstype: "tmpfs"})
+	image(defaults)
+	if r.Get("default", &networkpb.DHCPClient{}) == nil {
+		t.Error("a default that the image has is gone")
+	}
+	if r.Get("kept", &storagepb.MountPoint{}) != nil {
+		t.Error("a default of the version before is still there")
+	}
+	changed := &storagepb.MountPoint{}
+	if r.Get("deleted", changed); changed.GetTarget() != "/var/mine" {
+		t.Errorf("what somebody has changed is %v", changed)
+	}
+	image(defaults + "---\n" + twoMounts)
+	if r.Get("kept", &storagepb.MountPoint{}) == nil {
+		t.Error("the default is not there again")
+	}
+}
+
 const trustOnESP = `metadata: {type: cert, id: node}
 spec: {client_cas: [anchor]}
 ---

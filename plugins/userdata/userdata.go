@@ -4,8 +4,8 @@
 // OpenStack's config drive, user-data.yaml on the EFI system partition; then the image's default resources; then, once there is a network, the
 // metadata service of the platform that the machine is of, and a URL. Documents of a source are applied
 // once for each digest of its bytes, which a UserDataRecord keeps: what people change over the API afterwards is undone neither by a
-// restart nor by a reboot. A new digest updates what its source wrote last and reports the rest as conflicts. Every source and every
-// problem in it is shown as a UserDataSource.
+// restart nor by a reboot. A new digest updates what its source wrote last and reports the rest as conflicts; default resources that another image
+// had go with it, unless somebody has changed them. Every source and every problem in it is shown as a UserDataSource.
 package userdata
 
 import (
