@@ -410,6 +410,19 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+func TestARefusalOfWhatArrivesSaysWhy(t *testing.T) {
+	n, _, _ := newNode(t)
+	n.Apply(nodeID, &machinepb.UpgradePolicy{})
+	n.boot()
+	file, digest := newImage(t, "2.0.0").file(t, nil)
+	n.Apply("x", &machinepb.Upgrade{Pushed: true, Digest: digest})
+	n.waits("x", reasonReceiving)
+	n.push("x", digest, file)
+	if is := n.waits("x", reasonRefused); is.GetMessage() != "it is not signed, and UpgradePolicies does not allow that" {
+		t.Errorf("status: %v", is)
+	}
+}
+
 func TestANodeWithoutSlots(t *testing.T) {
 	n, _, _ := newNode(t)
 	n.run(nil, errNoSlot)

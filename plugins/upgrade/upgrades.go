@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -296,7 +297,7 @@ func (c *controller) receive(ctx context.Context, s *sdk.State, u request, p pol
 	c.job, c.fresh = nil, false
 	switch err := progress.err; {
 	case errors.Is(err, errRefused):
-		return c.end(ctx, s, u, r, reasonRefused, err.Error())
+		return c.end(ctx, s, u, r, reasonRefused, strings.TrimPrefix(err.Error(), errRefused.Error()+": "))
 	case errors.Is(err, errBroken):
 		return c.end(ctx, s, u, r, reasonFailed, err.Error())
 	case err != nil:
