@@ -1,4 +1,4 @@
-// Package versions builds other versions of the image "base", for a node to be upgraded to. The VM tests and the soak call it.
+// Package versions builds other versions of the image "base", for a node to be upgraded to, and what makes them differ. The VM tests and the soak call it.
 package versions
 
 import (

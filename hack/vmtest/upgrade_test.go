@@ -3,6 +3,13 @@ package vmtest_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +21,7 @@ import (
 	"time"
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/upgrade"
 	"github.com/cosi-os/cosi/hack/versions"
 	"github.com/cosi-os/cosi/hack/vmtest"
@@ -23,15 +31,13 @@ import (
 // breakage is a version that a node must not stay with.
 type breakage struct {
 	name string
-	// definition is what makes it so; change changes what the file holds.
+	// definition is what makes it so; DEADLINE in it is enough for the node to be ready in. change changes what the file holds.
 	definition string
-	change     func(t *testing.T, file string)
+	change     func(is *upgrade.Manifest, kernel []byte) []byte
 	// watch, if there is one, sees to it that the node breaks, until ctx is done.
 	watch func(ctx context.Context, t *testing.T, k *keeper)
-	// console is what each of its boots ends with.
-	console string
-	// reason is what the status says in the end.
-	reason string
+	// console is what each of its boots ends with, reason what the status says in the end.
+	console, reason string
 }
 
 // broken are versions that a node must not stay with, by what COSI_TEST_UPGRADE names them.
@@ -40,8 +46,9 @@ var broken = []breakage{
 		`booted 3 times, it never came so far as to say what was wrong`},
 	{"unhealthy", `resources:
   - metadata: {type: BootHealths.machine.cosi.dev, id: node}
-    spec: {deadline: 10s, conditions: [{type: MountPointStatuses.storage.cosi.dev, id: nothing}]}`, nil, nil, `rebooting: .*the new version is not healthy after 10s`,
-		`booted 3 times, not healthy after 10s: `},
+    spec: {deadline: DEADLINE, conditions: [{type: MountPointStatuses.storage.cosi.dev, id: nothing}]}`, nil, nil,
+		`rebooting: .*the new version is not healthy after DEADLINE: condition MountPointStatuses.storage.cosi.dev/nothing: there is none`,
+		`booted 3 times, not healthy after DEADLINE: condition MountPointStatuses.storage.cosi.dev/nothing: there is none`},
 	// PID 1 says so twice: at once, and when it reboots.
 	{"root", "", otherRoot, nil, `PID 1 cannot go on: no slot holds the root.*?PID 1 cannot go on: no slot holds the root`,
 		`booted 3 times, it never came so far as to say what was wrong`},
@@ -73,14 +80,15 @@ func hang(ctx context.Context, t *testing.T, k *keeper) {
 	}
 }
 
-// TestUpgrade: a node is upgraded, and keeps what it was told; versions that are broken are left again by themselves, and not tried again.
-// "make test-upgrade" runs it, with WHAT "all", or a firmware and what is broken: "bios panic root". Without a firmware it is UEFI.
+// TestUpgrade: a node is upgraded by who may, and keeps what it was told; versions that are broken are left again by themselves, and not tried
+// again. "make test-upgrade" runs it, with WHAT "all", or a firmware and some of what follows the first upgrade: "bios migrate panic root".
+// Without a firmware it is UEFI. Otherwise one version is broken, under a BIOS, which boots faster.
 func TestUpgrade(t *testing.T) {
-	wanted := strings.Fields(os.Getenv("COSI_TEST_UPGRADE"))
+	wanted, takes := strings.Fields(os.Getenv("COSI_TEST_UPGRADE")), 600
 	if len(wanted) == 0 {
-		t.Skip("make test-upgrade runs it: it boots a node a dozen times")
+		wanted, takes = []string{string(node.BIOS), "panic"}, 100
 	}
-	vmtest.Parallel(t, 600)
+	vmtest.Parallel(t, takes)
 	vmtest.Host(t)
 	all := slices.Contains(wanted, "all")
 	o := buildOutside(t)
@@ -90,6 +98,9 @@ func TestUpgrade(t *testing.T) {
 		}
 		t.Run(string(firmware), func(t *testing.T) {
 			u := upgraded(t, o, firmware)
+			if all || slices.Contains(wanted, "migrate") {
+				t.Run("migrate", u.migrates)
+			}
 			for _, b := range broken {
 				if all || slices.Contains(wanted, b.name) {
 					t.Run(b.name, func(t *testing.T) { u.leaves(t, b) })
@@ -104,45 +115,107 @@ func TestUpgrade(t *testing.T) {
 type upgrading struct {
 	keeper
 	dir      string // of the versions
+	server   string // of what is in it, as the node sees it
 	firmware string
+	key      ed25519.PrivateKey // of who may upgrade the node
+	ready    time.Duration      // how long the node took to be, the last time
 }
 
-// upgraded returns a node that has been upgraded once.
+// upgraded returns a node that has been upgraded once, from a URL, by who may.
 func upgraded(t *testing.T, o *outside, firmware node.Boot) *upgrading {
 	t.Helper()
 	u := &upgrading{keeper: keeper{outside: o}, dir: t.TempDir(), firmware: strings.ToUpper(string(firmware))}
-	good := buildUpgrade(t, u.dir, "good", "kernel: {arguments: [cosi.test=good]}")
+	server := httptest.NewServer(http.FileServer(http.Dir(u.dir)))
+	t.Cleanup(server.Close)
+	u.server = strings.Replace(server.URL, "127.0.0.1", "10.0.2.2", 1)
+	policy := u.newKey(t)
+	u.workshop(t, "before", workshopBefore)
+	good := u.build(t, "good", "extensions: [before/workshop]")
 	u.Node = vmtest.Start(t, vmtest.Options{
-		File: vmtest.SystemDisk(t, "base", 2*gib), Keep: true, Boot: firmware,
-		Documents: kept("userdata") + "---\nmetadata: {type: UpgradePolicies.machine.cosi.dev, id: node}\nspec: {allow_unsigned: true}\n",
+		File: vmtest.SystemDisk(t, "base", 2*gib), Keep: true, Boot: firmware, Documents: kept("userdata") + "---\n" + policy,
 	})
 	u.Ready(t)
 	u.Expect(t, 0, `engine: COSI .* from /dev/vda3, which dm-verity checks`)
 	o.connect(t, u.Node)
 	u.Apply(t, kept("acknowledged"))
+	u.refusesOthers(t, good)
 	u.slot(t, "root-a", "Good", true)
 	u.slot(t, "root-b", "Empty", false)
 
 	from := u.Console.Position()
-	text, err := o.long(t, "upgrade", good)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
+	u.cosictl(t, u.fetch(t, good)...)
 	u.Expect(t, from, `engine: this boot is a trial of version`)
 	u.Expect(t, from, `engine: COSI .* from /dev/vda4, which dm-verity checks`)
 	u.Expect(t, from, `upgrade: version \S+ is good`)
-	u.Ready(t)
-	u.slot(t, "root-b", "Good", true)
-	u.slot(t, "root-a", "Good", false)
-	u.keeps(t)
+	u.runs(t, "root-b", "root-a")
 	return u
+}
+
+// refusesOthers: an upgrade that nobody has signed, and one that somebody else has, come no further than their first bytes.
+func (u *upgrading) refusesOthers(t *testing.T, good string) {
+	t.Helper()
+	_, other, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, of := range []struct {
+		name, why string
+		key       ed25519.PrivateKey
+	}{
+		{"unsigned", "it is not signed, and UpgradePolicies does not allow that", nil},
+		{"foreign", "it is signed by none of the 1 keys that UpgradePolicies names", other},
+	} {
+		file := filepath.Join(u.dir, of.name+".upgrade")
+		rewrite(t, good, file, of.key, nil)
+		if text, err := u.outside.long(t, "upgrade", file); err == nil || !strings.Contains(text, "Refused: "+of.why) {
+			t.Errorf("%s: %v\n%s; want it refused: %s", of.name, err, text, of.why)
+		}
+	}
+}
+
+// fetch are the arguments that have the node fetch a version.
+func (u *upgrading) fetch(t *testing.T, file string) []string {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"upgrade", u.server + "/" + filepath.Base(file), "--digest", fmt.Sprintf("%x", sha256.Sum256(data))}
+}
+
+// cosictl runs one that takes as long as a reboot, and must succeed.
+func (u *upgrading) cosictl(t *testing.T, args ...string) {
+	t.Helper()
+	if text, err := u.outside.long(t, args...); err != nil {
+		t.Fatalf("cosictl %s: %v\n%s", strings.Join(args, " "), err, text)
+	}
+}
+
+// runs waits until the node is ready, and fails the test unless it runs from one slot, can go back to another, and has kept what it was told.
+func (u *upgrading) runs(t *testing.T, running, other string) {
+	t.Helper()
+	u.Ready(t)
+	u.slot(t, running, "Good", true)
+	u.slot(t, other, "Good", false)
+	u.keeps(t)
+	m := &machinepb.MachineStatus{}
+	u.Until(t, "machine", "machine", m, func(*resourcepb.Metadata) bool {
+		for _, s := range m.GetStages() {
+			if s.GetName() == "ready" {
+				u.ready = time.Duration(s.GetMilliseconds()) * time.Millisecond
+			}
+		}
+		return m.GetReady()
+	})
 }
 
 // leaves has the node try a version that is broken.
 func (u *upgrading) leaves(t *testing.T, b breakage) {
-	file := buildUpgrade(t, u.dir, b.name, b.definition)
+	deadline := max(3*u.ready, 10*time.Second).Round(time.Second)
+	timely := func(text string) string { return strings.ReplaceAll(text, "DEADLINE", deadline.String()) }
+	file := u.build(t, b.name, strings.ReplaceAll(b.definition, "DEADLINE", fmt.Sprintf("%ds", deadline/time.Second)))
 	if b.change != nil {
-		b.change(t, file)
+		rewrite(t, file, file, u.key, b.change)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
@@ -150,13 +223,13 @@ func (u *upgrading) leaves(t *testing.T, b breakage) {
 		watching.Go(func() { b.watch(ctx, t, &u.keeper) })
 	}
 	from := u.Console.Position()
-	text, err := u.outside.long(t, "upgrade", file)
+	text, err := u.outside.long(t, u.fetch(t, file)...)
 	cancel()
 	watching.Wait()
-	if err == nil || !strings.Contains(text, "RolledBack") || !strings.Contains(text, b.reason) {
-		t.Fatalf("%v\n%s; want it rolled back: %s", err, text, b.reason)
+	if err == nil || !strings.Contains(text, "RolledBack") || !strings.Contains(text, timely(b.reason)) {
+		t.Fatalf("%v\n%s; want it rolled back: %s", err, text, timely(b.reason))
 	}
-	u.Expect(t, from, `(?s)(?:`+b.console+`.*){3}`)
+	u.Expect(t, from, `(?s)(?:`+timely(b.console)+`.*){3}`)
 	u.Ready(t)
 	u.slot(t, "root-b", "Good", true)
 	u.slot(t, "root-a", "Bad", false)
@@ -189,10 +262,31 @@ func (o *outside) long(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// buildUpgrade builds the base image with more in its definition as the file of an upgrade.
-func buildUpgrade(t *testing.T, dir, name, more string) string {
+// newKey makes the key of who may upgrade the node, and returns the policy that says so.
+func (u *upgrading) newKey(t *testing.T) string {
 	t.Helper()
-	file, err := versions.Build(t.Context(), filepath.Join("..", ".."), dir, name, more, t.Logf)
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.key = private
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(u.dir, "key.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
+	return fmt.Sprintf("metadata: {type: UpgradePolicies.machine.cosi.dev, id: node}\nspec: {keys: [%q]}\n",
+		pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: known}))
+}
+
+// build builds the base image with more in its definition as the file of an upgrade, and signs it.
+func (u *upgrading) build(t *testing.T, name, more string) string {
+	t.Helper()
+	file, err := versions.Build(t.Context(), filepath.Join("..", ".."), u.dir, name, "upgrade: {key: key.pem}\n"+more, t.Logf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,9 +294,16 @@ func buildUpgrade(t *testing.T, dir, name, more string) string {
 }
 
 // otherRoot has the kernel of an upgrade wish for a root that there is nowhere.
-func otherRoot(t *testing.T, file string) {
+func otherRoot(is *upgrade.Manifest, kernel []byte) []byte {
+	argument, other := "roothash="+is.Root.Hash, "roothash="+strings.Repeat("0", len(is.Root.Hash))
+	is.BIOS = strings.Replace(is.BIOS, argument, other, 1)
+	return bytes.Replace(kernel, []byte(argument), []byte(other), 1)
+}
+
+// rewrite writes what change, if there is one, makes of an upgrade in the file from into the file to, signed with a key unless that is nil.
+func rewrite(t *testing.T, from, to string, key ed25519.PrivateKey, change func(is *upgrade.Manifest, kernel []byte) []byte) {
 	t.Helper()
-	data, err := os.ReadFile(file)
+	data, err := os.ReadFile(from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,14 +318,14 @@ func otherRoot(t *testing.T, file string) {
 	if err := u.Kernel(&kernel); err != nil {
 		t.Fatal(err)
 	}
-	is, argument := u.Manifest, "roothash="+u.Manifest.Root.Hash
-	other := "roothash=" + strings.Repeat("0", len(is.Root.Hash))
-	wrong := bytes.Replace(kernel.Bytes(), []byte(argument), []byte(other), 1)
-	is.BIOS = strings.Replace(is.BIOS, argument, other, 1)
-	if err := upgrade.Write(&changed, is, nil, bytes.NewReader(root.Bytes()), bytes.NewReader(wrong)); err != nil {
+	is, other := u.Manifest, kernel.Bytes()
+	if change != nil {
+		other = change(&is, other)
+	}
+	if err := upgrade.Write(&changed, is, key, bytes.NewReader(root.Bytes()), bytes.NewReader(other)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(file, changed.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(to, changed.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
