@@ -58,7 +58,8 @@ var clouds = []cloud{
 	{name: "OpenStack with a config drive", file: "qcow2", format: "qcow2", disk: onVirtio, smbios: nova, medium: "config-2", source: "config-drive-sr0"},
 	// QEMU's vmport knows no messages, by which VMware tells what guestinfo has, and its processor is not VMware's: user data is on a disk.
 	{name: "VMDK on VMware", file: "vmdk", format: "vmdk", boot: node.BIOS, disk: onPVSCSI, smbios: esxi, nic: "vmxnet3", medium: "cidata", source: "cidata-sr0"},
-	{name: "OVA on VMware", file: "ova", member: "cosi-cloud-amd64.vmdk", format: "vmdk", disk: onPVSCSI, smbios: esxi, nic: "vmxnet3", medium: "cidata", source: "cidata-sr0"},
+	// Debian's UEFI firmware for QEMU does not know the paravirtual SCSI host, as VMware's does.
+	{name: "OVA on VMware", file: "ova", member: "cosi-cloud-amd64.vmdk", format: "vmdk", disk: onNVMe, smbios: esxi, nic: "vmxnet3", medium: "cidata", source: "cidata-sr0"},
 }
 
 // Every file for a cloud boots, and the node answers those whom its user data lets in, which it has from where that cloud keeps it.
@@ -194,7 +195,7 @@ func TestCloudFiles(t *testing.T) {
 			}
 		}
 	}
-	for format, most := range map[string]int64{"qcow2": 40e6, "vmdk": 45e6, "ova": 45e6, "gcp.tar.gz": 45e6, "oci.tar": 45e6} {
+	for format, most := range map[string]int64{"qcow2": 40e6, "vmdk": 45e6, "ova": 45e6, "gcp.tar.gz": 45e6} {
 		if info, err := os.Stat(vmtest.Image(t, "cloud", format)); err != nil || info.Size() >= most {
 			t.Errorf("the %s has %d bytes, %v; want less than %d", format, info.Size(), err, most)
 		}
