@@ -75,16 +75,23 @@ func read(t *testing.T, f *fat.FS, path string) string {
 	return string(data)
 }
 
-// fsck has somebody else judge. Without fsck.vfat nobody does, except where CI is set.
-func fsck(t *testing.T, m *layouttest.Memory) {
+// other is the path of somebody else's program. A test that needs a missing one is skipped, except where CI is set.
+func other(t *testing.T, program string) string {
 	t.Helper()
-	program, err := exec.LookPath("/usr/sbin/fsck.vfat")
+	path, err := exec.LookPath(program)
 	if err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal(err)
 		}
 		t.Skip(err)
 	}
+	return path
+}
+
+// fsck has somebody else judge.
+func fsck(t *testing.T, m *layouttest.Memory) {
+	t.Helper()
+	program := other(t, "/usr/sbin/fsck.vfat")
 	file := filepath.Join(t.TempDir(), "esp")
 	if err := os.WriteFile(file, m.Data, 0o600); err != nil {
 		t.Fatal(err)
@@ -137,10 +144,7 @@ func TestWriteRenameRemove(t *testing.T) {
 
 // mtools reads what is written, and what mtools writes, deletes and renames in between is understood.
 func TestWithOtherWriters(t *testing.T) {
-	program, err := exec.LookPath("mtools")
-	if err != nil {
-		t.Skip(err)
-	}
+	program := other(t, "mtools")
 	m := disk(t, map[string]string{"loader/entries/cosi-00000001.conf": "one"})
 	if err := open(t, m).Write("loader/entries/cosi-00000002+3.conf", 3, strings.NewReader("two"), now); err != nil {
 		t.Fatal(err)
@@ -159,6 +163,7 @@ func TestWithOtherWriters(t *testing.T) {
 			t.Fatalf("%q: %v\n%s", args, err, out)
 		}
 	}
+	var err error
 	if m.Data, err = os.ReadFile(file); err != nil {
 		t.Fatal(err)
 	}
