@@ -43,7 +43,10 @@ type Entry struct {
 // Log is a recorded disk.
 type Log struct {
 	Entries []Entry
-	data    io.ReaderAt
+	// Sectored is where those parts of the disk end that are written by sectors of 512 bytes, and by nothing that relies on more than that one is
+	// written whole.
+	Sectored int64
+	data     io.ReaderAt
 }
 
 // ErrNoLog is wrapped by the error for what is not a log.

@@ -214,3 +214,26 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+func TestPartsThatAreWrittenBySectorsTearThere(t *testing.T) {
+	log := written([3]uint64{0, 24, 0}, [3]uint64{0, 0, uint64(Flush)}, [3]uint64{0, 24, 0})
+	log.Sectored = 2 * page
+	random, torn := rand.New(rand.NewPCG(1, 2)), [3]int{}
+	for range 200 {
+		disk := make(memory, 3*page)
+		if err := log.Write(disk.whole(), slices.Concat(log.Pieces(0, 2), log.Survivors(3, random))); err != nil {
+			t.Fatal(err)
+		}
+		for at := range disk {
+			if disk[at] != disk[at/sector*sector] {
+				t.Fatalf("the sector of byte %d is torn", at)
+			}
+			if disk[at] != disk[at/page*page] {
+				torn[at/page]++
+			}
+		}
+	}
+	if torn[0] == 0 || torn[1] == 0 || torn[2] > 0 {
+		t.Errorf("bytes torn off in each page: %v; want some in the first two", torn)
+	}
+}

@@ -38,10 +38,13 @@ func (l *Log) Pieces(from, to int) (all []Piece) {
 
 // page is what a disk writes at once. Older disks wrote 512 bytes; ext4 does not survive that in its superblock, whose checksum covers
 // 1024.
-const page = 4096
+const (
+	page   = 4096
+	sector = 512
+)
 
 // Survivors returns what a loss of power after the first n entries may have left of those that had not been flushed: what was written with
-// FUA, and of every other write all, some pages, or nothing, of a discard all or
+// FUA, and of every other write all, some pages (before l.Sectored, sectors), or nothing, of a discard all or
 // nothing. With a nil random none of those survives.
 func (l *Log) Survivors(n int, random *rand.Rand) (some []Piece) {
 	for _, e := range l.Entries[l.Flushed(n):n] {
@@ -52,7 +55,7 @@ func (l *Log) Survivors(n int, random *rand.Rand) (some []Piece) {
 			some = append(some, whole)
 		case random == nil:
 		case whole.at != 0 && random.IntN(4) == 0:
-			some = append(some, torn(whole, random)...)
+			some = append(some, l.torn(whole, random)...)
 		case random.IntN(2) == 0:
 			some = append(some, whole)
 		}
@@ -60,10 +63,14 @@ func (l *Log) Survivors(n int, random *rand.Rand) (some []Piece) {
 	return some
 }
 
-// torn returns some of the pages of p.
-func torn(p Piece, random *rand.Rand) (some []Piece) {
+// torn returns some of the pages, or sectors, of p.
+func (l *Log) torn(p Piece, random *rand.Rand) (some []Piece) {
 	for p.Length > 0 {
-		n := min(p.Length, page-p.Offset%page)
+		unit := int64(page)
+		if p.Offset < l.Sectored {
+			unit = sector
+		}
+		n := min(p.Length, unit-p.Offset%unit)
 		if random.IntN(3) > 0 {
 			some = append(some, Piece{p.Offset, n, p.at})
 		}
