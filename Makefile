@@ -96,11 +96,14 @@ bench: ## Measure the figures that the README states, in about a quarter of an h
 # The image that is soaked: with the plugin gauge where the processes of the node are looked at, on metal's kernel where it takes its drivers.
 SOAKED = $(or $(if $(filter hotplug-usb hotplug-sd hotplug-reader,$(WHAT)),test-metal),$(if $(filter hotplug-%,$(WHAT)),test),base)
 
-soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most TIME (20m); goes on where it stopped. WHAT=plug, first-boot, cut, upgrade, or hotplug-scsi, -virtio, -usb, -sd, -reader: a node in a VM
+# How often, unless ROUNDS says: a round of upgrade-cut takes a boot.
+SOAKS = $(or $(ROUNDS),$(if $(filter upgrade-cut,$(WHAT)),200,1000))
+
+soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most TIME (20m); goes on where it stopped. WHAT=plug, first-boot, cut, upgrade, upgrade-cut (200), or hotplug-scsi, -virtio, -usb, -sd, -reader: a node in a VM
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./engine/runtime ./tools/cosictl
 	@test "$(or $(WHAT),runtime)" = runtime || $(MAKE) --no-print-directory image DEFINITION=$(SOAKED)
-	@$(GO) run ./hack/soak -what $(or $(WHAT),runtime) -rounds $(or $(ROUNDS),1000) -seed $(or $(SEED),1) -for $(or $(TIME),20m)
+	@$(GO) run ./hack/soak -what $(or $(WHAT),runtime) -rounds $(SOAKS) -seed $(or $(SEED),1) -for $(or $(TIME),20m)
 
 fuzz: ## Run each fuzz test whose PACKAGE.NAME matches MATCH (all) for CPU (10m) of processor time; docs/fuzz.md says what came of it
 	@$(GO) run ./hack/fuzz -match '$(or $(MATCH),.)' -cpu $(or $(CPU),10m)

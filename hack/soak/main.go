@@ -28,7 +28,7 @@ import (
 
 func main() {
 	var o options
-	flag.StringVar(&o.what, "what", whatRuntime, "what is done: runtime (killed), plug (pulled, in the middle of writes), first-boot (cut off), cut (of the power, anywhere in what a node wrote), upgrade (of one node, again and again), or hotplug- and a bus (disks in and out): "+strings.Join(buses(), ", "))
+	flag.StringVar(&o.what, "what", whatRuntime, "what is done: runtime (killed), plug (pulled, in the middle of writes), first-boot (cut off), cut (of the power, anywhere in what a node wrote), upgrade (of one node, again and again), upgrade-cut (of the power, anywhere in an upgrade), or hotplug- and a bus (disks in and out): "+strings.Join(buses(), ", "))
 	flag.StringVar(&o.program, "program", "build/bin/runtime", "the `runtime` to kill, or to recover with")
 	flag.StringVar(&o.image, "image", "", "the `image` of the node (default build/cosi-DEFINITION-amd64.raw; hotplug needs test or test-metal, the others base)")
 	rounds := flag.Int("rounds", 1000, "how often")
@@ -52,12 +52,13 @@ func main() {
 
 // What may be done.
 const (
-	whatRuntime   = "runtime"
-	whatPlug      = "plug"
-	whatFirstBoot = "first-boot"
-	whatCut       = "cut"
-	whatUpgrade   = "upgrade"
-	whatHotplug   = "hotplug-" // and a bus
+	whatRuntime    = "runtime"
+	whatPlug       = "plug"
+	whatFirstBoot  = "first-boot"
+	whatCut        = "cut"
+	whatUpgrade    = "upgrade"
+	whatUpgradeCut = "upgrade-cut"
+	whatHotplug    = "hotplug-" // and a bus
 )
 
 type options struct{ what, program, image string }
@@ -158,7 +159,7 @@ func (o options) kill(ctx context.Context, dir string, seed uint64, first, round
 	switch o.what {
 	case whatRuntime:
 		c = kills.Runtime{Program: o.program, Dir: dir, Log: os.Stderr}.Config()
-	case whatPlug, whatFirstBoot, whatCut, whatUpgrade:
+	case whatPlug, whatFirstBoot, whatCut, whatUpgrade, whatUpgradeCut:
 		host, err := qemu.Find(ctx, qemu.AMD64)
 		if err != nil {
 			return kills.Report{}, err
@@ -172,16 +173,19 @@ func (o options) kill(ctx context.Context, dir string, seed uint64, first, round
 			return m.FirstBoots(ctx, seed, first, rounds), nil
 		case whatCut:
 			return m.Cuts(ctx, o.program, seed, first, rounds), nil
-		case whatUpgrade:
+		case whatUpgrade, whatUpgradeCut:
 			u, err := upgrades(ctx, host, dir)
 			if err != nil {
 				return kills.Report{}, err
+			}
+			if o.what == whatUpgradeCut {
+				return m.UpgradeCuts(ctx, u, seed, first, rounds), nil
 			}
 			return m.Upgrades(ctx, u, seed, first, rounds), nil
 		}
 		c = m.Config()
 	default:
-		return kills.Report{}, fmt.Errorf("-what %s: must be %s, %s, %s, %s, %s, or %s", o.what, whatRuntime, whatPlug, whatFirstBoot, whatCut, whatUpgrade, strings.Join(buses(), ", "))
+		return kills.Report{}, fmt.Errorf("-what %s: must be %s, %s, %s, %s, %s, %s, or %s", o.what, whatRuntime, whatPlug, whatFirstBoot, whatCut, whatUpgrade, whatUpgradeCut, strings.Join(buses(), ", "))
 	}
 	c.Seed, c.First, c.Rounds = seed, first, rounds
 	return kills.Run(ctx, c), nil
@@ -231,9 +235,10 @@ const title = `# Soak
 Each line is a run of ` + "`make soak`" + `: a runtime that was killed with SIGKILL in the middle of writes and watches, or a node whose plug was pulled then, and
 compared with what it had acknowledged; or a first boot that was cut off, and the next one; or (cut) a recording of all that a node wrote to its disk, from
 which the disk was made again as a loss of power might have left it, at a flush or between flushes, and recovered: a round is one such moment; or (upgrade)
-a node that took one version after the other, and had to keep what it had acknowledged; or (hotplug) a disk that was plugged into a node and out again, or
-a medium that was put into a reader and taken out, of which each must be one event and right in Disks, and at the end nothing more be held in memory
-or open. A run that was interrupted has a line for each part, which counts the parts before it.
+a node that took one version after the other, and had to keep what it had acknowledged; or (upgrade-cut) a recording of an upgrade, from which the disk
+was made again in the same way, and booted: a round is one such moment, and had to run one of the two versions; or (hotplug) a disk that was plugged into
+a node and out again, or a medium that was put into a reader and taken out, of which each must be one event and right in Disks, and at the end nothing
+more be held in memory or open. A run that was interrupted has a line for each part, which counts the parts before it.
 
 | what | commit | seed | rounds | writes acknowledged | events seen | failures |
 |---|---|---|---|---|---|---|

@@ -56,14 +56,6 @@ func Sample(all []Point, n int, seed uint64) []Point {
 	return some
 }
 
-// left returns what is left at p of what was not flushed.
-func (r *Recording) left(seed uint64, p Point) []blklog.Piece {
-	if !p.Some {
-		return nil
-	}
-	return r.log.Survivors(p.N, rand.New(rand.NewPCG(seed, uint64(p.N))))
-}
-
 // Cuts records a node, cuts the record at as many points as rounds says, after another recording if it has fewer, and boots the node from a few of
 // them. So many as first says have been cut before: what is recorded then is another load.
 func (m *Machine) Cuts(ctx context.Context, program string, seed uint64, first, rounds int) (report Report) {
@@ -232,15 +224,7 @@ func (r *Recording) compare(ctx context.Context, p Point, start func() (Victim, 
 // Boot makes the whole disk again as it was at a point, boots the node from it, and compares.
 func (r *Recording) Boot(ctx context.Context, seed uint64, p Point) error {
 	m := r.machine
-	if err := m.freshDisk(); err != nil {
-		return err
-	}
-	disk, err := os.OpenFile(m.disk(), os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	pieces := slices.Concat(r.log.Pieces(0, r.log.Flushed(p.N)), r.left(seed, p))
-	err = errors.Join(r.log.Write(blklog.Window{To: disk, Size: diskSize}, pieces), disk.Close())
+	err := r.disk(seed, p, m.disk())
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, m.Config().Patience)
 		defer cancel()

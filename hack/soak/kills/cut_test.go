@@ -1,8 +1,6 @@
 package kills
 
 import (
-	"bytes"
-	"encoding/binary"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -19,9 +17,9 @@ import (
 // each of its lives.
 type fake struct {
 	*Recording
+	fakeLog
 	program string
 	random  *rand.Rand
-	entries uint64
 }
 
 const fakeDisk = 32 << 20
@@ -41,13 +39,11 @@ func newFake(t *testing.T) *fake {
 	if err := os.WriteFile(f.machine.Image, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if f.file, err = os.Create(filepath.Join(dir, "log")); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
+	f.fakeLog = newFakeLog(t)
+	f.Recording.file = f.fakeLog.file
 	for n := range 2 {
 		f.writers = append(f.writers, newWriter("default", "Cuts.soak.cosi.dev", n))
-		f.writers[n].ledger = &ledger{log: f.file}
+		f.writers[n].ledger = &ledger{log: f.Recording.file}
 	}
 	return f
 }
@@ -85,41 +81,15 @@ func (f *fake) live(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.append(t, 0, image)
-	f.append(t, blklog.Flush, nil)
-}
-
-// append appends an entry as QEMU does.
-func (f *fake) append(t *testing.T, flags blklog.Flags, data []byte) {
-	t.Helper()
-	const sector = 512
-	header, entry := make([]byte, sector), make([]byte, sector)
-	f.entries++
-	for i, n := range []uint64{0x6a736677736872, 1, f.entries, sector} {
-		binary.LittleEndian.PutUint64(header[8*i:], n)
-	}
-	binary.LittleEndian.PutUint64(entry[8:], uint64(len(data)/sector))
-	binary.LittleEndian.PutUint64(entry[16:], uint64(flags))
-	end, err := f.file.Seek(0, io.SeekEnd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.file.WriteAt(bytes.Join([][]byte{entry, data}, nil), max(end, sector)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.file.WriteAt(header, 0); err != nil {
-		t.Fatal(err)
-	}
+	f.append(t, 0, 0, image)
+	f.append(t, blklog.Flush, 0, nil)
 }
 
 // cut cuts the disk at every flush: half a write of a file system is none.
 func (f *fake) cut(t *testing.T) (points []Point, report Report) {
 	t.Helper()
-	info, err := f.file.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if f.log, err = blklog.Read(f.file, info.Size()); err != nil {
+	var err error
+	if f.record, err = readRecord(f.machine.Image, fakeDisk, f.Recording.file); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range f.Points(1) {

@@ -7,6 +7,8 @@
 // A Recording goes further: it holds all that a node in a VM wrote to its disk, and with each answer to a client how much that was by then. The disk
 // is made again as a loss of power might have left it at any of the node's flushes, or between two, and held against the answers that had
 // been given. That needs no VM.
+//
+// Of an upgrade such a record (Upgrading) shows which version would be booted after a loss of power at any moment, and whether it is whole.
 package kills
 
 import (

@@ -34,6 +34,7 @@ type Machine struct {
 	Image string // raw, as make image has it
 	Dir   string
 	Log   io.Writer
+	Boot  node.Boot // "" is UEFI
 
 	identity *node.Identity
 	userData string
@@ -91,7 +92,7 @@ func (m *Machine) Config() Config {
 }
 
 func (m *Machine) start() (Victim, error) {
-	n, err := node.Start(context.Background(), m.Host, node.Options{Image: m.disk(), Keep: true, Log: m.record, Identity: m.identity, UserData: m.userData})
+	n, err := node.Start(context.Background(), m.Host, node.Options{Image: m.disk(), Boot: m.Boot, Keep: true, Log: m.record, Identity: m.identity, UserData: m.userData})
 	if err != nil {
 		return nil, err
 	}

@@ -14,9 +14,9 @@ import (
 
 // Recording is what a node wrote to its disk while clients wrote to it, from a fresh disk on until its plug was pulled.
 type Recording struct {
+	record
 	machine *Machine
 	file    *os.File // the log's
-	log     *blklog.Log
 	writers []*writer
 	part    gpt.Partition // with the state
 	begun   int           // number of entries when the clients began
@@ -37,6 +37,11 @@ const (
 // Record boots a fresh disk and writes to the node: first one client alone, over the end of a segment, then several for as long as load
 // says. Then it pulls the plug.
 func (m *Machine) Record(ctx context.Context, seed uint64, load time.Duration) (*Recording, error) {
+	return m.recordLife(func(r *Recording) error { return r.live(ctx, rand.New(rand.NewPCG(seed, 0)), load) })
+}
+
+// recordLife records what a node on a fresh disk writes during its life.
+func (m *Machine) recordLife(live func(*Recording) error) (*Recording, error) {
 	if err := m.freshDisk(); err != nil {
 		return nil, err
 	}
@@ -47,11 +52,11 @@ func (m *Machine) Record(ctx context.Context, seed uint64, load time.Duration) (
 		return nil, err
 	}
 	r := &Recording{machine: m, file: file}
-	if err := r.live(ctx, rand.New(rand.NewPCG(seed, 0)), load); err != nil {
-		r.Close()
-		return nil, err
+	err = live(r)
+	if err == nil {
+		err = r.read()
 	}
-	if err := r.read(); err != nil {
+	if err != nil {
 		r.Close()
 		return nil, err
 	}
@@ -63,14 +68,10 @@ func (r *Recording) Close() error { return r.file.Close() }
 
 // read reads the log when it is complete.
 func (r *Recording) read() error {
-	info, err := r.file.Stat()
-	if err != nil {
-		return err
+	var err error
+	if r.record, err = readRecord(r.machine.Image, diskSize, r.file); err == nil {
+		r.part, err = statePartition(r.machine.disk())
 	}
-	if r.log, err = blklog.Read(r.file, info.Size()); err != nil {
-		return fmt.Errorf("%s: %w", r.file.Name(), err)
-	}
-	r.part, err = statePartition(r.machine.disk())
 	return err
 }
 
