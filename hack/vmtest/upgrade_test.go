@@ -85,9 +85,9 @@ func hang(ctx context.Context, t *testing.T, k *keeper) {
 // again. "make test-upgrade" runs it, with WHAT "all", or a firmware and some of what follows the first upgrade: "bios migrate panic root".
 // Without a firmware it is UEFI. Otherwise a node is upgraded once, under a BIOS, which boots faster.
 func TestUpgrade(t *testing.T) {
-	wanted, takes := strings.Fields(os.Getenv("COSI_TEST_UPGRADE")), 600
+	wanted, takes := strings.Fields(os.Getenv("COSI_TEST_UPGRADE")), 650
 	if len(wanted) == 0 {
-		wanted, takes = []string{string(node.BIOS)}, 80
+		wanted, takes = []string{string(node.BIOS)}, 105
 	}
 	vmtest.Parallel(t, takes)
 	vmtest.Host(t)
@@ -132,9 +132,11 @@ func upgraded(t *testing.T, o *outside, firmware node.Boot) *upgrading {
 	policy := u.newKey(t)
 	u.workshop(t, "before", workshopBefore)
 	good := u.build(t, "good", "extensions: [before/workshop]")
-	u.Node = vmtest.Start(t, vmtest.Options{
-		File: vmtest.SystemDisk(t, "base", 2*gib), Keep: true, Boot: firmware, Documents: kept("userdata") + "---\n" + policy,
-	})
+	log := newDiskLog(t)
+	options := vmtest.Options{
+		File: vmtest.SystemDisk(t, "base", upgradedDisk), Keep: true, Log: log.Name(), Boot: firmware, Documents: kept("userdata") + "---\n" + policy,
+	}
+	u.Node = vmtest.Start(t, options)
 	u.Ready(t)
 	u.Expect(t, 0, `engine: COSI .* from /dev/vda3, which dm-verity checks`)
 	o.connect(t, u.Node)
@@ -143,12 +145,13 @@ func upgraded(t *testing.T, o *outside, firmware node.Boot) *upgrading {
 	u.slot(t, "root-a", "Good", true)
 	u.slot(t, "root-b", "Empty", false)
 
-	from := u.Console.Position()
+	from, begun := u.Console.Position(), log.count(t)
 	u.cosictl(t, u.fetch(t, good)...)
 	u.Expect(t, from, `engine: this boot is a trial of version`)
 	u.Expect(t, from, `engine: COSI .* from /dev/vda4, which dm-verity checks`)
 	u.Expect(t, from, `upgrade: version \S+ is good`)
 	u.runs(t, "root-b", "root-a")
+	u.cuts(t, options, log, begun, good)
 	return u
 }
 

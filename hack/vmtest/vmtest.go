@@ -31,6 +31,7 @@ type Options struct {
 	File         string // an image by its path, instead of Definition and Format
 	NoImage      bool   // it boots from a device that Extra brings
 	Keep         bool   // what the guest writes to the image stays
+	Log          string // as in node.Options
 	Boot         node.Boot
 	Stick        bool // the image is a USB stick
 	CommandLine  string
@@ -140,7 +141,7 @@ func Start(t testing.TB, o Options) *Node {
 	var err error
 	n.Node, err = node.Start(t.Context(), n.host, node.Options{
 		Image: o.File, Boot: o.Boot, Stick: o.Stick, Identity: n.Identity, UserData: n.userData(t, dir, o), CommandLine: o.CommandLine,
-		Keep: o.Keep, Memory: o.Memory, Disks: o.Disks, HotplugPorts: o.HotplugPorts, USB: o.USB, NoReboot: o.NoReboot,
+		Keep: o.Keep, Log: o.Log, Memory: o.Memory, Disks: o.Disks, HotplugPorts: o.HotplugPorts, USB: o.USB, NoReboot: o.NoReboot,
 		Backend: o.Backend, Extra: o.Extra,
 	})
 	if err != nil {
