@@ -75,7 +75,7 @@ func TestDriversOfDisksComeBeforeTheRoot(t *testing.T) {
 	}
 	dir := "usr/lib/modules/" + tree.Release + "/"
 	want := ""
-	for _, path := range []string{"fs/erofs/erofs", "arch/x86/crypto/sha256-ssse3", "drivers/md/dm-mod", "drivers/md/dm-verity", "drivers/virtio/virtio_pci", "drivers/block/virtio_blk"} {
+	for _, path := range []string{"arch/x86/crypto/sha256-ssse3", "fs/erofs/erofs", "drivers/md/dm-mod", "drivers/md/dm-verity", "drivers/virtio/virtio_pci", "drivers/block/virtio_blk"} {
 		want += "/" + dir + "kernel/" + path + ".ko\n"
 	}
 	if got := texts["etc/cosi/modules"]; got != want {
