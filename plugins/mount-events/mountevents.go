@@ -27,7 +27,7 @@ const name = "mount-events"
 // Version is the plugin's version.
 const Version = "0.1.0"
 
-// silence is how long the mount table's bell may be silent before the table is looked at nevertheless.
+// silence is how long the mount table's bell may be silent before the table is looked at nevertheless: it does not ring for a file system alone.
 const silence = time.Minute
 
 //go:embed plugin.json

@@ -10,7 +10,6 @@ import (
 	_ "embed"
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/cosi-os/cosi/plugins/internal/mountinfo"
 	"github.com/cosi-os/cosi/plugins/internal/uevent"
@@ -33,7 +32,7 @@ var declared []byte
 
 // Plugin returns the plugin.
 func Plugin() sdk.Plugin {
-	m := &mounter{applied: map[string]applied{}, waits: make(chan struct{}, 1)}
+	m := &mounter{applied: map[string]applied{}}
 	return sdk.Plugin{
 		Declaration: declared,
 		Version:     Version,
@@ -46,9 +45,6 @@ func Plugin() sdk.Plugin {
 		}},
 	}
 }
-
-// recheck is how soon the mount table is looked at again while a MountPoint waits for somebody else to unmount: its bell is not enough.
-const recheck = time.Second
 
 // watch wakes the controller when a block device comes or goes, and when somebody mounts or unmounts.
 func (m *mounter) watch(ctx context.Context, wake func()) error {
@@ -67,9 +63,9 @@ func (m *mounter) watch(ctx context.Context, wake func()) error {
 			if err != nil {
 				return err
 			}
+			wake() // what happened before did not ring
 			return errors.Join(table.Listen(ctx, 0, wake), table.Close())
 		},
-		func() error { m.wakeWaiting(ctx, wake); return nil },
 	}
 	errs := make([]error, len(bells))
 	var tasks sync.WaitGroup
@@ -81,21 +77,4 @@ func (m *mounter) watch(ctx context.Context, wake func()) error {
 	}
 	tasks.Wait()
 	return errors.Join(errs...)
-}
-
-// wakeWaiting calls wake a while after each reconcile that left a MountPoint waiting.
-func (m *mounter) wakeWaiting(ctx context.Context, wake func()) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-m.waits:
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(recheck):
-			wake()
-		}
-	}
 }

@@ -38,8 +38,6 @@ type mounter struct {
 	applied map[string]applied
 	// modules are those that the runtime has spoken of.
 	modules []sdk.Resource[*kernelpb.KernelModuleStatus]
-	// waits says that a MountPoint waits for somebody else to unmount.
-	waits chan struct{}
 }
 
 // applied is what the kernel was given, and how it answered.
@@ -195,10 +193,6 @@ func (m *mounter) converge(p point, record *storagepb.MountPointStatus, claims m
 			return unmountFailed(p, record, err), fmt.Errorf("unmount %q: %w", p.GetId(), err)
 		}
 		return m.mount(p, t, claims), nil
-	}
-	select {
-	case m.waits <- struct{}{}:
-	default:
 	}
 	return failed(reasonTargetBusy, fmt.Errorf("%s (%s) is mounted there by somebody else", now.Source, now.Fstype)), nil
 }

@@ -116,32 +116,36 @@ func unescape(s string) string {
 	return out.String()
 }
 
-// Bell hears changes of the table from when it is opened: at each the kernel reports POLLPRI on it.
-type Bell struct{ file *os.File }
+// Bell hears changes of the table from when it is opened: at each the kernel reports POLLPRI on it, once for each open file, to whoever asks
+// first. So the file is none of package os, which has the Go runtime ask as well.
+type Bell struct{ fd int }
 
 // Open returns a Bell.
 func Open() (Bell, error) {
-	file, err := os.Open(Path)
-	return Bell{file}, err
+	fd, err := unix.Open(Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Bell{}, fmt.Errorf("open %s: %w", Path, err)
+	}
+	return Bell{fd}, nil
 }
 
 // Close frees the descriptor.
-func (b Bell) Close() error { return b.file.Close() }
+func (b Bell) Close() error { return unix.Close(b.fd) }
 
-// Listen calls wake whenever something is mounted, unmounted or remounted, until ctx is done. It may miss that: on Linux 6.18 a sleeping
-// poll missed 120 of 600 mounts and unmounts. So it calls wake after every silence of that length as well; 0 is never.
+// Listen calls wake whenever something is mounted, unmounted or remounted, until ctx is done. The kernel does not ring when only a file system
+// changes, as by an error or from another mount namespace: so it calls wake after every silence of that length as well; 0 is never.
 func (b Bell) Listen(ctx context.Context, silence time.Duration, wake func()) error {
 	done, err := donefd.New(ctx)
 	if err != nil {
 		return err
 	}
 	defer done.Close()
-	fd, timeout := int(b.file.Fd()), -1
+	timeout := -1
 	if silence > 0 {
 		timeout = int(silence.Milliseconds())
 	}
 	for {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}, {Fd: int32(done.Number()), Events: unix.POLLIN}}
+		poll := []unix.PollFd{{Fd: int32(b.fd), Events: unix.POLLPRI}, {Fd: int32(done.Number()), Events: unix.POLLIN}}
 		rang, err := unix.Poll(poll, timeout)
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("poll %s: %w", Path, err)
