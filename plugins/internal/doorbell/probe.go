@@ -2,6 +2,7 @@ package doorbell
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -54,7 +55,10 @@ func (p Probe[N]) Open() (Listener[N], error) {
 		return nil, err
 	}
 	defer collection.Close() // links and the reader hold what they need
-	l := &probeListener[N]{decode: p.Decode, dropped: collection.DetachMap("dropped")}
+	l := &probeListener[N]{decode: p.Decode}
+	if l.dropped, err = collection.Maps["dropped"].Memory(); err != nil {
+		return nil, fmt.Errorf("count of dropped notes: %w", err)
+	}
 	for _, a := range p.Attach {
 		attached, err := attach(a, collection.Programs[a.Program])
 		if err != nil && a.Optional && errors.Is(err, os.ErrNotExist) {
@@ -63,7 +67,7 @@ func (p Probe[N]) Open() (Listener[N], error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", a.Program, err), l.Close())
 		}
-		l.links = append(l.links, attached)
+		l.links, l.programs = append(l.links, attached), append(l.programs, collection.DetachProgram(a.Program))
 	}
 	if l.reader, err = ringbuf.NewReader(collection.Maps["notes"]); err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -105,12 +109,13 @@ func attach(a Attachment, program *ebpf.Program) (link.Link, error) {
 
 // probeListener is a probe at work.
 type probeListener[N any] struct {
-	links   []link.Link
-	reader  *ringbuf.Reader
-	dropped *ebpf.Map
-	decode  func([]byte) (N, bool)
+	links    []link.Link
+	programs []*ebpf.Program
+	reader   *ringbuf.Reader
+	dropped  *ebpf.Memory
+	decode   func([]byte) (N, bool)
 
-	seen uint64 // of dropped
+	counted uint64 // of what was lost
 }
 
 // pace is how long a buffer that has just been emptied is left alone when it has rung again meanwhile: in a storm, being woken for each note
@@ -134,7 +139,7 @@ func (l *probeListener[N]) Listen(ctx context.Context, hear func(N), lost func(u
 		if n, ok := l.decode(record.RawSample); ok {
 			hear(n)
 		}
-		// A buffer that was full has been read by now: what was dropped is counted at the latest when it is empty again.
+		// A buffer that was full has been read by now: what was lost is counted at the latest when it is empty again.
 		if record.Remaining > 0 {
 			continue
 		}
@@ -152,14 +157,24 @@ func (l *probeListener[N]) Listen(ctx context.Context, hear func(N), lost func(u
 	}
 }
 
+// count counts what was lost since the last time: notes that there was no room for, and runs of a program that the kernel left out, since another
+// one that it had interrupted was at it on the same processor.
 func (l *probeListener[N]) count(lost func(uint64)) error {
-	var dropped uint64
-	if err := l.dropped.Lookup(uint32(0), &dropped); err != nil {
+	var dropped [8]byte
+	if _, err := l.dropped.ReadAt(dropped[:], 0); err != nil {
 		return fmt.Errorf("count of dropped notes: %w", err)
 	}
-	if dropped > l.seen {
-		lost(dropped - l.seen)
-		l.seen = dropped
+	all := binary.NativeEndian.Uint64(dropped[:])
+	for _, program := range l.programs {
+		stats, err := program.Stats()
+		if err != nil {
+			return fmt.Errorf("%v: %w", program, err)
+		}
+		all += stats.RecursionMisses
+	}
+	if all > l.counted {
+		lost(all - l.counted)
+		l.counted = all
 	}
 	return nil
 }
@@ -173,5 +188,8 @@ func (l *probeListener[N]) Close() error {
 	if l.reader != nil {
 		errs = append(errs, l.reader.Close())
 	}
-	return errors.Join(append(errs, l.dropped.Close())...)
+	for _, program := range l.programs {
+		errs = append(errs, program.Close())
+	}
+	return errors.Join(errs...)
 }

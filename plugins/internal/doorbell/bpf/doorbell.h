@@ -33,9 +33,10 @@ struct {
 	__uint(max_entries, 64 << 10);
 } notes SEC(".maps");
 
-/* dropped[0] counts notes that did not fit. */
+/* dropped[0] counts notes that did not fit. The generator maps it: a system call for it would keep kprobes on its processor from being run. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u64);
