@@ -38,7 +38,7 @@ type Config struct {
 	Rounds   int
 	Patience time.Duration // for a disk to appear or to go
 	// Leaks, if not 0, has Run look for what is not given back: the node, which has the plugin gauge, is left alone for that long before it is
-	// measured. A plugin that has had nothing to do for 10 seconds gives back what it does not use.
+	// measured. A plugin that has had nothing to do for 10 seconds gives back what it does not use: in the end it has some times that long.
 	Leaks time.Duration
 }
 
@@ -80,7 +80,7 @@ func Run(ctx context.Context, c Config) Report {
 	random := rand.New(rand.NewPCG(c.Seed, uint64(c.First)))
 	for round := c.First; round < c.First+c.Rounds && !closed(over); round++ {
 		if c.Leaks > 0 && r.Done == warm {
-			if before, err = c.measure(ctx, round); err != nil {
+			if before, err = c.measure(ctx, "first"); err != nil {
 				return r.failed(err)
 			}
 		}
@@ -94,10 +94,9 @@ func Run(ctx context.Context, c Config) Report {
 	if before == nil {
 		return r
 	}
-	after, err := c.measure(ctx, c.First+r.Done+1)
-	if err == nil {
-		r.Held, err = held(before, after)
-	}
+	r.Held, err = settle(before, time.Now().Add(4*c.Patience), func(again int) (*testpb.GaugeRequestStatus, error) {
+		return c.measure(ctx, fmt.Sprintf("last-%d", again))
+	})
 	if err != nil {
 		return r.failed(err)
 	}

@@ -3,6 +3,7 @@ package hotplug
 import (
 	"context"
 	"fmt"
+	"time"
 
 	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
 	"github.com/cosi-os/cosi/hack/gauge"
@@ -27,14 +28,29 @@ func (h Held) String() string {
 }
 
 // measure asks what each process holds.
-func (c Config) measure(ctx context.Context, round int) (*testpb.GaugeRequestStatus, error) {
+func (c Config) measure(ctx context.Context, which string) (*testpb.GaugeRequestStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Leaks+4*c.Patience)
 	defer cancel()
-	return gauge.Measure(ctx, c.Client, fmt.Sprintf("%s-%d", c.Bus.Name, round), c.Leaks)
+	return gauge.Measure(ctx, c.Client, fmt.Sprintf("%s-%d-%s", c.Bus.Name, c.First, which), c.Leaks)
 }
 
-// held compares two measurements. It fails if block-events is another process, has more files open or more memory, or if PID 1, which opens
-// readers, has more files open.
+// settle measures until nothing is held that was not before: what a process gives back it gives back late, and later on a busy machine. What it
+// holds at the deadline it does not give back.
+func settle(before *testpb.GaugeRequestStatus, deadline time.Time, measure func(again int) (*testpb.GaugeRequestStatus, error)) ([]Held, error) {
+	for again := 0; ; again++ {
+		after, err := measure(again)
+		if err != nil {
+			return nil, err
+		}
+		all, err := held(before, after)
+		if err == nil || len(all) == 0 || time.Now().After(deadline) {
+			return all, err
+		}
+	}
+}
+
+// held compares two measurements. It fails without a result if one of the processes is another one, and with it if block-events has more files open
+// or more memory, or if PID 1, which opens readers, has more files open.
 func held(before, after *testpb.GaugeRequestStatus) ([]Held, error) {
 	var all []Held
 	for _, name := range []string{"block-events", "engine", "runtime"} {

@@ -3,6 +3,7 @@ package hotplug
 import (
 	"strings"
 	"testing"
+	"time"
 
 	testpb "github.com/cosi-os/cosi/api/cosi/test/v1alpha1"
 )
@@ -34,5 +35,33 @@ func TestWhatIsNotGivenBackIsFound(t *testing.T) {
 				t.Errorf("held = %v; want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestWhatIsGivenBackLateIsNoLeak(t *testing.T) {
+	measured := func(descriptors uint32, memory uint64) *testpb.GaugeRequestStatus {
+		var all []*testpb.GaugeRequestStatus_Process
+		for i, name := range []string{"engine", "runtime", "block-events"} {
+			all = append(all, &testpb.GaugeRequestStatus_Process{Name: name, Pid: uint32(1 + i), Descriptors: descriptors, PrivateDirty: memory})
+		}
+		return &testpb.GaugeRequestStatus{Processes: all}
+	}
+	before := measured(12, 4<<20)
+	gives := func(back int) func(int) (*testpb.GaugeRequestStatus, error) {
+		return func(again int) (*testpb.GaugeRequestStatus, error) {
+			if again < back {
+				return measured(13, 6<<20), nil
+			}
+			return before, nil
+		}
+	}
+	for _, c := range []struct {
+		back   int
+		within time.Duration
+		leak   bool
+	}{{0, 0, false}, {3, time.Hour, false}, {3, -1, true}} {
+		if all, err := settle(before, time.Now().Add(c.within), gives(c.back)); (err != nil) != c.leak || len(all) != 3 {
+			t.Errorf("settle of what is given back by measurement %d, within %s: %v, %v; want it a leak: %v", c.back, c.within, all, err, c.leak)
+		}
 	}
 }
