@@ -1,5 +1,5 @@
-// Package upgrade is the file that a node upgrades itself with: the image builder writes it, cosictl and the plugin upgrade read it, the latter as
-// it arrives.
+// Package upgrade is the file that a node upgrades itself with, and that it installs on an empty disk: the image builder writes it, cosictl and the
+// plugin upgrade read it, the latter as it arrives.
 //
 // It is a tar archive (POSIX.1-1988, uncompressed) of
 //
@@ -7,8 +7,9 @@
 //	manifest.sig    an Ed25519 signature of manifest.json, 64 bytes, if it is signed
 //	root            what belongs into a slot: the root's erofs image, and the hash tree behind it
 //	kernel.efi      the unified kernel image that runs this root and no other
+//	disk            what a whole disk has beside these two, if it can be installed: see Disk
 //
-// in this order. The same content and key give the same bytes. It needs the standard library only.
+// in this order. An upgrade takes root and kernel, an installation all three. The same content and key give the same bytes. It needs the standard library only.
 package upgrade
 
 import (
@@ -37,6 +38,7 @@ const (
 	signatureName = "manifest.sig"
 	rootName      = "root"
 	kernelName    = "kernel.efi"
+	diskName      = "disk"
 )
 
 // format is the version of all this. A node refuses one that it does not know.
@@ -57,6 +59,8 @@ type Manifest struct {
 	BIOS   string `json:"bios,omitempty"`
 	Root   Root   `json:"root"`
 	Kernel Part   `json:"kernel"`
+	// Disk is how a disk is made of this; nil: it is not.
+	Disk *Disk `json:"disk,omitempty"`
 }
 
 // Part is a file of the archive.
@@ -77,10 +81,17 @@ func (m *Manifest) check() error {
 	if m.Format != format {
 		return fmt.Errorf("format %d: want %d", m.Format, format)
 	}
-	for _, part := range []struct {
+	parts := []struct {
 		name string
 		Part
-	}{{rootName, m.Root.Part}, {kernelName, m.Kernel}} {
+	}{{rootName, m.Root.Part}, {kernelName, m.Kernel}}
+	if m.Disk != nil {
+		parts = append(parts, struct {
+			name string
+			Part
+		}{diskName, m.Disk.Part})
+	}
+	for _, part := range parts {
 		if _, err := hex.DecodeString(part.SHA256); err != nil || len(part.SHA256) != 2*sha256.Size || part.Size <= 0 {
 			return fmt.Errorf("%s: %d bytes with the SHA-256 %q", part.name, part.Size, part.SHA256)
 		}
@@ -91,16 +102,26 @@ func (m *Manifest) check() error {
 	if m.Version == "" || strings.ContainsAny(m.Version, " \t\r\n") || m.Root.Data <= 0 || m.Root.Data >= m.Root.Size {
 		return fmt.Errorf("version %q, a tree behind %d of %d bytes", m.Version, m.Root.Data, m.Root.Size)
 	}
+	if m.Disk != nil {
+		if err := m.Disk.check(m.Root.Size, m.Kernel.Size); err != nil {
+			return fmt.Errorf("%s: %w", diskName, err)
+		}
+	}
 	return nil
 }
 
-// Write writes the upgrade that m describes, but for the hashes of its parts: what is read from root and kernel says them. Without a key,
-// which is an Ed25519 one, it is not signed.
-func Write(w io.Writer, m Manifest, key crypto.Signer, root, kernel io.ReadSeeker) error {
+// Write writes the upgrade that m describes, but for the hashes of its parts: what is read from root, kernel and, if m has a Disk, disk says them.
+// Without a key, which is an Ed25519 one, it is not signed.
+func Write(w io.Writer, m Manifest, key crypto.Signer, root, kernel, disk io.ReadSeeker) error {
 	m.Format = format
 	var err error
 	if m.Root.Part, err = sum(root); err == nil {
 		m.Kernel, err = sum(kernel)
+	}
+	if err == nil && m.Disk != nil {
+		d := *m.Disk
+		d.Part, err = sum(disk)
+		m.Disk = &d
 	}
 	if err == nil {
 		err = m.check()
@@ -113,6 +134,9 @@ func Write(w io.Writer, m Manifest, key crypto.Signer, root, kernel io.ReadSeeke
 		return err
 	}
 	manifest = append(manifest, '\n')
+	if len(manifest) > mostManifest {
+		return fmt.Errorf("upgrade: a manifest of %d bytes; at most %d: too many pieces of a disk", len(manifest), mostManifest)
+	}
 	archive := tar.NewWriter(w)
 	add := func(name string, size int64, content io.Reader) {
 		if err == nil {
@@ -132,6 +156,9 @@ func Write(w io.Writer, m Manifest, key crypto.Signer, root, kernel io.ReadSeeke
 	}
 	add(rootName, m.Root.Size, root)
 	add(kernelName, m.Kernel.Size, kernel)
+	if m.Disk != nil {
+		add(diskName, m.Disk.Size, disk)
+	}
 	if err == nil {
 		err = archive.Close()
 	}
@@ -226,19 +253,28 @@ func (u *Reader) SignedBy(keys []ed25519.PublicKey) bool {
 func (u *Reader) Root(w io.Writer) error { return u.part(w, rootName, u.Manifest.Root.Part) }
 
 // Kernel copies the kernel to w, as Root does. Root has returned.
-func (u *Reader) Kernel(w io.Writer) (err error) {
+func (u *Reader) Kernel(w io.Writer) error { return u.following(w, kernelName, u.Manifest.Kernel) }
+
+// following copies the part that comes next.
+func (u *Reader) following(w io.Writer, name string, want Part) (err error) {
 	if u.next, err = u.archive.Next(); err != nil {
 		return fmt.Errorf("upgrade: %w", unexpected(err))
 	}
-	return u.part(w, kernelName, u.Manifest.Kernel)
+	return u.part(w, name, want)
 }
 
-// Close reads on to the end. It fails if there is something behind the kernel.
+// Close reads on to the end, past the part of a disk that nobody has asked for. It fails if there is something else.
 func (u *Reader) Close() error {
+	if u.Manifest.Disk != nil && u.next.Name != diskName {
+		if err := u.following(io.Discard, diskName, u.Manifest.Disk.Part); err != nil {
+			return err
+		}
+	}
+	last := u.next.Name
 	header, err := u.archive.Next()
 	switch {
 	case err == nil:
-		return fmt.Errorf("upgrade: %q behind %s", header.Name, kernelName)
+		return fmt.Errorf("upgrade: %q behind %s", header.Name, last)
 	case !errors.Is(err, io.EOF):
 		return fmt.Errorf("upgrade: %w", err)
 	}
@@ -253,8 +289,8 @@ func (u *Reader) part(w io.Writer, name string, want Part) error {
 	if _, err := io.CopyBuffer(io.MultiWriter(w, h), u.archive, make([]byte, 1<<20)); err != nil {
 		return fmt.Errorf("upgrade: %s: %w", name, unexpected(err))
 	}
-	if got := hex.EncodeToString(h.Sum(nil)); got != want.SHA256 {
-		return fmt.Errorf("upgrade: %s: its SHA-256 is %s; want %s", name, got, want.SHA256)
+	if err := want.is(h); err != nil {
+		return fmt.Errorf("upgrade: %s: %w", name, err)
 	}
 	return nil
 }

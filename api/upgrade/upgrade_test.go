@@ -34,7 +34,7 @@ func made(t *testing.T, key ed25519.PrivateKey) []byte {
 	if key != nil {
 		signer = key
 	}
-	if err := Write(&b, manifest(), signer, strings.NewReader(root), strings.NewReader(kernel)); err != nil {
+	if err := Write(&b, manifest(), signer, strings.NewReader(root), strings.NewReader(kernel), nil); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -117,7 +117,7 @@ func TestErrorsSayWhatIsWrong(t *testing.T) {
 	}
 	bad := manifest()
 	bad.Root.Hash = "abc"
-	if err := Write(&bytes.Buffer{}, bad, nil, strings.NewReader(root), strings.NewReader(kernel)); err == nil || !strings.Contains(err.Error(), "root.hash") {
+	if err := Write(&bytes.Buffer{}, bad, nil, strings.NewReader(root), strings.NewReader(kernel), nil); err == nil || !strings.Contains(err.Error(), "root.hash") {
 		t.Errorf("Write with a wrong hash = %v", err)
 	}
 }

@@ -100,7 +100,7 @@ func TestVersionsAreRead(t *testing.T) {
 	write := func(m upgrade.Manifest) {
 		var whole bytes.Buffer
 		slot := append(bytes.Clone(a.Slot), make([]byte, bootabletest.DataSize+2*verity.Block-len(a.Slot))...)
-		if err := upgrade.Write(&whole, m, nil, bytes.NewReader(slot), bytes.NewReader(a.Kernel)); err != nil {
+		if err := upgrade.Write(&whole, m, nil, bytes.NewReader(slot), bytes.NewReader(a.Kernel), nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(file, whole.Bytes(), 0o600); err != nil {

@@ -26,6 +26,7 @@ import (
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/api/layout/bootentry"
 	"github.com/cosi-os/cosi/api/layout/gpt"
+	"github.com/cosi-os/cosi/api/layout/layouttest"
 	"github.com/cosi-os/cosi/api/layout/verity"
 	"github.com/cosi-os/cosi/api/upgrade"
 	"github.com/cosi-os/cosi/images/definition"
@@ -194,12 +195,24 @@ func TestAnUpgradeIsWhatADiskHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	var root, kernel bytes.Buffer
-	if err := errors.Join(u.Root(&root), u.Kernel(&kernel), u.Close()); err != nil {
-		t.Fatal(err)
-	}
 	disk, err := os.ReadFile(raw)
 	if err != nil {
 		t.Fatal(err)
+	}
+	installed := &layouttest.Memory{Data: make([]byte, len(disk))}
+	err = errors.Join(u.Root(&root), u.Kernel(&kernel))
+	head, failed := u.Disk(installed)
+	if err := errors.Join(err, failed, u.Close()); err != nil {
+		t.Fatal(err)
+	}
+	copy(installed.Data, head)
+	copy(installed.Data[u.Manifest.Disk.RootAt:], root.Bytes())
+	copy(installed.Data[u.Manifest.Disk.KernelAt:], kernel.Bytes())
+	if n := len(disk) - 1<<20; !bytes.Equal(installed.Data[:n], disk[:n]) {
+		t.Error("a disk that is made of it is not the one that the builder makes")
+	}
+	if err := u.Manifest.Check(installed, head); err != nil {
+		t.Error(err)
 	}
 	if slot := disk[66<<20:]; !bytes.Equal(slot[:root.Len()], root.Bytes()) || slot[root.Len()] != 0 {
 		t.Error("slot A holds something else")

@@ -1,7 +1,6 @@
 package build
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
@@ -16,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cosi-os/cosi/api/layout/bootentry"
-	"github.com/cosi-os/cosi/api/upgrade"
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/disk"
 	"github.com/cosi-os/cosi/images/fat"
@@ -82,7 +80,9 @@ func write(o Options, p *plan.Plan, in *Inputs, parts *parts, says *manifest.Man
 	if p.Writes(".efi") {
 		group.Go(func() error { return w.copy(".efi", w.boot) })
 	}
-	group.Go(w.upgradeAndArtifact)
+	if p.Writes(".oci.tar") && !p.HasDisk() {
+		group.Go(w.oci)
+	}
 	if p.Writes(".vmlinuz") {
 		group.Go(w.direct)
 	}
@@ -98,19 +98,6 @@ func write(o Options, p *plan.Plan, in *Inputs, parts *parts, says *manifest.Man
 		all = append(all, w.made[output.File])
 	}
 	return all, nil
-}
-
-// upgradeAndArtifact makes the upgrade and then the artifact, which holds it.
-func (w *writer) upgradeAndArtifact() error {
-	if w.plan.Writes(".upgrade") {
-		if err := errors.Join(w.phase("upgrade", w.upgrade), w.hash(".upgrade")); err != nil {
-			return err
-		}
-	}
-	if w.plan.Writes(".oci.tar") {
-		return w.oci()
-	}
-	return nil
 }
 
 func (w *writer) path(suffix string) string { return filepath.Join(w.work, w.plan.Name+suffix) }
@@ -335,28 +322,6 @@ func (w *writer) diskESP() ([]fat.File, error) {
 	return files, err
 }
 
-// upgrade writes what is in a disk's slot and on its EFI system partition as the file that another disk's node upgrades itself with.
-func (w *writer) upgrade(f *os.File) error {
-	root, err := content.Open(w.path(".root.erofs"))
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	slot := &content.Joined{}
-	slot.Append(root)
-	slot.Append(w.slotA.hashes)
-	d := w.plan.Definition
-	m := upgrade.Manifest{
-		Image: w.plan.Name, Version: w.in.Version, Arch: d.Arch, Floor: d.Upgrade.Floor,
-		Root: upgrade.Root{Hash: w.slotA.root.String(), Data: w.slotA.size},
-	}
-	if m.BIOS, err = w.grub(w.entry().Kernel(), w.diskBoot); err != nil {
-		return err
-	}
-	out := bufio.NewWriterSize(f, 1<<20)
-	return errors.Join(upgrade.Write(out, m, w.parts.keys.upgrade, content.Reader(slot), content.Reader(w.diskBoot)), out.Flush())
-}
-
 // firstExtra is which identifier of the image the first partition has that a definition adds.
 const firstExtra = 5
 
@@ -396,6 +361,7 @@ func (w *writer) disk() error {
 		group.Go(func() error { return w.convert(".qcow2", qcow2.Convert) })
 	}
 	w.clouds(&group)
+	group.Go(func() error { return w.installable(spec) })
 	// One after the other: each takes all processors, and memory for each of them.
 	group.Go(func() error {
 		for _, format := range []pack.Format{pack.Zstandard, pack.Gzip, pack.XZ} {

@@ -197,7 +197,7 @@ func (p *Plan) Packages() []lock.Package { return slices.Concat(p.Kernel, p.Stub
 
 // HasDisk reports whether one of the outputs is a disk, or is made of one.
 func (p *Plan) HasDisk() bool {
-	return slices.ContainsFunc([]string{".raw", ".qcow2", ".vhd", ".vmdk", ".ova", ".gcp.tar.gz", ".raw.zst", ".raw.gz", ".raw.xz"}, p.Writes)
+	return slices.ContainsFunc([]string{".raw", ".qcow2", ".vhd", ".vmdk", ".ova", ".gcp.tar.gz", ".raw.zst", ".raw.gz", ".raw.xz", ".upgrade"}, p.Writes)
 }
 
 // plugins gives each plugin its identifiers and its executable.

@@ -149,7 +149,7 @@ func TestOnlyWhatIsAskedForIsMade(t *testing.T) {
 		switch output {
 		case definition.PXE:
 			loaders, network = 0, 1
-		case definition.UKI, definition.Direct, definition.UpgradeFile:
+		case definition.UKI, definition.Direct:
 			loaders = 0
 		}
 		if len(p.Loader) != loaders || len(p.Network) != network || len(p.Packages()) != 3+loaders+network {

@@ -76,7 +76,7 @@ func (i image) file(t testing.TB, key ed25519.PrivateKey, change ...func(*upgrad
 	if key != nil {
 		signer = key
 	}
-	if err := upgrade.Write(&b, m, signer, bytes.NewReader(i.slot), strings.NewReader(i.kernel)); err != nil {
+	if err := upgrade.Write(&b, m, signer, bytes.NewReader(i.slot), strings.NewReader(i.kernel), nil); err != nil {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(b.Bytes())

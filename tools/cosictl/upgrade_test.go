@@ -26,7 +26,7 @@ func upgradeFile(t *testing.T, p *person) (path string, data []byte) {
 	t.Helper()
 	var b bytes.Buffer
 	m := upgrade.Manifest{Image: "x", Version: "2.0.0", Arch: "amd64", Root: upgrade.Root{Hash: strings.Repeat("ab", 32), Data: 4096}}
-	if err := upgrade.Write(&b, m, nil, bytes.NewReader(bytes.Repeat([]byte("root"), 400_000)), strings.NewReader("kernel")); err != nil {
+	if err := upgrade.Write(&b, m, nil, bytes.NewReader(bytes.Repeat([]byte("root"), 400_000)), strings.NewReader("kernel"), nil); err != nil {
 		t.Fatal(err)
 	}
 	return p.file("x.upgrade", b.String()), b.Bytes()
