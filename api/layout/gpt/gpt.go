@@ -18,6 +18,9 @@ import (
 // Sector is the logical block size that is understood.
 const Sector = 512
 
+// CodeSize is how much of the MBR is code.
+const CodeSize = 440
+
 const (
 	signature  = "EFI PART"
 	revision   = 0x00010000
@@ -66,6 +69,8 @@ type Partition struct {
 type Table struct {
 	DiskGUID   GUID
 	Partitions []Partition
+	// Code, if it is not empty, is written into the MBR together with its table: what a BIOS starts, CodeSize bytes at most.
+	Code []byte
 	// Backup says that it was read from the copy at the end of the disk, because the first one is damaged.
 	Backup bool
 	// Moved says that the copy is not at the end of the disk, as after the disk has grown.
@@ -224,7 +229,7 @@ func (t *Table) Write(d Disk, size int64) error {
 	if t.Backup {
 		order = []func() error{primary, backup}
 	}
-	for _, write := range append(order, func() error { return writeMBR(d, size) }) {
+	for _, write := range append(order, func() error { return writeMBR(d, t.Code, size) }) {
 		if err := errors.Join(write(), d.Sync()); err != nil {
 			return fmt.Errorf("partition table: %w", err)
 		}
@@ -257,15 +262,21 @@ func (t *Table) writeCopy(d Disk, entries []byte, at, entriesAt, other, size int
 	return err
 }
 
-// writeMBR writes the table of the protective MBR; the boot code before it stays.
-func writeMBR(d io.WriterAt, size int64) error {
+// writeMBR writes the table of the protective MBR. The boot code before it stays, unless there is other: then both come by one write.
+func writeMBR(d io.WriterAt, code []byte, size int64) error {
 	const tableAt = 446
 	var b bytes.Buffer
+	at := int64(tableAt)
+	if len(code) > 0 {
+		at = 0
+		b.Write(code[:min(len(code), CodeSize)])
+		b.Write(make([]byte, tableAt-b.Len()))
+	}
 	b.Write([]byte{0, 0, 2, 0, 0xee, 0xff, 0xff, 0xff})
 	binary.Write(&b, binary.LittleEndian, uint32(1))
 	binary.Write(&b, binary.LittleEndian, uint32(min(size/Sector-1, 0xffffffff)))
 	b.Write(make([]byte, 3*16))
 	b.Write([]byte{0x55, 0xaa})
-	_, err := d.WriteAt(b.Bytes(), tableAt)
+	_, err := d.WriteAt(b.Bytes(), at)
 	return err
 }

@@ -120,6 +120,32 @@ func TestTheBootCodeStays(t *testing.T) {
 	}
 }
 
+// Other boot code comes by the write that makes the disk one to boot from. What stood there goes.
+func TestOtherBootCode(t *testing.T) {
+	_, disk := image(t)
+	size, code := int64(len(disk)), bytes.Repeat([]byte("code"), 120)
+	copy(disk[:512], bytes.Repeat([]byte("other"), 110)) // and no signature
+	wanted := withState(read(t, disk), size)
+	wanted.Code = code
+	recorder := &layouttest.Recorder{}
+	if err := wanted.Write(recorder, size); err != nil {
+		t.Fatal(err)
+	}
+	var last []byte
+	for cut := range recorder.Cuts(disk, rand.New(rand.NewPCG(1, 1)), 20) {
+		switch is := cut[510] == 0x55; {
+		case !is && !bytes.Equal(cut[:512], disk[:512]):
+			t.Fatalf("half of the first sector is written:\n%q", cut[:512])
+		case is && !bytes.Equal(cut[:446], append(code[:440:440], make([]byte, 6)...)):
+			t.Fatalf("a BIOS starts\n%q", cut[:446])
+		}
+		last = cut
+	}
+	if last[510] != 0x55 {
+		t.Error("nothing was written")
+	}
+}
+
 func TestTheCopyIsReadWhenTheFirstIsDamaged(t *testing.T) {
 	for name, at := range map[string]int{"header": 512 + 60, "entries": 2*512 + 5, "signature": 512} {
 		disk, _ := image(t)
