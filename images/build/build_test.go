@@ -105,23 +105,31 @@ chain cosi-dev-amd64.efi rootfstype=ramfs console=ttyS0 ${arguments}
 }
 
 // kernelOf is the file that systemd-boot starts, on the EFI system partition of a disk.
-func kernelOf(t *testing.T, raw string) string {
+func kernelOf(t *testing.T, image string) string {
 	t.Helper()
-	if loader := judge.Run(t, "mtype", "-i", raw+"@@2M", "::EFI/BOOT/BOOTX64.EFI"); !strings.Contains(loader, "systemd-boot") {
+	if loader := judge.Run(t, "mtype", "-i", espOf(image), "::EFI/BOOT/BOOTX64.EFI"); !strings.Contains(loader, "systemd-boot") {
 		t.Fatal("the firmware does not start systemd-boot")
 	}
-	entry, err := bootentry.Parse("cosi-00000001.conf", judge.Run(t, "mtype", "-i", raw+"@@2M", "::loader/entries/cosi-00000001.conf"))
+	entry, err := bootentry.Parse("cosi-00000001.conf", judge.Run(t, "mtype", "-i", espOf(image), "::loader/entries/cosi-00000001.conf"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return entry.Kernel()
 }
 
-// esp copies a file out of a disk's EFI system partition.
-func esp(t *testing.T, raw, path string) string {
+// espOf is what mtools are told of the EFI system partition of a disk or an ISO.
+func espOf(image string) string {
+	if filepath.Ext(image) == ".iso" {
+		return image + "@@512K"
+	}
+	return image + "@@2M"
+}
+
+// esp copies a file out of the EFI system partition of a disk or an ISO.
+func esp(t *testing.T, image, path string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "copy")
-	judge.Run(t, "mcopy", "-i", raw+"@@2M", "::"+path, file)
+	judge.Run(t, "mcopy", "-i", espOf(image), "::"+path, file)
 	return file
 }
 

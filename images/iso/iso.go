@@ -5,10 +5,10 @@
 // Specification 2.10, 13.3.2): GRUB for a BIOS, and a FAT file system with the files of an EFI system partition. As a stick it is a disk
 // whose partition table, in what ISO 9660 leaves to the system, names the two as BIOS boot partition and ESP.
 //
-//	    0  MBR and partition table; the volume's descriptors from 32 KiB
-//	1 MiB  GRUB's core image, behind what loads it from a CD
-//	2 MiB  ESP
-//	       copy of the partition table, in the last MiB
+//	      0  MBR and partition table; the volume's descriptors from 32 KiB
+//	 64 KiB  GRUB's core image, behind what loads it from a CD
+//	512 KiB  ESP
+//	         copy of the partition table, in the last 17 KiB
 //
 // The volume is written here and not by go-diskfs: that copies the boot image twice more (0.32 s for
 // 44 MB) and writes the time of day into its descriptors and records.
@@ -36,7 +36,7 @@ type Spec struct {
 
 const (
 	sector = 2048
-	mib    = 1 << 20
+	kib    = 1 << 10
 )
 
 // Where things lie, in sectors.
@@ -48,15 +48,21 @@ const (
 	pathsMLBA     = 20
 	rootLBA       = 21
 	catalogLBA    = 22
-	loaderLBA     = mib/sector - grub.CDCode/sector
-	espLBA        = 2 * mib / sector
+	loaderLBA     = (coreStart - grub.CDCode) / sector
+	espLBA        = espStart / sector
 )
 
-// On a USB stick they are partitions, which begin at a whole MiB.
+// On a USB stick they are partitions. A medium is downloaded, so they do not begin at whole MiB, as those of a disk do, but at what every
+// stick's pages divide.
 const (
-	coreStart = mib
-	espStart  = espLBA * sector
+	unit      = 64 * kib
+	coreStart = unit
+	espStart  = 512 * kib // behind the largest core image that a BIOS loads, of 444 KiB
 )
+
+// padding is what is behind the last file. The copy of the partition table is in it. A drive may fail to read the last two sectors of a CD that was
+// burnt track at once, and Linux reads ahead: mkisofs leaves 150 sectors, too.
+const padding = 5 * unit
 
 // Write writes the medium of s into f, which is empty.
 func (s Spec) Write(f *os.File) error {
@@ -71,7 +77,7 @@ func (s Spec) write(f *os.File) error {
 		return err
 	}
 	esp := s.espSize()
-	size := espStart + esp + mib // the last MiB holds the copy of the partition table
+	size := espStart + esp + padding
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
@@ -107,17 +113,17 @@ func (s Spec) write(f *os.File) error {
 	return fat.Write(io.NewOffsetWriter(f, espStart), esp, s.ESP, o)
 }
 
-// espSize returns a size in whole MiB with room for the files in clusters of 512 bytes: each has 4
-// bytes in both FATs, under 2 %. A MiB is for directories.
+// espSize returns a size in whole units with room for the files in clusters of 512 bytes, each of which has 4 bytes in both FATs. What is
+// left of 512 KiB by directories is for user data that somebody puts on a stick.
 func (s Spec) espSize() int64 {
 	var n int64
 	for _, f := range s.ESP {
 		if f.Content != nil {
-			n += f.Content.Size() + 4096
+			n += f.Content.Size() + 4*kib
 		}
 	}
-	n += n/50 + mib
-	return max((n+mib-1)/mib*mib, fat.MinSize)
+	n += n/64 + 512*kib
+	return max((n+unit-1)/unit*unit, fat.MinSize)
 }
 
 // table names the boot images as partitions, numbered as on a node's disk. The GUIDs only have to differ from those of other

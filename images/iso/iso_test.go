@@ -50,7 +50,7 @@ func TestXorrisoReadsTheVolume(t *testing.T) {
 	name := write(t, testSpec(t))
 	out := judge.Run(t, "xorriso", "-abort_on", "WARNING", "-indev", name, "-toc", "-pvd_info", "-report_el_torito", "plain", "-report_system_area", "plain", "-ls", "/")
 	for _, want := range []string{
-		"Volume id    : 'COSI'", "Creation Time: 2026030405060700", "'BOOT.CAT'", "1  BIOS  y   none  0x0000  0x00      4         511", "2  UEFI  y   none",
+		"Volume id    : 'COSI'", "Creation Time: 2026030405060700", "'BOOT.CAT'", "1  BIOS  y   none  0x0000  0x00      4          31", "2  UEFI  y   none",
 		"El Torito img path :   1  /GRUB.IMG", "El Torito img opts :   1  boot-info-table", "El Torito img path :   2  /ESP.IMG", "GPT partition path :   2  /ESP.IMG",
 	} {
 		if !strings.Contains(out, want) {
@@ -69,6 +69,31 @@ func TestBootImageIsAFileSystem(t *testing.T) {
 	got := judge.Run(t, "mtype", "-i", img, "::/EFI/BOOT/BOOTX64.EFI")
 	if want, _ := io.ReadAll(content.Reader(testSpec(t).ESP[0].Content)); got != string(want) {
 		t.Errorf("the boot image reads back as %d bytes; want %d", len(got), len(want))
+	}
+}
+
+// What is downloaded is little more than what is booted, and user data can be put on a stick.
+func TestSizes(t *testing.T) {
+	userdata := filepath.Join(t.TempDir(), "user-data.yaml")
+	if err := os.WriteFile(userdata, make([]byte, 256*kib), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{33 << 20, 37 << 20, 70 << 20, 140 << 20} { // with clusters of 512 bytes to 2 KiB
+		s := testSpec(t)
+		var j content.Joined
+		j.Append(content.String("boot"))
+		j.Align(size)
+		s.ESP[0].Content = &j
+		s.ESP = append(s.ESP, fat.File{Path: "grub/grub.cfg", Content: content.String("configuration")})
+		name := write(t, s)
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if more, most := info.Size()-size, size/64+3<<19; more > most || info.Size()%sector != 0 {
+			t.Errorf("for %d bytes there are %d more; want at most %d, in whole sectors", size, more, most)
+		}
+		judge.Run(t, "mcopy", "-i", name+"@@512K", userdata, "::")
 	}
 }
 
