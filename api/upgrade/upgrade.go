@@ -235,6 +235,9 @@ func unexpected(err error) error {
 	return err
 }
 
+// Signature returns the signature, nil without one.
+func (u *Reader) Signature() []byte { return u.signature }
+
 // Signed reports whether there is a signature.
 func (u *Reader) Signed() bool { return u.signature != nil }
 

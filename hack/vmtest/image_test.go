@@ -82,7 +82,7 @@ func TestDiskAndCDHoldTheBootImage(t *testing.T) {
 	raw, iso, dir := vmtest.Image(t, "base", "raw"), vmtest.Image(t, "base", "iso"), t.TempDir()
 	cd := filepath.Join(dir, "cd")
 	files := regexp.MustCompile(`(?m)^'/.*'$`).FindAllString(judged(t, "xorriso", "-indev", iso, "-find", "/"), -1)
-	if want := []string{"'/'", "'/BOOT.CAT'", "'/ESP.IMG'", "'/GRUB.IMG'"}; !slices.Equal(files, want) {
+	if want := []string{"'/'", "'/BOOT.CAT'", "'/ESP.IMG'", "'/GRUB.IMG'", "'/UPGRADE.DAT'"}; !slices.Equal(files, want) {
 		t.Errorf("files of the CD: %q; want %q", files, want)
 	}
 	judged(t, "xorriso", "-osirrox", "on", "-indev", iso, "-extract", "/ESP.IMG", cd)

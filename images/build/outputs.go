@@ -19,7 +19,6 @@ import (
 	"github.com/cosi-os/cosi/images/disk"
 	"github.com/cosi-os/cosi/images/fat"
 	"github.com/cosi-os/cosi/images/grub"
-	"github.com/cosi-os/cosi/images/iso"
 	"github.com/cosi-os/cosi/images/manifest"
 	"github.com/cosi-os/cosi/images/pack"
 	"github.com/cosi-os/cosi/images/plan"
@@ -73,9 +72,6 @@ func write(o Options, p *plan.Plan, in *Inputs, parts *parts, says *manifest.Man
 	group := errgroup.Group{}
 	if p.HasDisk() {
 		group.Go(w.disk)
-	}
-	if p.Writes(".iso") {
-		group.Go(func() error { return errors.Join(w.phase("iso", w.iso), w.hash(".iso")) })
 	}
 	if p.Writes(".efi") {
 		group.Go(func() error { return w.copy(".efi", w.boot) })
@@ -409,12 +405,4 @@ func (w *writer) extraPartitions() (all []disk.Partition, closeAll func(), err e
 		all = append(all, extra)
 	}
 	return all, closeAll, nil
-}
-
-func (w *writer) iso(f *os.File) error {
-	esp, err := w.esp(w.boot)
-	if err != nil {
-		return err
-	}
-	return iso.Spec{Label: "COSI", VolumeID: w.volume(), ESP: esp, Loader: w.parts.loader, Time: w.in.Epoch}.Write(f)
 }

@@ -108,7 +108,7 @@ func TestASignedImageIsVerifiedWithoutThePrivateKey(t *testing.T) {
 	o, keys := signed(t, "[raw, qcow2, iso, pxe, raw.zst]")
 	_, m := build(t, o)
 	keyless(t, keys)
-	for suffix, signatures := range map[string]int{".raw": 3, ".qcow2": 3, ".iso": 3, ".efi": 2, ".initramfs": 0, ".manifest.json": 5} {
+	for suffix, signatures := range map[string]int{".raw": 3, ".qcow2": 3, ".iso": 5, ".efi": 2, ".initramfs": 0, ".manifest.json": 5} {
 		v := verify(t, o, filepath.Join(o.Output, m.Image+suffix))
 		if !v.Equal() || v.Signed != signatures || v.Covered != signatures || strings.Contains(v.String(), "signatures  ") != (signatures > 0) {
 			t.Errorf("%s:\n%s", suffix, v)

@@ -10,10 +10,15 @@ import (
 	"github.com/cosi-os/cosi/images/disk"
 )
 
-// installable makes the upgrade of a disk, and then the artifact, which holds it.
+// installable makes the upgrade of a disk, and then the medium and the artifact, which hold it.
 func (w *writer) installable(spec disk.Spec) error {
-	if w.plan.Writes(".upgrade") {
+	if w.plan.Writes(".upgrade") || w.plan.Writes(".iso") {
 		if err := w.upgrade(spec); err != nil {
+			return err
+		}
+	}
+	if w.plan.Writes(".iso") {
+		if err := errors.Join(w.phase("iso", w.iso), w.hash(".iso")); err != nil {
 			return err
 		}
 	}

@@ -116,8 +116,16 @@ func describe(of string, s *secureboot.Signature) (Signature, error) {
 }
 
 // SignatureBytes are what the keys have made that an image was signed with: the signatures of the boot loader and the boot image, and of its policy
-// for a TPM.
+// for a TPM; of a medium also those of what it installs.
 func (i *Image) SignatureBytes() ([][]byte, error) {
+	own, err := i.ownSignatures()
+	if err != nil {
+		return nil, err
+	}
+	return i.withInstalled(own)
+}
+
+func (i *Image) ownSignatures() ([][]byte, error) {
 	var all [][]byte
 	for _, program := range []*io.SectionReader{i.loader, i.raw} {
 		if program == nil {

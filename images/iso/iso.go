@@ -8,6 +8,7 @@
 //	      0  MBR and partition table; the volume's descriptors from 32 KiB
 //	 64 KiB  GRUB's core image, behind what loads it from a CD
 //	512 KiB  ESP
+//	         what a node makes the file of an upgrade of, to install it
 //	         copy of the partition table, in the last 17 KiB
 //
 // The volume is written here and not by go-diskfs: that copies the boot image twice more (0.32 s for
@@ -20,6 +21,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/fat"
 	"github.com/cosi-os/cosi/images/gpt"
 	"github.com/cosi-os/cosi/images/grub"
@@ -32,6 +34,8 @@ type Spec struct {
 	ESP      []fat.File
 	Loader   *grub.Loader // nil: no BIOS boots it
 	Time     time.Time
+	// Upgrade, unless it is nil, makes the file upgrade.MediumFile for the medium, whose ESP is written; nil: there is none.
+	Upgrade func(medium *os.File) (content.Content, error)
 }
 
 const (
@@ -77,14 +81,26 @@ func (s Spec) write(f *os.File) error {
 		return err
 	}
 	esp := s.espSize()
-	size := espStart + esp + padding
+	v := volume{Spec: s, esp: esp}
+	if err := f.Truncate(espStart + esp); err != nil {
+		return err
+	}
+	o := fat.Options{Label: "ESP", VolumeID: s.VolumeID, Time: s.Time, Start: espStart}
+	if err := fat.Write(io.NewOffsetWriter(f, espStart), esp, s.ESP, o); err != nil {
+		return err
+	}
+	end, err := v.addUpgrade(f, espStart+esp)
+	if err != nil {
+		return err
+	}
+	size := end + padding
+	v.size = size
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
 	if err := s.table(esp).Write(f, size); err != nil {
 		return err
 	}
-	v := volume{Spec: s, size: size, esp: esp}
 	if s.Loader != nil {
 		if err := s.Loader.Install(f, coreStart, espStart); err != nil {
 			return err
@@ -109,8 +125,23 @@ func (s Spec) write(f *os.File) error {
 			return err
 		}
 	}
-	o := fat.Options{Label: "ESP", VolumeID: s.VolumeID, Time: s.Time, Start: espStart}
-	return fat.Write(io.NewOffsetWriter(f, espStart), esp, s.ESP, o)
+	return nil
+}
+
+// addUpgrade writes the file of that name at a place, and returns where the medium goes on.
+func (v *volume) addUpgrade(f *os.File, at int64) (end int64, err error) {
+	if v.Upgrade == nil {
+		return at, nil
+	}
+	c, err := v.Upgrade(f)
+	if err != nil || c == nil {
+		return at, err
+	}
+	v.upgrade = c.Size()
+	if err := content.CopyAt(f, at, c); err != nil {
+		return 0, err
+	}
+	return at + roundUp(c.Size()), nil
 }
 
 // espSize returns a size in whole units with room for the files in clusters of 512 bytes, each of which has 4 bytes in both FATs. What is
@@ -123,8 +154,10 @@ func (s Spec) espSize() int64 {
 		}
 	}
 	n += n/64 + 512*kib
-	return max((n+unit-1)/unit*unit, fat.MinSize)
+	return max(roundUp(n), fat.MinSize)
 }
+
+func roundUp(n int64) int64 { return (n + unit - 1) / unit * unit }
 
 // table names the boot images as partitions, numbered as on a node's disk. The GUIDs only have to differ from those of other
 // disks in the machine, and follow from the volume ID to be the same in each build.

@@ -30,6 +30,26 @@ func testSpec(t *testing.T) Spec {
 		VolumeID: 0xc0510002,
 		ESP:      []fat.File{{Path: "EFI/BOOT/BOOTX64.EFI", Content: content.String(strings.Repeat("uki ", 10<<20))}},
 		Time:     time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC),
+		Upgrade: func(f *os.File) (content.Content, error) { // which finds the ESP written
+			at := make([]byte, 8)
+			_, err := f.ReadAt(at, espStart+82)
+			return content.String(string(at) + strings.Repeat("upgrade", 300_000)), err
+		},
+	}
+}
+
+// The file of an upgrade is one of the volume, behind the ESP.
+func TestTheUpgradeIsAFile(t *testing.T) {
+	name := write(t, testSpec(t))
+	file := filepath.Join(t.TempDir(), "upgrade")
+	judge.Run(t, "xorriso", "-osirrox", "on", "-indev", name, "-extract", "/UPGRADE.DAT", file)
+	if got, err := os.ReadFile(file); err != nil || string(got) != "FAT32   "+strings.Repeat("upgrade", 300_000) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	s := testSpec(t)
+	s.Upgrade = func(*os.File) (content.Content, error) { return nil, nil }
+	if out := judge.Run(t, "xorriso", "-abort_on", "WARNING", "-indev", write(t, s), "-ls", "/"); strings.Contains(out, "UPGRADE") {
+		t.Errorf("without one:\n%s", out)
 	}
 }
 
@@ -83,7 +103,7 @@ func TestSizes(t *testing.T) {
 		var j content.Joined
 		j.Append(content.String("boot"))
 		j.Align(size)
-		s.ESP[0].Content = &j
+		s.ESP[0].Content, s.Upgrade = &j, nil
 		s.ESP = append(s.ESP, fat.File{Path: "grub/grub.cfg", Content: content.String("configuration")})
 		name := write(t, s)
 		info, err := os.Stat(name)

@@ -5,13 +5,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cosi-os/cosi/api/upgrade"
 	"github.com/cosi-os/cosi/images/grub"
 )
 
 // volume is a medium being written.
 type volume struct {
 	Spec
-	size, esp int64 // bytes
+	size, esp, upgrade int64 // bytes; upgrade is 0 without one
 }
 
 // both puts v in both byte orders, as ECMA-119 has its numbers.
@@ -85,6 +86,9 @@ func (v volume) root() []byte {
 	b = append(b, v.record("ESP.IMG;1", espLBA, v.esp)...)
 	if v.Loader != nil {
 		b = append(b, v.record("GRUB.IMG;1", loaderLBA, v.Loader.CDSize())...)
+	}
+	if v.upgrade > 0 {
+		b = append(b, v.record(upgrade.MediumFile+";1", espLBA+v.esp/sector, v.upgrade)...)
 	}
 	return b[:sector]
 }

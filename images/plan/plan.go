@@ -179,7 +179,7 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 			}
 		}
 	}
-	if d.Arch == BIOSArch && (p.HasDisk() || p.Writes(".iso") || p.Writes(".oci.tar")) {
+	if d.Arch == BIOSArch && (p.HasDisk() || p.Writes(".oci.tar")) {
 		if p.Loader, err = l.Parts(lock.BIOSLoader, d.Arch); err != nil {
 			return nil, err
 		}
@@ -195,9 +195,9 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 // Packages are all packages to fetch.
 func (p *Plan) Packages() []lock.Package { return slices.Concat(p.Kernel, p.Stub, p.Loader, p.Network) }
 
-// HasDisk reports whether one of the outputs is a disk, or is made of one.
+// HasDisk reports whether one of the outputs is a disk, or is made of one, as is what a medium installs.
 func (p *Plan) HasDisk() bool {
-	return slices.ContainsFunc([]string{".raw", ".qcow2", ".vhd", ".vmdk", ".ova", ".gcp.tar.gz", ".raw.zst", ".raw.gz", ".raw.xz", ".upgrade"}, p.Writes)
+	return slices.ContainsFunc([]string{".raw", ".qcow2", ".vhd", ".vmdk", ".ova", ".gcp.tar.gz", ".raw.zst", ".raw.gz", ".raw.xz", ".upgrade", ".iso"}, p.Writes)
 }
 
 // plugins gives each plugin its identifiers and its executable.
