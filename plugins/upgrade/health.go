@@ -140,7 +140,7 @@ func (c *controller) nowhere(ctx context.Context, s *sdk.State, why error) error
 	if err := s.Write(ctx, healthStatusType, nodeID, says, wanted.Metadata); err != nil {
 		return err
 	}
-	return c.each(ctx, s, func(request) *machinepb.UpgradeStatus {
+	return c.statuses(ctx, s, func(request) *machinepb.UpgradeStatus {
 		return &machinepb.UpgradeStatus{Reason: reasonRefused, Message: why.Error(), Done: true}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"runtime"
+	"strings"
 
 	"github.com/cosi-os/cosi/api/layout/bootentry"
 	"github.com/cosi-os/cosi/api/layout/fat"
@@ -39,8 +40,11 @@ func refused(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errRefused, fmt.Sprintf(format, args...))
 }
 
-// preflight refuses what will not do.
-func (m *machine) preflight(u *upgrade.Reader, t terms) error {
+// why is what a refusal says, without that it is one.
+func why(err error) string { return strings.TrimPrefix(err.Error(), errRefused.Error()+": ") }
+
+// allow refuses what nobody may have the node run, or is not what is asked for.
+func (t terms) allow(u *upgrade.Reader) error {
 	is := u.Manifest
 	switch {
 	case u.Signed() && !u.SignedBy(t.keys) && !(t.unsigned && len(t.keys) == 0):
@@ -51,6 +55,17 @@ func (m *machine) preflight(u *upgrade.Reader, t terms) error {
 		return refused("it is for %s, and this is %s", is.Arch, runtime.GOARCH)
 	case t.version != "" && is.Version != t.version:
 		return refused("it is version %s, and %s is asked for", is.Version, t.version)
+	}
+	return nil
+}
+
+// preflight refuses what will not do.
+func (m *machine) preflight(u *upgrade.Reader, t terms) error {
+	is := u.Manifest
+	if err := t.allow(u); err != nil {
+		return err
+	}
+	switch {
 	case is.Floor != "" && upgrade.Older(m.version, is.Floor):
 		return refused("it takes a node of version %s at least, and this is %s: upgrade to one in between first", is.Floor, m.version)
 	case m.firmware == bios && is.BIOS == "":
@@ -66,31 +81,17 @@ func (m *machine) preflight(u *upgrade.Reader, t terms) error {
 // install writes an upgrade into the slot that the node does not run from, and its kernel beside that of the node. It does not make it bootable. It
 // fails with errRefused before anything is written, with errBroken when what arrived is not whole and right, and otherwise with what made
 // source fail.
-func (m *machine) install(source io.Reader, t terms, opened func(upgrade.Manifest)) (manifest upgrade.Manifest, err error) {
-	in := &input{r: source, digest: sha256.New()}
+func (m *machine) install(source io.Reader, t terms, opened func(upgrade.Manifest)) error {
+	in := newInput(source)
 	u, err := upgrade.Open(in)
 	if err == nil {
 		opened(u.Manifest)
-		manifest = u.Manifest
-		if err := m.preflight(u, t); err != nil {
-			return manifest, err
+		if err = m.preflight(u, t); err != nil {
+			return err
 		}
 		err = m.write(u)
 	}
-	if err == nil {
-		_, err = io.Copy(io.Discard, in) // what pads the archive is in the digest, too
-	}
-	switch got := hex.EncodeToString(in.digest.Sum(nil)); {
-	case in.failed != nil:
-		return manifest, in.failed
-	case errors.Is(err, errRefused):
-		return manifest, err
-	case err != nil:
-		return manifest, fmt.Errorf("%w: %w", errBroken, err)
-	case got != t.digest:
-		return manifest, fmt.Errorf("%w: the SHA-256 of its file is %s, and %s is asked for", errBroken, got, t.digest)
-	}
-	return manifest, nil
+	return in.end(err, t.digest)
 }
 
 // write does the work of install, in the order that the package's documentation gives.
@@ -187,6 +188,27 @@ type input struct {
 	r      io.Reader
 	digest hash.Hash
 	failed error
+}
+
+func newInput(source io.Reader) *input { return &input{r: source, digest: sha256.New()} }
+
+// end reads on to the end. It fails with what made the source fail, with errRefused if err is that, and with errBroken if err is another, or the
+// source was not what has the digest.
+func (in *input) end(err error, digest string) error {
+	if err == nil {
+		_, err = io.Copy(io.Discard, in) // what pads the archive is in the digest, too
+	}
+	switch got := hex.EncodeToString(in.digest.Sum(nil)); {
+	case in.failed != nil:
+		return in.failed
+	case errors.Is(err, errRefused):
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: %w", errBroken, err)
+	case got != digest:
+		return fmt.Errorf("%w: the SHA-256 of its file is %s, and %s is asked for", errBroken, got, digest)
+	}
+	return nil
 }
 
 func (in *input) Read(p []byte) (int, error) {

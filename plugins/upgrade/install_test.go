@@ -28,7 +28,7 @@ func nobody(upgrade.Manifest) {}
 
 // upgradeTo installs an image and places its entry.
 func upgradeTo(m *machine, i image, file []byte, digest string) error {
-	if _, err := m.install(bytes.NewReader(file), terms{policy: anyOne, digest: digest}, nobody); err != nil {
+	if err := m.install(bytes.NewReader(file), terms{policy: anyOne, digest: digest}, nobody); err != nil {
 		return err
 	}
 	all, err := m.entries()
@@ -104,7 +104,7 @@ func TestWhatIsRefusedLeavesTheDiskAlone(t *testing.T) {
 			change = nobody2
 		}
 		file, digest := test.file(t, test.key, change)
-		_, err := d.machine(a, "root-a").install(bytes.NewReader(file), terms{test.policy, digest, test.version}, nobody)
+		err := d.machine(a, "root-a").install(bytes.NewReader(file), terms{test.policy, digest, test.version}, nobody)
 		if !errors.Is(err, errRefused) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v; want %q", name, err, test.want)
 		}
@@ -126,7 +126,7 @@ func TestWhatIsTaken(t *testing.T) {
 		"both": {policy{keys: ours.keys, unsigned: true}, key},
 	} {
 		file, digest := b.file(t, test.key, func(m *upgrade.Manifest) { m.Floor = "1.0" })
-		if _, err := newDisk(t, uefi, a, old).machine(a, "root-a").install(bytes.NewReader(file), terms{test.policy, digest, ""}, nobody); err != nil {
+		if err := newDisk(t, uefi, a, old).machine(a, "root-a").install(bytes.NewReader(file), terms{test.policy, digest, ""}, nobody); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -155,7 +155,7 @@ func TestWhatDoesNotArrive(t *testing.T) {
 	} {
 		d := newDisk(t, uefi, a, old)
 		m := d.machine(a, "root-a")
-		_, err := m.install(test.source, terms{policy: anyOne, digest: digest}, nobody)
+		err := m.install(test.source, terms{policy: anyOne, digest: digest}, nobody)
 		if !errors.Is(err, test.want) {
 			t.Errorf("%s: %v; want %v", name, err, test.want)
 		}
@@ -176,7 +176,7 @@ func TestABadSlotIsSeen(t *testing.T) {
 			return d.part(node)
 		}
 		file, digest := b.file(t, nil)
-		_, err := m.install(bytes.NewReader(file), terms{policy: anyOne, digest: digest}, nobody)
+		err := m.install(bytes.NewReader(file), terms{policy: anyOne, digest: digest}, nobody)
 		if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "root-b, read back: ") {
 			t.Errorf("install = %v", err)
 		}
@@ -313,7 +313,7 @@ func TestWhatNoBIOSBoots(t *testing.T) {
 	a, b := newImage(t, "1.0.0"), newImage(t, "2.0.0")
 	d := newDisk(t, bios, a, newImage(t, "0.9.0"))
 	file, digest := b.file(t, nil, func(m *upgrade.Manifest) { m.BIOS = "" })
-	_, err := d.machine(a, "root-a").install(bytes.NewReader(file), terms{policy: anyOne, digest: digest}, nobody)
+	err := d.machine(a, "root-a").install(bytes.NewReader(file), terms{policy: anyOne, digest: digest}, nobody)
 	if !errors.Is(err, errRefused) || !strings.Contains(err.Error(), "no BIOS boots it") {
 		t.Errorf("install = %v", err)
 	}

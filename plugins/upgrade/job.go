@@ -24,9 +24,12 @@ const (
 // job is an upgrade that is being installed: one goroutine that reads a source to its end.
 type job struct {
 	id      string
-	version string // of the Upgrade
-	terms   terms
-	url     string // empty: it is fed
+	version string // of the Upgrade or Installation
+	url     string // of what has the digest; empty: it is fed, or
+	digest  string
+	medium  func() (*medium, error)
+	work    work
+	judges  string // of an Installation: its version, and the disks when it began
 	// cancelled is done when nobody wants it any more.
 	cancelled context.Context
 	cancel    context.CancelFunc
@@ -36,16 +39,22 @@ type job struct {
 	progress progress
 }
 
+// work installs what open brings. It says what that is, as soon as it knows.
+type work func(open func() (io.ReadCloser, error), opened func(upgrade.Manifest)) error
+
 // progress is how far a job has come.
 type progress struct {
 	received, size int64
 	manifest       *upgrade.Manifest
-	done           bool
-	err            error
+	// Of an installation: the disk, and what it holds.
+	device string
+	holds  contents
+	done   bool
+	err    error
 }
 
-func newJob(id, version, url string, t terms) *job {
-	j := &job{id: id, version: version, url: url, terms: t, chunks: make(chan []byte, 1)}
+func newJob(id, version, url, digest string, w work) *job {
+	j := &job{id: id, version: version, url: url, digest: digest, work: w, chunks: make(chan []byte, 1)}
 	j.cancelled, j.cancel = context.WithCancel(context.Background())
 	return j
 }
@@ -79,22 +88,29 @@ func (j *job) note(f func(*progress)) {
 	f(&j.progress)
 }
 
-// run installs the upgrade and calls wake when there is news.
-func (j *job) run(ctx context.Context, m *machine, wake func()) {
-	source, err := j.open(ctx, wake)
-	if err == nil {
-		_, err = m.install(source, j.terms, func(is upgrade.Manifest) {
-			j.note(func(p *progress) { p.manifest = &is })
-			wake()
-		})
-		source.Close()
-	}
+// run does the work and calls wake when there is news.
+func (j *job) run(ctx context.Context, wake func()) {
+	err := j.work(func() (io.ReadCloser, error) { return j.open(ctx, wake) }, func(is upgrade.Manifest) {
+		j.note(func(p *progress) { p.manifest = &is })
+		wake()
+	})
 	j.note(func(p *progress) { p.done, p.err = true, err })
 	wake()
 }
 
 // open opens the source.
 func (j *job) open(ctx context.Context, wake func()) (io.ReadCloser, error) {
+	if j.medium != nil {
+		m, err := j.medium()
+		if err != nil {
+			return nil, err
+		}
+		j.note(func(p *progress) { p.size = m.Size })
+		return struct {
+			io.Reader
+			io.Closer
+		}{&metered{Reader: m, job: j, wake: wake}, m.Closer}, nil
+	}
 	if j.url == "" {
 		return io.NopCloser(&fed{ctx: ctx, chunks: j.chunks, wake: wake}), nil
 	}
@@ -106,7 +122,7 @@ func (j *job) open(ctx context.Context, wake func()) (io.ReadCloser, error) {
 	transport := &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool, InsecureSkipVerify: pool == nil}, ResponseHeaderTimeout: stalled, DisableCompression: true,
 	}
-	response, err := fetch(ctx, &http.Client{Transport: transport}, j.url, j.terms.digest)
+	response, err := fetch(ctx, &http.Client{Transport: transport}, j.url, j.digest)
 	if err != nil {
 		transport.CloseIdleConnections()
 		return nil, err
@@ -119,7 +135,7 @@ func (j *job) open(ctx context.Context, wake func()) (io.ReadCloser, error) {
 	j.note(func(p *progress) { p.size = max(response.ContentLength, 0) })
 	silent := time.AfterFunc(stalled, func() { response.Body.Close() })
 	silent.Stop()
-	return &download{ReadCloser: response.Body, transport: transport, silent: silent, job: j, wake: wake}, nil
+	return &download{metered{Reader: response.Body, job: j, wake: wake}, response.Body, transport, silent}, nil
 }
 
 // certificates returns nil if there is no such file. One without a certificate trusts nobody.
@@ -136,31 +152,41 @@ func certificates(file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// download is a response whose server may not fall silent. It counts what is read, and wakes every second.
-type download struct {
-	io.ReadCloser
-	transport *http.Transport
-	silent    *time.Timer
-	job       *job
-	wake      func()
-	woken     time.Time
+// metered counts what is read for a job, and wakes every second.
+type metered struct {
+	io.Reader
+	job   *job
+	wake  func()
+	woken time.Time
 }
 
-func (d *download) Read(b []byte) (int, error) {
-	d.silent.Reset(stalled)
-	n, err := d.ReadCloser.Read(b)
-	d.silent.Stop()
-	d.job.note(func(p *progress) { p.received += int64(n) })
-	if now := time.Now(); now.Sub(d.woken) > time.Second {
-		d.woken = now
-		d.wake()
+func (c *metered) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.job.note(func(p *progress) { p.received += int64(n) })
+	if now := time.Now(); now.Sub(c.woken) > time.Second {
+		c.woken = now
+		c.wake()
 	}
 	return n, err
 }
 
+// download is a response whose server may not fall silent.
+type download struct {
+	metered
+	body      io.Closer
+	transport *http.Transport
+	silent    *time.Timer
+}
+
+func (d *download) Read(b []byte) (int, error) {
+	d.silent.Reset(stalled)
+	defer d.silent.Stop()
+	return d.metered.Read(b)
+}
+
 func (d *download) Close() error {
 	d.silent.Stop()
-	err := d.ReadCloser.Close()
+	err := d.body.Close()
 	d.transport.CloseIdleConnections()
 	return err
 }

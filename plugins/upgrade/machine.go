@@ -36,6 +36,7 @@ type machine struct {
 	root     verity.Hash // that runs
 	running  slot
 	other    slot
+	disk     string // the kernel's name of it
 	esp      string // device node
 	version  string // of the image that runs
 
@@ -64,10 +65,7 @@ type readCloser interface {
 
 // look finds out where the node runs from. sys is /sys, device that of /, and arguments the kernel's command line.
 func look(sys string, device uint64, arguments string) (*machine, error) {
-	m := &machine{firmware: bios, open: openPartition, reread: reread}
-	if _, err := os.Stat(filepath.Join(sys, "firmware/efi")); err == nil {
-		m.firmware = uefi
-	}
+	m := &machine{firmware: firmwareOf(sys), open: openPartition, reread: reread}
 	for word := range strings.FieldsSeq(arguments) {
 		if hash, is := strings.CutPrefix(word, "roothash="); is {
 			var err error
@@ -84,7 +82,16 @@ func look(sys string, device uint64, arguments string) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.disk = filepath.Base(filepath.Dir(partition))
 	return m, m.partitions(filepath.Dir(partition), below[0].Name())
+}
+
+// firmwareOf says by which one the node was booted.
+func firmwareOf(sys string) string {
+	if _, err := os.Stat(filepath.Join(sys, "firmware/efi")); err == nil {
+		return uefi
+	}
+	return bios
 }
 
 // partitions finds those of the disk with a directory in /sys, of which the node runs from one.
@@ -127,6 +134,8 @@ func (m *machine) partitions(dir, running string) error {
 func openPartition(node string) (partition, error) {
 	return os.OpenFile(node, os.O_RDWR|unix.O_EXCL, 0)
 }
+
+func openMedium(node string) (readCloser, error) { return os.Open(node) }
 
 // reread goes past the kernel's cache.
 func reread(node string) (readCloser, error) {

@@ -1,5 +1,5 @@
 // Package upgrade is the plugin that replaces the node by another version of itself (Upgrades), and that says when a version is good (BootHealths).
-// It shows what the node can be booted from (BootEntries).
+// It shows what the node can be booted from (BootEntries). On a node whose root is in memory it installs a version on a disk (Installations).
 //
 // A disk has two slots for a root, and the EFI system partition has for each a kernel and a boot entry: see package bootentry. A new version goes
 // into the slot that the node does not run from. Whenever power is lost, the next boot runs the version before, or the new one, whole:
@@ -14,6 +14,9 @@
 // Each step is on the disk before the next begins, and 1, 3 and 5 happen whole or not at all: see package fat. The boot manager counts a try before
 // it boots. The new version renames its entry, without a counter, when it is healthy. If it never is, it reboots, or the watchdog, the kernel's
 // panic=, or PID 1 after 15 minutes do; when no tries are left, the version before is booted, and says so in the record.
+//
+// An installation writes all of a disk but its partition table, whose first sector comes last. Until then the disk says that it is begun: no firmware
+// boots it, and another installation takes it.
 package upgrade
 
 import (
@@ -45,6 +48,10 @@ const (
 	machineType       = "MachineStatuses.machine.cosi.dev"
 	shutdownType      = "ShutdownRequests.power.cosi.dev"
 	shutdownStateType = "ShutdownStatuses.power.cosi.dev"
+
+	installationType       = "Installations.machine.cosi.dev"
+	installationStatusType = "InstallationStatuses.machine.cosi.dev"
+	diskType               = "Disks.storage.cosi.dev"
 )
 
 // conditionTypes are the observed kinds that BootHealths may name, beside machineType.
@@ -64,18 +71,21 @@ var declared []byte
 
 // Plugin returns the plugin.
 func Plugin() sdk.Plugin {
-	return plugin(&controller{look: here, started: bootTime(), alarm: alarm.New(alarm.System{})})
+	return plugin(&controller{
+		look: here, started: bootTime(), alarm: alarm.New(alarm.System{}), settle: settle,
+		installer: installer{firmware: firmwareOf("/sys"), open: openPartition, reread: reread, read: openMedium},
+	})
 }
 
 func plugin(c *controller) sdk.Plugin {
-	c.jobs = make(chan *job)
+	c.jobs, c.judged = make(chan *job), map[string]string{}
 	return sdk.Plugin{
 		Declaration: declared,
 		Version:     Version,
 		Controllers: []sdk.Controller{{
 			Name:      "upgrade",
-			Inputs:    append([]string{upgradeType, chunkType, policyType, healthType, machineType, shutdownStateType}, conditionTypes...),
-			Outputs:   []string{statusType, recordType, policyStatusType, healthStatusType, entryType, shutdownType},
+			Inputs:    append([]string{upgradeType, installationType, diskType, chunkType, policyType, healthType, machineType, shutdownStateType}, conditionTypes...),
+			Outputs:   []string{statusType, recordType, installationStatusType, policyStatusType, healthStatusType, entryType, shutdownType},
 			Reconcile: c.reconcile,
 			Watch:     c.watch,
 		}},
@@ -130,9 +140,15 @@ type controller struct {
 	fresh   bool // entries are as they are on the disk
 	missing string
 	job     *job
-	failed  string    // the Upgrade whose source failed
+	failed  string    // the Upgrade or Installation whose source failed
 	retry   time.Time // when that is tried again
 	ring    time.Time // when to reconcile again
+
+	installer installer // but for what Installations say
+	settle    time.Duration
+	disks     string            // all that there are
+	since     time.Time         // they are so
+	judged    map[string]string // Installations that are refused, with the disks that they are refused for
 }
 
 // watch runs the alarm, and one job at a time.
@@ -145,7 +161,7 @@ func (c *controller) watch(ctx context.Context, wake func()) error {
 			case j := <-c.jobs:
 				jobContext, cancel := context.WithCancel(ctx)
 				stop := context.AfterFunc(j.cancelled, cancel)
-				j.run(jobContext, c.machine, wake)
+				j.run(jobContext, wake)
 				stop()
 				cancel()
 			case <-ctx.Done():
@@ -182,9 +198,15 @@ func (c *controller) all(ctx context.Context, s *sdk.State) error {
 	if c.machine == nil {
 		m, err := c.look()
 		if err != nil {
-			return c.nowhere(ctx, s, err)
+			if err := c.nowhere(ctx, s, err); err != nil {
+				return err
+			}
+			return c.installations(ctx, s, policy)
 		}
 		c.machine = m
+	}
+	if err := c.installed(ctx, s); err != nil {
+		return err
 	}
 	problem := c.read()
 	if problem == nil {

@@ -30,6 +30,9 @@ type node struct {
 	slots   map[string]image
 	started time.Duration // how long ago the kernel did, when the plugin starts
 	end     func()
+
+	installer installer
+	settled   time.Duration // how long no disk comes
 }
 
 func newNode(t *testing.T) (n *node, a, old image) { return newNodeOf(t, uefi) }
@@ -78,6 +81,7 @@ func (n *node) run(m *machine, failure error) {
 	n.t.Helper()
 	n.t.Setenv(sdk.EnvEndpoint, n.Endpoint)
 	c := &controller{look: func() (*machine, error) { return m, failure }, started: time.Now().Add(-n.started), alarm: alarm.New(alarm.System{})}
+	c.installer, c.settle = n.installer, n.settled
 	ctx, cancel := context.WithCancel(n.t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = sdk.Run(ctx, plugin(c)) }()
@@ -107,15 +111,25 @@ func (n *node) entry(id string) *machinepb.BootEntry {
 // push pushes a file as cosictl does.
 func (n *node) push(id, digest string, file []byte) {
 	n.t.Helper()
-	const piece = 20_000
-	is := &machinepb.UpgradeStatus{}
+	piece := max(20_000, len(file)/8)
+	upgrade, installation := &machinepb.UpgradeStatus{}, &machinepb.InstallationStatus{}
+	taken := func(at int) bool {
+		is := interface {
+			GetReceived() uint64
+			GetReason() string
+		}(upgrade)
+		if n.Get(id, upgrade) == nil {
+			if is = installation; n.Get(id, installation) == nil {
+				return false
+			}
+		}
+		return int(is.GetReceived()) > at || is.GetReason() != reasonReceiving
+	}
 	for at := 0; at < len(file); {
 		chunk := &machinepb.UpgradeChunk{Upgrade: id, Digest: digest, Offset: uint64(at), Size: uint64(len(file)), Data: file[at:min(at+piece, len(file))]}
 		name := fmt.Sprintf("%s-%d", id, at)
 		n.Apply(name, chunk)
-		n.Wait(fmt.Sprintf("%d bytes are taken", at+len(chunk.GetData())), func() bool {
-			return n.Get(id, is) != nil && (int(is.GetReceived()) > at || is.GetReason() != reasonReceiving)
-		})
+		n.Wait(fmt.Sprintf("%d bytes are taken", at+len(chunk.GetData())), func() bool { return taken(at) })
 		n.Delete(name, chunk)
 		at += len(chunk.GetData())
 	}

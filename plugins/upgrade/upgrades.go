@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	powerpb "github.com/cosi-os/cosi/api/cosi/power/v1alpha1"
+	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/layout/bootentry"
 	"github.com/cosi-os/cosi/api/layout/verity"
 	format "github.com/cosi-os/cosi/api/upgrade"
@@ -61,15 +63,25 @@ func (c *controller) policy(ctx context.Context, s *sdk.State) (*policy, error) 
 	return p, s.Write(ctx, policyStatusType, nodeID, is, wanted.Metadata)
 }
 
-// each writes the status of every Upgrade that is not on its way out, oldest first, and removes those of what is gone. It calls f for each.
-func (c *controller) each(ctx context.Context, s *sdk.State, f func(request) says) error {
-	all := slices.DeleteFunc(sdk.List[*machinepb.Upgrade](s, upgradeType), request.TearingDown)
-	slices.SortStableFunc(all, func(a, b request) int { return a.GetCreated().AsTime().Compare(b.GetCreated().AsTime()) })
+// outcomes are what each needs of a status.
+type outcomes interface {
+	comparable
+	proto.Message
+	GetReason() string
+	GetMessage() string
+	GetDone() bool
+}
+
+// each writes a status, of the type observed, of everything that somebody wants, of the type wanted, and that is not on its way out, oldest first. It
+// removes those of what is gone, and what else there is of that. It calls f for each status; nil leaves it as it is.
+func each[W proto.Message, S outcomes](ctx context.Context, s *sdk.State, wanted, observed string, f func(sdk.Resource[W]) S, others ...string) error {
+	all := slices.DeleteFunc(sdk.List[W](s, wanted), sdk.Resource[W].TearingDown)
+	slices.SortStableFunc(all, func(a, b sdk.Resource[W]) int { return a.GetCreated().AsTime().Compare(b.GetCreated().AsTime()) })
 	there := map[string]bool{}
 	for _, u := range all {
 		there[u.GetId()] = true
 	}
-	for _, typ := range []string{statusType, recordType} {
+	for _, typ := range append(others, observed) {
 		for _, id := range s.Outputs(typ) {
 			if !there[id] {
 				if err := s.Delete(ctx, typ, id); err != nil {
@@ -78,37 +90,44 @@ func (c *controller) each(ctx context.Context, s *sdk.State, f func(request) say
 			}
 		}
 	}
+	var none S
 	for _, u := range all {
 		is := f(u)
-		if is == nil {
+		if is == none {
 			continue
 		}
-		is.ObservedVersion, is.Ready = u.GetVersion(), is.Reason == reasonSucceeded
-		if before, _ := sdk.Get[says](s, statusType, u.GetId()); before.Spec.GetReason() != is.Reason || is.Done && !before.Spec.GetDone() {
-			log.Printf("upgrade %s: %s %s", u.GetId(), is.Reason, is.Message)
+		if before, _ := sdk.Get[S](s, observed, u.GetId()); before.Spec.GetReason() != is.GetReason() || is.GetDone() && !before.Spec.GetDone() {
+			kind, _, _ := strings.Cut(wanted, "s.") // Upgrades.machine.cosi.dev
+			log.Printf("%s %s: %s %s", strings.ToLower(kind), u.GetId(), is.GetReason(), is.GetMessage())
 		}
-		if err := s.Write(ctx, statusType, u.GetId(), is, u.Metadata); err != nil {
+		if err := s.Write(ctx, observed, u.GetId(), is, u.Metadata); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// statuses writes those of Upgrades: see each.
+func (c *controller) statuses(ctx context.Context, s *sdk.State, f func(request) says) error {
+	return each(ctx, s, upgradeType, statusType, func(u request) says {
+		is := f(u)
+		if is != nil {
+			is.ObservedVersion, is.Ready = u.GetVersion(), is.Reason == reasonSucceeded
+		}
+		return is
+	}, recordType)
+}
+
 // upgrades goes on with the Upgrades: with one at a time, and with one that was tried first.
 func (c *controller) upgrades(ctx context.Context, s *sdk.State, p *policy) (err error) {
-	if c.job != nil {
-		if u, ok := sdk.Get[*machinepb.Upgrade](s, upgradeType, c.job.id); !ok || u.TearingDown() || u.GetVersion() != c.job.version {
-			c.job.cancel()
-			c.job = nil
-		}
-	}
+	cancelUnwanted[*machinepb.Upgrade](c, s, upgradeType)
 	busy := ""
 	for _, u := range sdk.List[*machinepb.Upgrade](s, upgradeType) {
 		if r := recordOf(s, u); r != nil && r.GetOutcome() == "" {
 			busy = u.GetId()
 		}
 	}
-	failed := c.each(ctx, s, func(u request) (is says) {
+	failed := c.statuses(ctx, s, func(u request) (is says) {
 		var problem error
 		defer func() { err = errors.Join(err, problem) }()
 		r := recordOf(s, u)
@@ -129,6 +148,17 @@ func (c *controller) upgrades(ctx context.Context, s *sdk.State, p *policy) (err
 		return is
 	})
 	return errors.Join(err, failed)
+}
+
+// cancelUnwanted ends a job that nobody wants any more as it is.
+func cancelUnwanted[W proto.Message](c *controller, s *sdk.State, wanted string) {
+	if c.job == nil {
+		return
+	}
+	if u, ok := sdk.Get[W](s, wanted, c.job.id); !ok || u.TearingDown() || u.GetVersion() != c.job.version {
+		c.job.cancel()
+		c.job = nil
+	}
 }
 
 // recordOf is what is known of an Upgrade as it is written now; nil for nothing.
@@ -186,19 +216,27 @@ func (c *controller) end(ctx context.Context, s *sdk.State, u request, r record,
 }
 
 // reboot asks for a reboot into a version that is in place.
-func (c *controller) reboot(ctx context.Context, s *sdk.State, u request, is says) error {
+func (c *controller) reboot(ctx context.Context, s *sdk.State, u request, is says) (err error) {
 	is.Reason = reasonRebooting
+	var refused string
+	is.Message, refused, err = askReboot(ctx, s, u.Metadata, fmt.Sprintf("upgrade %s to version %s", u.GetId(), is.Version))
+	if refused != "" {
+		is.Reason, is.Message = reasonStaged, "it runs after the next reboot; this one was refused: "+refused
+	}
+	return err
+}
+
+// askReboot asks for a reboot. It returns what that waits for, or why it is refused, if somebody has said so.
+func askReboot(ctx context.Context, s *sdk.State, cause *resourcepb.Metadata, reason string) (waits, refused string, err error) {
 	if down, ok := sdk.Get[*powerpb.ShutdownStatus](s, shutdownStateType, rebootID); ok {
 		switch down.Spec.GetReason() {
 		case reasonRefused:
-			is.Reason, is.Message = reasonStaged, "it runs after the next reboot; this one was refused: "+down.Spec.GetMessage()
+			refused = down.Spec.GetMessage()
 		case reasonWaiting:
-			is.Message = down.Spec.GetMessage()
+			waits = down.Spec.GetMessage()
 		}
 	}
-	return s.Write(ctx, shutdownType, rebootID, &powerpb.ShutdownRequest{
-		Action: powerpb.ShutdownRequest_REBOOT, Reason: fmt.Sprintf("upgrade %s to version %s", u.GetId(), is.Version),
-	}, u.Metadata)
+	return waits, refused, s.Write(ctx, shutdownType, rebootID, &powerpb.ShutdownRequest{Action: powerpb.ShutdownRequest_REBOOT, Reason: reason}, cause)
 }
 
 // advance goes on with an Upgrade that was not tried yet.
@@ -228,19 +266,23 @@ func (c *controller) advance(ctx context.Context, s *sdk.State, u request, p *po
 
 // senseless says what is wrong with an Upgrade, whatever the node.
 func senseless(u *machinepb.Upgrade) string {
-	sources := 0
-	for _, is := range []bool{u.GetUrl() != "", u.GetPushed(), u.GetPrevious()} {
-		if is {
-			sources++
-		}
-	}
 	switch {
-	case sources != 1:
+	case sources(u.GetUrl() != "", u.GetPushed(), u.GetPrevious()) != 1:
 		return "want one of url, pushed and previous"
 	case u.GetDigest() == "" && !u.GetPrevious():
 		return "digest: missing"
 	}
 	return ""
+}
+
+// sources counts those that are given.
+func sources(given ...bool) (n int) {
+	for _, is := range given {
+		if is {
+			n++
+		}
+	}
+	return n
 }
 
 // back has the version in the other slot booted again.
@@ -258,31 +300,28 @@ func (c *controller) back(ctx context.Context, s *sdk.State, u request) (says, e
 
 // receive goes on with what is installed from a source.
 func (c *controller) receive(ctx context.Context, s *sdk.State, u request, p policy) (says, error) {
-	if c.job == nil {
-		if now := time.Now(); c.failed == u.GetId() && now.Before(c.retry) {
-			c.at(c.retry)
-			return nil, nil // the status says why
-		}
-		j := newJob(u.GetId(), u.GetVersion(), u.Spec.GetUrl(), terms{p, u.Spec.GetDigest(), u.Spec.GetVersion()})
-		select {
-		case c.jobs <- j:
-			c.job = j
-		case <-time.After(100 * time.Millisecond): // one that was cancelled is not over yet
-			c.at(time.Now().Add(time.Second))
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+	started, waits, err := c.begin(ctx, u.Metadata, func() *job {
+		t := terms{p, u.Spec.GetDigest(), u.Spec.GetVersion()}
+		m := c.machine
+		return newJob(u.GetId(), u.GetVersion(), u.Spec.GetUrl(), t.digest, func(open func() (io.ReadCloser, error), opened func(format.Manifest)) error {
+			source, err := open()
+			if err != nil {
+				return err
+			}
+			defer source.Close()
+			return m.install(source, t, opened)
+		})
+	})
+	switch {
+	case err != nil || waits == retries:
+		return nil, err // the status says why
+	case started:
 		return &machinepb.UpgradeStatus{Reason: reasonReceiving}, nil
-	}
-	if c.job.id != u.GetId() {
-		return &machinepb.UpgradeStatus{Reason: reasonWaiting, Message: fmt.Sprintf("for Upgrade %q", c.job.id)}, nil
+	case waits != "":
+		return &machinepb.UpgradeStatus{Reason: reasonWaiting, Message: waits}, nil
 	}
 	if u.Spec.GetPushed() {
-		for _, chunk := range sdk.List[*machinepb.UpgradeChunk](s, chunkType) {
-			if chunk.Spec.GetUpgrade() == u.GetId() && chunk.Spec.GetDigest() == u.Spec.GetDigest() {
-				c.job.accept(int64(chunk.Spec.GetOffset()), int64(chunk.Spec.GetSize()), chunk.Spec.GetData())
-			}
-		}
+		c.feed(s, u.GetId(), u.Spec.GetDigest())
 	}
 	progress := c.job.look()
 	is := &machinepb.UpgradeStatus{Reason: reasonReceiving, Received: uint64(progress.received), Size: uint64(progress.size)}
@@ -297,13 +336,11 @@ func (c *controller) receive(ctx context.Context, s *sdk.State, u request, p pol
 	c.job, c.fresh = nil, false
 	switch err := progress.err; {
 	case errors.Is(err, errRefused):
-		return c.end(ctx, s, u, r, reasonRefused, strings.TrimPrefix(err.Error(), errRefused.Error()+": "))
+		return c.end(ctx, s, u, r, reasonRefused, why(err))
 	case errors.Is(err, errBroken):
 		return c.end(ctx, s, u, r, reasonFailed, err.Error())
 	case err != nil:
-		c.failed, c.retry = u.GetId(), time.Now().Add(soon)
-		c.at(c.retry)
-		is.Message = fmt.Sprintf("%v; tried again in %v", err, soon)
+		is.Message = c.later(u.GetId(), err)
 		return is, nil
 	}
 	root, err := verity.ParseHash(is.RootHash)
@@ -316,6 +353,49 @@ func (c *controller) receive(ctx context.Context, s *sdk.State, u request, p pol
 	r.Entry, r.Attempted = c.entries.next(), timestamppb.Now()
 	entry := bootentry.Entry{Number: r.GetEntry(), State: bootentry.Trying, Left: bootentry.Tries, Version: is.Version, Root: root}
 	return c.try(ctx, s, u, r, func() error { return c.machine.place(entry) })
+}
+
+// retries is what begin waits for when a source has failed.
+const retries = "the source"
+
+// begin starts the job of an Upgrade or an Installation, unless it runs: started. Or it waits for something.
+func (c *controller) begin(ctx context.Context, m *resourcepb.Metadata, make func() *job) (started bool, waits string, err error) {
+	if c.job != nil {
+		if c.job.id != m.GetId() {
+			return false, fmt.Sprintf("for %q", c.job.id), nil
+		}
+		return false, "", nil
+	}
+	if now := time.Now(); c.failed == m.GetId() && now.Before(c.retry) {
+		c.at(c.retry)
+		return false, retries, nil
+	}
+	j := make()
+	select {
+	case c.jobs <- j:
+		c.job = j
+	case <-time.After(100 * time.Millisecond): // one that was cancelled is not over yet
+		c.at(time.Now().Add(time.Second))
+	case <-ctx.Done():
+		return false, "", ctx.Err()
+	}
+	return true, "", nil
+}
+
+// feed gives the job what was pushed for it.
+func (c *controller) feed(s *sdk.State, id, digest string) {
+	for _, chunk := range sdk.List[*machinepb.UpgradeChunk](s, chunkType) {
+		if chunk.Spec.GetUpgrade() == id && chunk.Spec.GetDigest() == digest {
+			c.job.accept(int64(chunk.Spec.GetOffset()), int64(chunk.Spec.GetSize()), chunk.Spec.GetData())
+		}
+	}
+}
+
+// later has a source that failed tried again, and says so.
+func (c *controller) later(id string, err error) string {
+	c.failed, c.retry = id, time.Now().Add(soon)
+	c.at(c.retry)
+	return fmt.Sprintf("%v; tried again in %v", err, soon)
 }
 
 // try records that a version is tried, has it booted next, and asks for the reboot.

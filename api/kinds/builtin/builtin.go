@@ -45,6 +45,7 @@ func load() (*kinds.Set, error) {
 		kernelpb.File_cosi_kernel_v1alpha1_module_proto,
 		machinepb.File_cosi_machine_v1alpha1_access_proto,
 		machinepb.File_cosi_machine_v1alpha1_machine_proto,
+		machinepb.File_cosi_machine_v1alpha1_installation_proto,
 		machinepb.File_cosi_machine_v1alpha1_upgrade_proto,
 		networkpb.File_cosi_network_v1alpha1_network_proto,
 		powerpb.File_cosi_power_v1alpha1_power_proto,

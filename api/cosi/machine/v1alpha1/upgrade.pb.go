@@ -485,11 +485,11 @@ func (x *UpgradeRecord) GetMessage() string {
 	return ""
 }
 
-// UpgradeChunk is a piece of an Upgrade that is pushed. Whoever pushes creates the one that UpgradeStatus wants next, and destroys it when more
+// UpgradeChunk is a piece of an Upgrade or Installation that is pushed. Whoever pushes creates the one that its status wants next, and destroys it when more
 // than that has been received.
 type UpgradeChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The id of the Upgrade, and its digest.
+	// The id of the Upgrade or Installation, and its digest.
 	Upgrade string `protobuf:"bytes,1,opt,name=upgrade,proto3" json:"upgrade,omitempty"`
 	Digest  string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
 	Offset  uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
