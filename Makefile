@@ -69,11 +69,11 @@ test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk,
 	@$(MAKE) --no-print-directory image DEFINITION=cloud
 	@COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 40m -run '^(TestOutputsBoot|TestBootServer|TestAnotherRootIsNotRun|TestAChangedBootImageIsNotRun|TestCloud.*)$$' ./hack/vmtest
 
-test-upgrade: ## Upgrade a node in a VM, and have it leave versions that are broken, by itself
+test-upgrade: ## Upgrade a node in a VM, and have it leave versions that are broken, by itself; WHAT=install: have one install itself on a disk
 	@hack/setup test
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory image
-	@COSI_TEST_UPGRADE=$(or $(WHAT),all) $(GO) test -count=1 -v -timeout 60m -run '^TestUpgrade$$' ./hack/vmtest
+	@COSI_TEST_UPGRADE=$(or $(WHAT),all) $(GO) test -count=1 -v -timeout 60m -run '$(if $(filter install,$(WHAT)),^TestInstallation$$,^(TestUpgrade|TestInstallation)$$)' ./hack/vmtest
 
 # The definitions for arm64, and the tests of a node that say something of its processor, its firmware or its kernel.
 ARM64_IMAGES = arm64 test-arm64
