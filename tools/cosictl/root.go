@@ -37,7 +37,7 @@ What people want stands in the namespace config; what is so stands in status. "c
 	_ = root.RegisterFlagCompletionFunc("context", a.completeContexts) // fails only for an unknown flag
 	root.AddCommand(
 		newGet(a), newApply(a), newDiff(a), newDelete(a), newWatch(a), newEvents(a), newLogs(a), newDescribe(a), newWhy(a), newWait(a), newExport(a), newExplain(a), newSchema(a), newValidate(a),
-		newUpgrade(a), newRollback(a), newReset(a), newContext(a), newTrust(a), newGen(a), newVersion(a),
+		newUpgrade(a), newRollback(a), newInstall(a), newReset(a), newContext(a), newTrust(a), newGen(a), newVersion(a),
 	)
 	return root
 }

@@ -48,7 +48,7 @@ func newPluginUpgrade(t *testing.T, endpoint string) *pluginUpgrade {
 	}
 	t.Cleanup(func() { c.Close() })
 	p := &pluginUpgrade{t: t, client: c, kinds: map[string]*kinds.Kind{}}
-	for _, name := range []string{"Upgrades", "UpgradeStatuses", "UpgradeChunks"} {
+	for _, name := range []string{"Upgrades", "UpgradeStatuses", "Installations", "InstallationStatuses", "UpgradeChunks"} {
 		if p.kinds[name], err = c.Kind(t.Context(), name+".machine.cosi.dev"); err != nil {
 			t.Fatal(err)
 		}
@@ -56,12 +56,12 @@ func newPluginUpgrade(t *testing.T, endpoint string) *pluginUpgrade {
 	return p
 }
 
-func (p *pluginUpgrade) say(is *machinepb.UpgradeStatus) error {
+func (p *pluginUpgrade) say(is status) error {
 	content, err := proto.Marshal(is)
 	if err != nil {
 		return err
 	}
-	k := p.kinds["UpgradeStatuses"]
+	k := p.kinds[string(is.ProtoReflect().Descriptor().Name())+"es"]
 	_, _, err = p.client.Apply(p.t.Context(), k, &resourcepb.Resource{
 		Metadata: &resourcepb.Metadata{Namespace: k.Namespace(), Type: k.Type(), Id: "cosictl", Version: "1", Phase: "running"},
 		Spec:     &resourcepb.Spec{ProtoSpec: content},
@@ -69,10 +69,15 @@ func (p *pluginUpgrade) say(is *machinepb.UpgradeStatus) error {
 	return err
 }
 
+// upgrading is what an Upgrade's first version says while it is received.
+func upgrading(received, size uint64) status {
+	return &machinepb.UpgradeStatus{ObservedVersion: "1", Reason: "Receiving", Received: received, Size: size}
+}
+
 // take takes chunks until limit bytes are there.
-func (p *pluginUpgrade) take(ctx context.Context, version string, limit int) error {
+func (p *pluginUpgrade) take(ctx context.Context, receiving func(received, size uint64) status, limit int) error {
 	for len(p.received) < limit {
-		if err := p.say(&machinepb.UpgradeStatus{ObservedVersion: version, Reason: "Receiving", Received: uint64(len(p.received)), Size: uint64(limit)}); err != nil {
+		if err := p.say(receiving(uint64(len(p.received)), uint64(limit))); err != nil {
 			return err
 		}
 		err := p.client.Watch(ctx, p.kinds["UpgradeChunks"], fmt.Sprintf("cosictl-%d", len(p.received)), nil, func(e *resourcepb.Event) error {
@@ -115,7 +120,7 @@ func TestUpgradePushesAFile(t *testing.T) {
 	ended := make(chan int)
 	p.out, p.err = &buffer{}, &buffer{}
 	go func() { ended <- p.runFor(ctx, "upgrade", path) }()
-	if err := node.take(t.Context(), "1", piece+1); err != nil {
+	if err := node.take(t.Context(), upgrading, piece+1); err != nil {
 		t.Fatal(err)
 	}
 	interrupt()
@@ -133,7 +138,7 @@ func TestUpgradePushesAFile(t *testing.T) {
 
 	failed := make(chan error, 1)
 	go func() {
-		err := node.take(t.Context(), "1", len(data))
+		err := node.take(t.Context(), upgrading, len(data))
 		for _, is := range []*machinepb.UpgradeStatus{{Reason: "Rebooting"}, {Reason: "Trying", Message: "PluginsStarting"}, {Reason: "Succeeded", Ready: true, Done: true}} {
 			is.ObservedVersion, is.Version = "1", "2.0.0"
 			err = errors.Join(err, node.say(is))
