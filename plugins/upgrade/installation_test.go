@@ -108,11 +108,11 @@ func TestOtherSources(t *testing.T) {
 func TestAnInstallationWaitsForItsDisk(t *testing.T) {
 	_, _, digest, _ := oneImage(t)
 	n := memoryNode(t, emptyDisk(), emptyDisk())
-	n.settled = 300 * time.Millisecond
+	n.settled = 2 * time.Second
 	n.run(nil, errNoSlot)
 	wanted := &machinepb.Installation{Disk: &machinepb.Installation_Selector{Transport: "virtio"}, Pushed: true, Digest: digest}
 	n.Apply("any", wanted)
-	n.reads("any", reasonWaiting, "300ms for other disks")
+	n.reads("any", reasonWaiting, "2s for other disks")
 	n.reads("any", reasonRefused, "2 disks match, and exactly one must: /dev/vda (48.0 MiB), /dev/vdb (48.0 MiB)")
 	n.Delete("any", wanted) // and one of the same name is another
 	n.Wait("its status is gone", func() bool { return n.Get("any", &machinepb.InstallationStatus{}) == nil })

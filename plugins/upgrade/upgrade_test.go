@@ -454,7 +454,7 @@ func TestItWaitsForItsTime(t *testing.T) {
 	n, _, _ := newNode(t)
 	n.ready(true)
 	n.boot()
-	at := time.Now().Add(700 * time.Millisecond)
+	at := time.Now().Add(3 * time.Second)
 	n.Apply("later", &machinepb.Upgrade{Previous: true, At: timestamppb.New(at)})
 	if is := n.waits("later", reasonStaged); !strings.HasPrefix(is.GetMessage(), "the node reboots into it at 20") {
 		t.Errorf("status: %v", is)
