@@ -1,6 +1,9 @@
 package vmtest_test
 
 import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,12 +21,13 @@ import (
 const installing = "install"
 
 // TestInstallation: a node that is booted from a CD installs what the user data says on an empty disk, by UEFI, and runs from that, with the same user
-// data; booted from the CD again it leaves the disk alone; and a BIOS boots what is installed, too.
+// data; booted from a stick it leaves the disk alone, and installs on others what it fetches and what it is given; and a BIOS boots what is
+// installed, too.
 func TestInstallation(t *testing.T) {
 	if wanted := strings.Fields(os.Getenv("COSI_TEST_UPGRADE")); !slices.Contains(wanted, "all") && !slices.Contains(wanted, installing) {
 		t.Skip("make test-upgrade runs it: it boots a node four times")
 	}
-	vmtest.Parallel(t, 200)
+	vmtest.Parallel(t, 300)
 	vmtest.Host(t)
 	documents := kept("userdata") + `---
 metadata: {type: UpgradePolicies.machine.cosi.dev, id: node}
@@ -33,15 +37,8 @@ metadata: {type: Installations.machine.cosi.dev, id: here}
 spec: {disk: {serial: target}, medium: true}
 `
 
-	disk := filepath.Join(t.TempDir(), "target.raw")
-	if err := os.WriteFile(disk, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(disk, 2*gib); err != nil {
-		t.Fatal(err)
-	}
-	target := qemu.Disk{ID: "target", File: disk, Format: "raw"}
-	k := &keeper{identity: vmtest.Identity(t)}
+	target := emptyDisk(t, "target")
+	k := &keeper{identity: vmtest.Identity(t), outside: buildOutside(t)}
 
 	// The firmware tries the disk first, and then the CD.
 	k.Node = vmtest.Start(t, vmtest.Options{
@@ -55,21 +52,26 @@ spec: {disk: {serial: target}, medium: true}
 	k.Apply(t, kept("acknowledged"))
 	k.PressPower(t)
 
-	other := qemu.Disk{ID: "other", File: filepath.Join(t.TempDir(), "other.raw"), Format: "raw"}
-	if err := os.WriteFile(other.File, make([]byte, 8*mib), 0o600); err != nil {
+	// As a disk of virtio: this kernel knows no USB.
+	stick := filepath.Join(t.TempDir(), "stick.raw")
+	if err := os.Symlink(vmtest.Image(t, "base", "iso"), stick); err != nil {
 		t.Fatal(err)
 	}
-	k.Node = vmtest.Start(t, vmtest.Options{Format: "iso", Boot: node.BIOS, Identity: k.identity, Documents: documents, Disks: []qemu.Disk{target, other}})
+	fetched, pushed := emptyDisk(t, "fetched"), emptyDisk(t, "pushed")
+	k.Node = vmtest.Start(t, vmtest.Options{File: stick, Boot: node.BIOS, Identity: k.identity, Documents: documents, Disks: []qemu.Disk{target, fetched, pushed}})
 	k.Ready(t)
 	is := k.refused(t, "here")
-	if !strings.Contains(is.GetMessage(), "/dev/vda (2.0 GiB) holds COSI ") || is.GetFingerprint() == "" || !strings.Contains(is.GetMessage(), "fingerprint: "+is.GetFingerprint()) {
+	if !strings.Contains(is.GetMessage(), "/dev/vdb (2.0 GiB) holds COSI ") || is.GetFingerprint() == "" || !strings.Contains(is.GetMessage(), "fingerprint: "+is.GetFingerprint()) {
 		t.Errorf("once more: %v", is)
 	}
 	k.Apply(t, "metadata: {type: Installations.machine.cosi.dev, id: any}\nspec: {disk: {transport: virtio}, medium: true}\n")
-	if is := k.refused(t, "any"); !strings.Contains(is.GetMessage(), "2 disks match, and exactly one must: /dev/vda (2.0 GiB), /dev/vdb (8.0 MiB)") {
-		t.Errorf("with two disks: %v", is)
+	if is := k.refused(t, "any"); !strings.Contains(is.GetMessage(), "3 disks match, and exactly one must: /dev/vdb (2.0 GiB), /dev/vdc (2.0 GiB), /dev/vdd (2.0 GiB)") {
+		t.Errorf("with three disks and the stick: %v", is)
 	}
+	k.installsByHand(t, fetched, pushed)
 	k.PressPower(t)
+	isADisk(t, fetched.File)
+	isADisk(t, pushed.File)
 
 	k.Node = vmtest.Start(t, vmtest.Options{NoImage: true, Boot: node.BIOS, Identity: k.identity, Documents: documents, Disks: []qemu.Disk{target}})
 	k.Expect(t, 0, `engine: COSI .* from /dev/vda3, which dm-verity checks`)
@@ -78,6 +80,44 @@ spec: {disk: {serial: target}, medium: true}
 		t.Error("what was acknowledged is gone")
 	}
 	k.PressPower(t)
+}
+
+func emptyDisk(t *testing.T, id string) qemu.Disk {
+	t.Helper()
+	d := qemu.Disk{ID: id, File: filepath.Join(t.TempDir(), id+".raw"), Format: "raw"}
+	if err := errors.Join(os.WriteFile(d.File, nil, 0o600), os.Truncate(d.File, 2*gib)); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// installsByHand: cosictl has the node install what it fetches on one disk, and what is pushed on another.
+func (k *keeper) installsByHand(t *testing.T, fetched, pushed qemu.Disk) {
+	t.Helper()
+	k.outside.connect(t, k.Node)
+	file := vmtest.Image(t, "base", "upgrade")
+	server := httptest.NewServer(http.FileServer(http.Dir(filepath.Dir(file))))
+	defer server.Close()
+	url := strings.Replace(server.URL, "127.0.0.1", host, 1) + "/" + filepath.Base(file)
+	for disk, source := range map[string][]string{fetched.ID: {url, "--digest", sum(t, file)}, pushed.ID: {file}} {
+		text, err := k.outside.long(t, append([]string{"install", "--id", disk, "--disk", "serial=" + disk, "--no-reboot"}, source...)...)
+		if err != nil || !strings.Contains(text, "\nInstalled version ") {
+			t.Errorf("%s: %v\n%s", disk, err, text)
+		}
+	}
+}
+
+// isADisk fails the test unless other people's programs are content with what was installed.
+func isADisk(t *testing.T, disk string) {
+	t.Helper()
+	dir := t.TempDir()
+	if out := judged(t, "sgdisk", "-v", disk); !strings.Contains(out, "No problems found") {
+		t.Errorf("%s: sgdisk -v:\n%s", disk, out)
+	}
+	judged(t, "fsck.vfat", "-n", espOf(t, disk, dir))
+	offset, hash := rootArguments(t, ukiOf(t, disk, dir))
+	slot := slotOf(t, disk, dir)
+	judged(t, "veritysetup", "verify", "--hash-offset="+offset, slot, slot, hash)
 }
 
 // runsInstalled fails the test unless the node runs from the disk that it was installed on, with its user data.
