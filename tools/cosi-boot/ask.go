@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/admin"
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/image"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 // asked is how long an answer is waited for that is there.
@@ -49,9 +49,6 @@ func call(ctx context.Context, method, address, path string, body []byte, answer
 	return json.Unmarshal(data, answer)
 }
 
-// formats of the list.
-var formats = []string{"table", "json"}
-
 func machinesCommand() *cobra.Command {
 	var address, format string
 	cmd := &cobra.Command{
@@ -59,11 +56,8 @@ func machinesCommand() *cobra.Command {
 		Short: "Print the machines that a server on this machine has seen, and how far each has come",
 		Long: `Prints the machines that a server on this machine has seen, and how far each has come: dhcp (told what to load), loader (has iPXE), script (iPXE has
 its script), kernel (has the kernel), user-data (the node has it), serving (its API answers; whether it is ready, cosictl get machine says).`,
-		Args: usage(cobra.NoArgs),
+		Args: commandline.Arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !slices.Contains(formats, format) {
-				return usageError{fmt.Errorf("-o %s: must be one of %s", format, strings.Join(formats, ", "))}
-			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), asked)
 			defer cancel()
 			list := admin.Machines{}
@@ -74,8 +68,7 @@ its script), kernel (has the kernel), user-data (the node has it), serving (its 
 		},
 	}
 	addAdmin(cmd, &address)
-	cmd.Flags().StringVarP(&format, "output", "o", formats[0], "`format`: "+strings.Join(formats, ", "))
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)) // fails only for an unknown flag
+	commandline.AddOutput(cmd, &format, "table", "json")
 	return cmd
 }
 
@@ -105,7 +98,7 @@ func postCommand() *cobra.Command {
 		Long: `Sends a definition to a server on this machine that was started with --tree, which builds the image, or has it. The id that is printed is what the
 file of machines names: image: "sha256:…". A definition that is sent extends those of the tree's images, by their names, and names no files.`,
 		Example: `  cosi-boot post mine.yaml`,
-		Args:    usage(cobra.ExactArgs(1)),
+		Args:    commandline.Arguments(cobra.ExactArgs(1)),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"yaml"}, cobra.ShellCompDirectiveFilterFileExt
 		},

@@ -26,6 +26,7 @@ import (
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/image"
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/seen"
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/tftp"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 const (
@@ -56,7 +57,7 @@ func logger(out io.Writer) func(format string, args ...any) {
 // prepare binds all sockets.
 func (o *options) prepare(logf func(format string, args ...any)) (*server, error) {
 	if err := o.sense(); err != nil {
-		return nil, usageError{err}
+		return nil, commandline.Usage(err)
 	}
 	link, network, err := o.address()
 	if err != nil {
@@ -181,7 +182,7 @@ func (s *server) dhcp(o *options, link *net.Interface, network netip.Prefix, sta
 	c := dhcp.Config{Interface: link.Name, Address: network, Boot: b.Answer, Leased: b.Leased, Log: logf, Leases: filepath.Join(state, "leases.json")}
 	var err error
 	if c.Pool, c.Router, c.DNS, err = o.addressing(network); err != nil {
-		return usageError{err}
+		return commandline.Usage(err)
 	}
 	d, err := dhcp.Listen(c)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 	"google.golang.org/grpc/codes"
 )
 
@@ -76,9 +77,6 @@ history of events only when --history says how many of a kind the server keeps.`
 			if c.run, err = regexp.Compile(pattern); err != nil {
 				return fmt.Errorf("--run: %w", err)
 			}
-			if format != "text" && format != "json" {
-				return fmt.Errorf("-o %s: must be text or json", format)
-			}
 			c.json = format == "json"
 			conn, err := dial(endpoint, config, contextName)
 			if err != nil {
@@ -101,7 +99,7 @@ history of events only when --history says how many of a kind the server keeps.`
 	flags.BoolVar(&c.extended, "extended", false, "check also the rules that not every server keeps")
 	flags.IntVar(&c.history, "history", 0, "how many events of a kind the server keeps")
 	flags.DurationVar(&c.patience, "timeout", time.Minute, "how long one rule may take")
-	flags.StringVarP(&format, "output", "o", "text", "`format`: text, json")
+	commandline.AddOutput(cmd, &format, "text", "json")
 	_ = cmd.MarkFlagRequired("endpoint") // fails only for an unknown flag
 	cmd.AddCommand(pluginCommand(out))
 	return cmd

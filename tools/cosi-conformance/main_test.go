@@ -220,7 +220,7 @@ func TestWhatCannotBeCheckedIsNoVerdict(t *testing.T) {
 		`"endpoint" not set`:   {},
 		"--run: error parsing": {"--endpoint", "unix:///nowhere", "--run", "("},
 		"no context is chosen: --endpoint is unix:///PATH, or --context": {"--endpoint", "foo", "--config", filepath.Join(t.TempDir(), "none")},
-		"must be text or json":     {"--endpoint", "unix:///nowhere", "-o", "xml"},
+		"must be one of text, json":     {"--endpoint", "unix:///nowhere", "-o", "xml"},
 		"no rule was checked":      {"--endpoint", serve(t, store()), "--run", "no such rule"},
 		"unknown command \"more\"": {"--endpoint", "unix:///nowhere", "more"},
 	} {

@@ -16,6 +16,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/declaration"
 	"github.com/cosi-os/cosi/api/document"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 func pluginCommand(out io.Writer) *cobra.Command {
@@ -37,9 +38,6 @@ What the plugin is and may do it says itself when it is called with --declaratio
   cosi-conformance plugin ./in-rust --declaration plugin.json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != "text" && format != "json" {
-				return fmt.Errorf("-o %s: must be text or json", format)
-			}
 			d, err := readDeclaration(cmd.Context(), args[0], file)
 			if err != nil {
 				return err
@@ -61,7 +59,7 @@ What the plugin is and may do it says itself when it is called with --declaratio
 	flags.StringVar(&inputs, "inputs", "", "`file` with documents for the plugin to act on")
 	flags.DurationVar(&c.patience, "timeout", 30*time.Second, "how long the plugin may take for each step")
 	flags.DurationVar(&c.quiet, "quiet", 2*time.Second, "how long to look whether it changes something without a reason")
-	flags.StringVarP(&format, "output", "o", "text", "`format`: text, json")
+	commandline.AddOutput(cmd, &format, "text", "json")
 	return cmd
 }
 

@@ -10,7 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,6 +19,7 @@ import (
 	"github.com/cosi-os/cosi/images/build"
 	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/sbom"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 func main() {
@@ -27,9 +28,6 @@ func main() {
 	stop()
 	os.Exit(code)
 }
-
-// usageError is the user's mistake in typing the command.
-type usageError struct{ error }
 
 // unequalError says that two things which were compared are not the same. What is different was printed.
 type unequalError struct{}
@@ -44,44 +42,20 @@ func (e undecidedError) Unwrap() error { return e.error }
 // run executes one command line and returns the exit code: 0, 1 if it failed, 2 if it makes no sense. Of commands that compare, 1 says that
 // there are differences, and 2 that nobody knows.
 func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int {
-	root := &cobra.Command{
-		Use:           "cosi-image",
-		Short:         "Build images of COSI nodes from YAML definitions",
-		SilenceErrors: true, SilenceUsage: true,
-		Args: usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+	root := commandline.Root("cosi-image", "Build images of COSI nodes from YAML definitions", "")
 	root.SetArgs(arguments)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(buildCommand(), planCommand(), diffCommand(), verifyCommand(), inspectCommand(), rootCommand(), genCommand(), versionCommand())
+	root.AddCommand(buildCommand(), planCommand(), diffCommand(), verifyCommand(), inspectCommand(), rootCommand(), genCommand(), commandline.VersionCommand("cosi-image"))
 	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
 	if errors.As(err, &unequalError{}) {
 		return 1
 	}
-	fmt.Fprintln(stderr, "cosi-image:", err)
-	if errors.As(err, &usageError{}) {
-		fmt.Fprintln(stderr, "Type cosi-image --help for how it is used.")
-		return 2
-	}
+	code := commandline.Exit("cosi-image", err, stderr)
 	if errors.As(err, &undecidedError{}) {
 		return 2
 	}
-	return 1
-}
-
-// usage makes what check refuses a mistake of usage.
-func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{err}
-		}
-		return nil
-	}
+	return code
 }
 
 const environment = `
@@ -100,7 +74,7 @@ func buildCommand() *cobra.Command {
 What a definition has signed, a private key signs. With --signatures none is needed: an image that is there, or the manifest beside it, gives the
 signatures that it has, and what they are not over is left without a good one.
 ` + environment,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: commandline.Arguments(cobra.ExactArgs(1)),
 
 		ValidArgsFunction: completeFiles(1, "yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -149,12 +123,12 @@ func rootCommand() *cobra.Command {
 		Use:   "root -o DIR DEFINITION",
 		Short: "Write the root file system into a directory, for an engine beside another system",
 		Long:  "Writes what a node runs, compiled for this machine and without kernel modules, into a directory: engine --root DIR runs it.",
-		Args:  usage(cobra.ExactArgs(1)),
+		Args:  commandline.Arguments(cobra.ExactArgs(1)),
 
 		ValidArgsFunction: completeFiles(1, "yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.Output == "" {
-				return usageError{errors.New("say where, with --output DIR")}
+				return commandline.Usagef("say where, with --output DIR")
 			}
 			progress := newProgress(cmd.ErrOrStderr())
 			defer progress.stop()
@@ -179,7 +153,7 @@ func planCommand() *cobra.Command {
 modules need, and sizes, are known once the packages were fetched and the programs compiled.`,
 		Example: `  cosi-image plan images/base.yaml
   cosi-image plan -o json images/base.yaml | jq '.sections[] | select(.name == "modules").items[].name'`,
-		Args:              usage(cobra.ExactArgs(1)),
+		Args:              commandline.Arguments(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeFiles(1, "yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := complete(build.Options{}, args[0], nil)
@@ -193,7 +167,7 @@ modules need, and sizes, are known once the packages were fetched and the progra
 			return show(cmd.OutOrStdout(), format, e, e.String)
 		},
 	}
-	addFormat(cmd, &format)
+	commandline.AddOutput(cmd, &format, formats...)
 	return cmd
 }
 
@@ -211,7 +185,7 @@ the boot loaders. Licences of modules are looked up in Go's module cache, where 
 		Example: `  cosi-image inspect build/cosi-base-amd64.raw
   cosi-image inspect -o spdx build/cosi-base-amd64.raw > sbom.spdx.json
   cosi-image inspect -o json build/cosi-base-amd64.iso | jq '.files[] | select(.place == "root")'`,
-		Args:              usage(cobra.ExactArgs(1)),
+		Args:              commandline.Arguments(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeFiles(1, imageFiles...),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			image, err := inspect.Open(args[0])
@@ -229,7 +203,7 @@ the boot loaders. Licences of modules are looked up in Go's module cache, where 
 			return show(cmd.OutOrStdout(), format, r, r.String)
 		},
 	}
-	addFormat(cmd, &format, spdx)
+	commandline.AddOutput(cmd, &format, append(slices.Clip(formats), spdx)...)
 	return cmd
 }
 
@@ -247,19 +221,3 @@ func moduleCache(ctx context.Context) string {
 
 // imageFiles are the extensions of images.
 var imageFiles = []string{"raw", "qcow2", "iso", "efi", "initramfs"}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print which cosi-image this is",
-		Args:  usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			info, ok := debug.ReadBuildInfo()
-			if !ok {
-				return errors.New("built without module information")
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "cosi-image %s %s\n", info.Main.Version, info.GoVersion)
-			return nil
-		},
-	}
-}

@@ -3,10 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
@@ -14,19 +11,6 @@ import (
 
 // formats of what a command prints.
 var formats = []string{"table", "json", "yaml"}
-
-// addFormat gives a command the flag -o with the formats, and those that it alone has.
-func addFormat(cmd *cobra.Command, format *string, more ...string) {
-	formats := slices.Concat(formats, more)
-	cmd.Flags().StringVarP(format, "output", "o", formats[0], "`format`: "+strings.Join(formats, ", "))
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)) // fails only for an unknown flag
-	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if !slices.Contains(formats, *format) {
-			return usageError{fmt.Errorf("-o %s: must be one of %s", *format, strings.Join(formats, ", "))}
-		}
-		return nil
-	}
-}
 
 // show prints v in a format: as a table it is what table returns.
 func show(out io.Writer, format string, v any, table func() string) error {

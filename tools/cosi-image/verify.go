@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cosi-os/cosi/images/build"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 func verifyCommand() *cobra.Command {
@@ -20,7 +21,7 @@ Ends with 1 if something is not equal, and with 2 if that cannot be known, as wh
 ` + environment,
 		Example: `  cosi-image verify build/cosi-base-amd64.qcow2
   cosi-image verify --tree ~/cosi build/cosi-base-amd64.manifest.json`,
-		Args:              usage(cobra.ExactArgs(1)),
+		Args:              commandline.Arguments(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeFiles(1, append([]string{"manifest.json"}, imageFiles...)...),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			progress := newProgress(cmd.ErrOrStderr())
@@ -44,6 +45,6 @@ Ends with 1 if something is not equal, and with 2 if that cannot be known, as wh
 		},
 	}
 	cmd.Flags().StringVar(&tree, "tree", ".", "the `directory` of the module that has the sources")
-	addFormat(cmd, &format)
+	commandline.AddOutput(cmd, &format, formats...)
 	return cmd
 }

@@ -12,6 +12,7 @@ import (
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 type applyCommand struct {
@@ -60,10 +61,10 @@ the files. What user data, plugins or other sets have written is never pruned.`,
 
 func (p *applyCommand) run(ctx context.Context, c *client.Client, _ []string) error {
 	if p.wait && p.dryRun {
-		return usagef("--wait and --dry-run exclude each other: nothing is written that could converge")
+		return commandline.Usagef("--wait and --dry-run exclude each other: nothing is written that could converge")
 	}
 	if p.prune && p.set == "" {
-		return usagef("--prune needs --set NAME: what is not in the files may be somebody else's")
+		return commandline.Usagef("--prune needs --set NAME: what is not in the files may be somebody else's")
 	}
 	items, err := p.read(ctx, p.files, c.Kind)
 	if err != nil {

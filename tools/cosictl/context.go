@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 	"github.com/cosi-os/cosi/tools/pki"
 )
 
@@ -137,15 +138,15 @@ come from what "cosictl gen" keeps (--client NAME), or from files.`,
 
 func (add *contextAdd) run(name string) error {
 	if add.endpoint == "" {
-		return usagef("--endpoint is missing: where is the node?")
+		return commandline.Usagef("--endpoint is missing: where is the node?")
 	}
 	if (add.cert == "") != (add.key == "") || add.cert != "" && add.client != "" {
-		return usagef("either --client NAME, or --cert and --key")
+		return commandline.Usagef("either --client NAME, or --cert and --key")
 	}
 	c := &client.Context{Endpoint: add.endpoint}
 	if !strings.HasPrefix(c.Endpoint, "unix:") {
 		if _, err := client.Address(c.Endpoint); err != nil {
-			return usagef("--endpoint: %w", err)
+			return commandline.Usagef("--endpoint: %w", err)
 		}
 		if err := add.credentials(c, name); err != nil {
 			return err
@@ -177,7 +178,7 @@ func (add *contextAdd) credentials(c *client.Context, name string) error {
 		certFile, keyFile = store.CertFile(pki.ClientName(add.client)), store.KeyFile(pki.ClientName(add.client))
 	}
 	if certFile == "" {
-		return usagef("--client NAME, or --cert and --key: the node knows its clients by their certificates")
+		return commandline.Usagef("--client NAME, or --cert and --key: the node knows its clients by their certificates")
 	}
 	for _, part := range []struct {
 		file string

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 type deleteCommand struct {
@@ -55,7 +56,7 @@ func (d *deleteCommand) run(ctx context.Context, c *client.Client, args []string
 		}
 		return d.delete(ctx, c, k, args[1])
 	case len(args) > 0 || len(d.files) == 0:
-		return usagef("either KIND ID or -f FILE")
+		return commandline.Usagef("either KIND ID or -f FILE")
 	}
 	items, err := d.read(ctx, d.files, c.Kind)
 	if err != nil {

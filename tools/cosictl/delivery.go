@@ -21,6 +21,7 @@ import (
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/upgrade"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 // delivery is what upgrade, rollback and install have in common: a resource asks the node for a version, the file that this takes is pushed, and the
@@ -79,13 +80,13 @@ var digestPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 func (d *delivery) open(source string) error {
 	if location, err := url.Parse(source); err == nil && slices.Contains([]string{"http", "https", "oci"}, location.Scheme) {
 		if !digestPattern.MatchString(d.digest) {
-			return usagef("--digest: want the SHA-256 of what the URL brings, 64 hexadecimal digits: sha256sum prints it")
+			return commandline.Usagef("--digest: want the SHA-256 of what the URL brings, 64 hexadecimal digits: sha256sum prints it")
 		}
 		d.url = source
 		return nil
 	}
 	if d.digest != "" {
-		return usagef("--digest is for a URL; of a file it is known")
+		return commandline.Usagef("--digest is for a URL; of a file it is known")
 	}
 	f, err := os.Open(source)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 func newDescribe(a *app) *cobra.Command {
@@ -27,7 +28,7 @@ func newDescribe(a *app) *cobra.Command {
 		ValidArgsFunction: a.completeKindAndID,
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			if args = splitID(args); len(args) != 2 {
-				return usagef("describe KIND ID ('cosictl explain %s' describes the kind)", args[0])
+				return commandline.Usagef("describe KIND ID ('cosictl explain %s' describes the kind)", args[0])
 			}
 			k, err := c.Kind(ctx, args[0])
 			if err != nil {

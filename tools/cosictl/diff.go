@@ -17,6 +17,7 @@ import (
 	"github.com/cosi-os/cosi/api/document"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 type diffCommand struct {
@@ -60,7 +61,7 @@ and 2 when that could not be told.`,
 
 func (d *diffCommand) run(ctx context.Context, c *client.Client, _ []string) error {
 	if d.prune && d.set == "" {
-		return usagef("--prune needs --set NAME")
+		return commandline.Usagef("--prune needs --set NAME")
 	}
 	items, err := d.read(ctx, d.files, c.Kind)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 // eventsNamespace is where generators write.
@@ -38,7 +39,7 @@ oldest first, with the time of the kernel. "cosictl get generators" says how eac
 		Args: arguments(0, 0),
 		RunE: a.withClient(e.run),
 	}
-	addOutput(cmd, &e.format, formatText, formatJSON)
+	commandline.AddOutput(cmd, &e.format, formatText, formatJSON)
 	cmd.Flags().BoolVarP(&e.watch, "watch", "w", false, "go on with new events")
 	return cmd
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 	"github.com/cosi-os/cosi/tools/pki"
 )
 
@@ -92,7 +93,7 @@ func newGenClient(g *genCommand) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			parsed, err := pki.ParseRole(role)
 			if err != nil {
-				return usageError{err}
+				return commandline.Usage(err)
 			}
 			_, err = g.make(pki.ClientName(args[0]), func(ca *pki.Pair) (*pki.Pair, error) { return g.maker().Client(ca, args[0], parsed) })
 			if err == nil && !parsed.BuiltIn() {
@@ -129,7 +130,7 @@ func (g *genCommand) make(name string, f func(ca *pki.Pair) (*pki.Pair, error)) 
 	}
 	p, err := f(ca)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, commandline.Usage(err)
 	}
 	if err := store.Save(name, p); err != nil {
 		return nil, err

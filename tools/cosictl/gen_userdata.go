@@ -14,6 +14,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 	"github.com/cosi-os/cosi/tools/pki"
 )
 
@@ -112,7 +113,7 @@ func (u *userData) serving(store pki.Store, ca *pki.Pair, node string) (*pki.Pai
 	pair, err := store.Load(pki.NodeName(node))
 	if errors.Is(err, fs.ErrNotExist) {
 		if pair, err = u.maker().Node(ca, node); err != nil {
-			return nil, usageError{err}
+			return nil, commandline.Usage(err)
 		}
 		err = store.Save(pki.NodeName(node), pair)
 	}

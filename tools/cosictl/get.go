@@ -10,6 +10,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 // Formats of -o.
@@ -44,7 +45,7 @@ A kind goes by its type, plural, singular or an alias: MountPoints.storage.cosi.
 		ValidArgsFunction: a.completeKindAndID,
 		RunE:              a.withClient(g.run),
 	}
-	addOutput(cmd, &g.format, formatTable, formatYAML, formatJSON)
+	commandline.AddOutput(cmd, &g.format, formatTable, formatYAML, formatJSON)
 	cmd.Flags().StringVarP(&g.selector, "selector", "l", "", "`condition` on labels: key, !key, key=value, key!=value, 'key in (a, b)', key<10Gi; commas join")
 	cmd.Flags().BoolVarP(&g.follow, "watch", "w", false, "go on showing what changes")
 	return cmd
@@ -62,7 +63,7 @@ func (g *getCommand) run(ctx context.Context, c *client.Client, args []string) e
 	if len(args) == 2 {
 		id = args[1]
 		if len(queries) > 0 {
-			return usagef("-l selects among the resources of a kind, not one by its id")
+			return commandline.Usagef("-l selects among the resources of a kind, not one by its id")
 		}
 	}
 	k, err := c.Kind(ctx, args[0])
@@ -92,7 +93,7 @@ func selector(text string) ([]*resourcepb.LabelQuery, error) {
 	}
 	q, err := client.ParseSelector(text)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, commandline.Usage(err)
 	}
 	return []*resourcepb.LabelQuery{q}, nil
 }

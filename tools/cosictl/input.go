@@ -18,6 +18,7 @@ import (
 	"github.com/cosi-os/cosi/api/kinds/builtin"
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/api/rules"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 // extensions are those of files that a directory is searched for.
@@ -40,7 +41,7 @@ type lookup func(ctx context.Context, name string) (*kinds.Kind, error)
 // with any there are no items.
 func (a *app) read(ctx context.Context, paths []string, find lookup) ([]*item, error) {
 	if len(paths) == 0 {
-		return nil, usagef("-f is missing: which file?")
+		return nil, commandline.Usagef("-f is missing: which file?")
 	}
 	files, err := expand(paths)
 	if err != nil {

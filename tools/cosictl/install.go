@@ -14,6 +14,7 @@ import (
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 type installCommand struct {
@@ -65,7 +66,7 @@ func selectors() (names []string) {
 // selectorOf is what --disk says.
 func selectorOf(disk map[string]string) (*machinepb.Installation_Selector, error) {
 	if len(disk) == 0 {
-		return nil, usagef("--disk: want what one disk has, as in --disk serial=S4EVNX0M: cosictl get disks")
+		return nil, commandline.Usagef("--disk: want what one disk has, as in --disk serial=S4EVNX0M: cosictl get disks")
 	}
 	by := &machinepb.Installation_Selector{}
 	m := by.ProtoReflect()
@@ -73,13 +74,13 @@ func selectorOf(disk map[string]string) (*machinepb.Installation_Selector, error
 		field, value := m.Descriptor().Fields().ByName(protoreflect.Name(key)), disk[key]
 		switch {
 		case field == nil:
-			return nil, usagef("--disk %s=%s: want one of %s", key, value, strings.Join(selectors(), ", "))
+			return nil, commandline.Usagef("--disk %s=%s: want one of %s", key, value, strings.Join(selectors(), ", "))
 		case field.Kind() == protoreflect.StringKind:
 			m.Set(field, protoreflect.ValueOfString(value))
 		default:
 			n, err := strconv.ParseUint(value, 10, 64)
 			if err != nil {
-				return nil, usagef("--disk %s=%s: want a number of bytes", key, value)
+				return nil, commandline.Usagef("--disk %s=%s: want a number of bytes", key, value)
 			}
 			m.Set(field, protoreflect.ValueOfUint64(n))
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/cosi-os/cosi/api/document"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 const (
@@ -45,7 +46,7 @@ func newLogs(a *app) *cobra.Command {
 		ValidArgsFunction: a.completeIDs(logsKind),
 		RunE:              a.withClient(l.run),
 	}
-	addOutput(cmd, &l.format, formatText, formatJSON)
+	commandline.AddOutput(cmd, &l.format, formatText, formatJSON)
 	cmd.Flags().BoolVarP(&l.follow, "follow", "f", false, "go on with new lines")
 	cmd.Flags().Int32Var(&l.tail, "tail", 200, "begin with the last `N` lines")
 	return cmd
@@ -53,7 +54,7 @@ func newLogs(a *app) *cobra.Command {
 
 func (l *logsCommand) run(ctx context.Context, c *client.Client, args []string) error {
 	if l.tail < 0 {
-		return usagef("--tail %d: must not be negative", l.tail)
+		return commandline.Usagef("--tail %d: must not be negative", l.tail)
 	}
 	k, err := c.Kind(ctx, logsKind)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 // Exit codes.
@@ -52,11 +53,6 @@ type app struct {
 	endpoint    string
 }
 
-// usageError is a command line that makes no sense.
-type usageError struct{ error }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-
 // timeoutError is something waited for in vain.
 type timeoutError struct{ error }
 
@@ -79,7 +75,7 @@ func run(ctx context.Context, args []string, a *app) int {
 		return exitError
 	}
 	fmt.Fprintf(a.err, "cosictl: %v\n", err)
-	var usage usageError
+	var usage commandline.UsageError
 	var late timeoutError
 	var undecided unsure
 	var unready *client.TimeoutError

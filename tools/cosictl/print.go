@@ -5,32 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 
-	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
 
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/document"
 	"github.com/cosi-os/cosi/api/kinds"
 )
-
-// addOutput gives a command the flag -o with formats, the first being the default.
-func addOutput(cmd *cobra.Command, format *string, formats ...string) {
-	cmd.Flags().StringVarP(format, "output", "o", formats[0], "`format`: "+strings.Join(formats, ", "))
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)) // fails only for an unknown flag
-	check := cmd.PreRunE
-	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
-		if !slices.Contains(formats, *format) {
-			return usagef("-o %s: must be one of %s", *format, strings.Join(formats, ", "))
-		}
-		if check != nil {
-			return check(cmd, args)
-		}
-		return nil
-	}
-}
 
 // writeYAML prints resources as documents that can be applied again.
 func writeYAML(out io.Writer, k *kinds.Kind, resources ...*resourcepb.Resource) error {

@@ -13,6 +13,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 func newReset(a *app) *cobra.Command {
@@ -53,7 +54,7 @@ A node that made its own certificate makes another, to be trusted again ("cosict
 
 func (r *resetStateCommand) run(ctx context.Context, c *client.Client, _ []string) error {
 	if r.confirm == "" {
-		return usagef("--confirm NODE is needed: all configuration that was written over the API is lost")
+		return commandline.Usagef("--confirm NODE is needed: all configuration that was written over the API is lost")
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 func newRoot(a *app) *cobra.Command {
@@ -28,7 +29,7 @@ What people want stands in the namespace config; what is so stands in status. "c
 	group(root)
 	root.ValidArgs = []cobra.Completion{"list\tAnother name of get"} // cobra completes commands, not their aliases
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w\nSee '%s --help'", err, cmd.CommandPath())
+		return commandline.Usagef("%w\nSee '%s --help'", err, cmd.CommandPath())
 	})
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.configFile, "config", "", "configuration `file` (default $XDG_CONFIG_HOME/cosi/config.yaml)")
@@ -57,16 +58,16 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	// Cobra's own limit, which it fills in only when it reports the error itself.
 	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(name); len(near) > 0 {
-		return usagef("unknown command %q (did you mean %s?)", name, strings.Join(near, ", "))
+		return commandline.Usagef("unknown command %q (did you mean %s?)", name, strings.Join(near, ", "))
 	}
-	return usagef("unknown command %q (see '%s --help')", name, cmd.CommandPath())
+	return commandline.Usagef("unknown command %q (see '%s --help')", name, cmd.CommandPath())
 }
 
 // arguments says how many arguments a command takes, in the words of its usage line.
 func arguments(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
-			return usagef("%d arguments do not fit: %s", len(args), cmd.UseLine())
+			return commandline.Usagef("%d arguments do not fit: %s", len(args), cmd.UseLine())
 		}
 		return nil
 	}

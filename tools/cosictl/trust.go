@@ -1,12 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 	"github.com/cosi-os/cosi/tools/pki"
 )
 
@@ -41,11 +41,11 @@ no disk of its own, or whose state is damaged, makes another at each start, and 
 
 func (t *trustCommand) run(cmd *cobra.Command, args []string) error {
 	if t.fingerprint == "" {
-		return usagef("--fingerprint is missing: the node's console shows it")
+		return commandline.Usagef("--fingerprint is missing: the node's console shows it")
 	}
 	want, err := pki.ParseFingerprint(t.fingerprint)
 	if err != nil {
-		return usageError{err}
+		return commandline.Usage(err)
 	}
 	certificate, err := client.ServingCertificate(cmd.Context(), args[0])
 	if err != nil {
@@ -85,7 +85,7 @@ func (t *trustCommand) pin(name, address, fingerprint string) error {
 			c.Certificate, c.Key = string(p.CertPEM), string(p.KeyPEM)
 		}
 		if c.Certificate == "" {
-			return usageError{errors.New("--client is missing: the node knows its clients by their certificates")}
+			return commandline.Usagef("--client is missing: the node knows its clients by their certificates")
 		}
 		if config.Current == "" {
 			config.Current = name

@@ -9,6 +9,7 @@ import (
 
 	machinepb "github.com/cosi-os/cosi/api/cosi/machine/v1alpha1"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 type upgradeCommand struct {
@@ -86,12 +87,12 @@ func (u *upgradeCommand) run(ctx context.Context, c *client.Client, args []strin
 func (u *upgradeCommand) ask(ctx context.Context, c *client.Client, wanted *machinepb.Upgrade) error {
 	wanted.Version, wanted.NoReboot = u.version, u.noReboot
 	if u.when != "" && u.noReboot {
-		return usagef("--when says when to reboot, and --no-reboot not to: want one of them")
+		return commandline.Usagef("--when says when to reboot, and --no-reboot not to: want one of them")
 	}
 	if u.when != "" {
 		at, err := time.Parse(time.RFC3339, u.when)
 		if err != nil {
-			return usagef("--when %s: want a time, as in 2026-12-01T03:00:00Z", u.when)
+			return commandline.Usagef("--when %s: want a time, as in 2026-12-01T03:00:00Z", u.when)
 		}
 		wanted.At = timestamppb.New(at)
 	}

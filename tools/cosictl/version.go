@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 func newVersion(a *app) *cobra.Command {
@@ -20,7 +20,7 @@ func newVersion(a *app) *cobra.Command {
 		Short: "Show the versions of this program and of the node",
 		Args:  arguments(0, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			fmt.Fprintf(a.out, "Client:  %s\n", clientVersion())
+			fmt.Fprintf(a.out, "Client:  %s\n", commandline.Version())
 			if offline {
 				return nil
 			}
@@ -33,21 +33,6 @@ func newVersion(a *app) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&offline, "client", false, "ask no node")
 	return cmd
-}
-
-// clientVersion is what the Go linker knows: the module's version, or the commit it was built from.
-func clientVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	text := info.Main.Version
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" && len(setting.Value) >= 12 {
-			text += " (" + setting.Value[:12] + ")"
-		}
-	}
-	return text
 }
 
 func nodeVersion(ctx context.Context, a *app, c *client.Client) error {

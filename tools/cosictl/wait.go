@@ -12,6 +12,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 type waitCommand struct {
@@ -51,7 +52,7 @@ func (w *waitCommand) run(ctx context.Context, c *client.Client, args []string) 
 	for _, arg := range args {
 		parts := splitID([]string{arg})
 		if len(parts) != 2 {
-			return usagef("%q is not KIND/ID", arg)
+			return commandline.Usagef("%q is not KIND/ID", arg)
 		}
 		k, err := c.Kind(ctx, parts[0])
 		if err != nil {
@@ -108,12 +109,12 @@ func (w *waitCommand) met(k *kinds.Kind) (func(*resourcepb.Resource) (bool, erro
 			}
 			got := cell(spec, r, path)
 			if got == "?" {
-				return false, usagef("--for %s: %s have no field %s", w.condition, k.ShortName(), path)
+				return false, commandline.Usagef("--for %s: %s have no field %s", w.condition, k.ShortName(), path)
 			}
 			return got == value, nil
 		}, nil
 	}
-	return nil, usagef("--for %s: must be ready, deleted or FIELD=VALUE", w.condition)
+	return nil, commandline.Usagef("--for %s: must be ready, deleted or FIELD=VALUE", w.condition)
 }
 
 // until watches a resource until it meets a condition, and returns its version then.

@@ -12,6 +12,7 @@ import (
 	"github.com/cosi-os/cosi/api/document"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 type watchCommand struct {
@@ -56,12 +57,12 @@ func (w *watchCommand) run(ctx context.Context, c *client.Client, args []string)
 		id = args[1]
 	}
 	if w.onlyNew && w.from != "" {
-		return usagef("--only-new and --from exclude each other")
+		return commandline.Usagef("--only-new and --from exclude each other")
 	}
 	options := &resourcepb.WatchOptions{LabelQuery: queries, BootstrapContents: id == "" && !w.onlyNew && w.from == ""}
 	if w.from != "" {
 		if options.StartFromBookmark, err = base64.StdEncoding.DecodeString(w.from); err != nil {
-			return usagef("--from %s: is not a bookmark", w.from)
+			return commandline.Usagef("--from %s: is not a bookmark", w.from)
 		}
 	}
 	k, err := c.Kind(ctx, args[0])

@@ -18,6 +18,7 @@ import (
 	servicepb "github.com/cosi-os/cosi/api/cosi/service/v1alpha1"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 // annotationCause names the desired resource that a write answers to: TYPE/ID@VERSION.
@@ -35,7 +36,7 @@ its status says, who holds it, and which other resources answer to it. Contents 
 		ValidArgsFunction: a.completeKindAndID,
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			if args = splitID(args); len(args) != 2 {
-				return usagef("why KIND ID")
+				return commandline.Usagef("why KIND ID")
 			}
 			k, err := c.Kind(ctx, args[0])
 			if err != nil {
@@ -58,7 +59,7 @@ its status says, who holds it, and which other resources answer to it. Contents 
 			return nil
 		}),
 	}
-	addOutput(cmd, &format, formatTable, formatJSON)
+	commandline.AddOutput(cmd, &format, formatTable, formatJSON)
 	return cmd
 }
 

@@ -1,0 +1,105 @@
+// Package commandline holds what the command lines of all our programs have in common, so that they answer alike: mistakes of usage, the flag -o,
+// and which program this is. The programs in tools call it.
+package commandline
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// UsageError is a command line that makes no sense: exit code 2.
+type UsageError struct{ error }
+
+// Unwrap returns what is wrong with it.
+func (e UsageError) Unwrap() error { return e.error }
+
+// Usage makes an error a mistake of usage.
+func Usage(err error) error { return UsageError{err} }
+
+// Usagef returns a mistake of usage.
+func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
+
+// Arguments makes what check refuses a mistake of usage.
+func Arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return UsageError{err}
+		}
+		return nil
+	}
+}
+
+// Root returns the command that holds a program's others, and alone prints its help. long may be empty.
+func Root(name, short, long string) *cobra.Command {
+	root := &cobra.Command{
+		Use: name, Short: short, Long: long,
+		SilenceErrors: true, SilenceUsage: true,
+		Args: Arguments(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
+	return root
+}
+
+// Exit prints an error of a program and returns its exit code: 0 if there is none, 2 for a mistake of usage, otherwise 1.
+func Exit(program string, err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", program, err)
+	if errors.As(err, &UsageError{}) {
+		fmt.Fprintf(stderr, "Type %s --help for how it is used.\n", program)
+		return 2
+	}
+	return 1
+}
+
+// AddOutput gives a command the flag -o with formats, of which the first is the default.
+func AddOutput(cmd *cobra.Command, format *string, formats ...string) {
+	cmd.Flags().StringVarP(format, "output", "o", formats[0], "`format`: "+strings.Join(formats, ", "))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)) // fails only for an unknown flag
+	check := cmd.PreRunE
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		if !slices.Contains(formats, *format) {
+			return Usagef("-o %s: must be one of %s", *format, strings.Join(formats, ", "))
+		}
+		if check != nil {
+			return check(cmd, args)
+		}
+		return nil
+	}
+}
+
+// Version is what the Go linker knows of a program: the module's version, and the commit that it was built from.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	text := info.Main.Version
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" && len(setting.Value) >= 12 {
+			text += " (" + setting.Value[:12] + ")"
+		}
+	}
+	return text + ", " + info.GoVersion
+}
+
+// VersionCommand returns the command version of a program.
+func VersionCommand(program string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print which " + program + " this is",
+		Args:  Arguments(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), program, Version())
+			return err
+		},
+	}
+}
