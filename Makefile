@@ -42,6 +42,7 @@ test: ## Run all tests, those in a VM included
 	@$(MAKE) --no-print-directory image DEFINITION=test-metal
 	@$(GO) vet ./...
 	@$(GO) test -race -p $(TOGETHER) -timeout 15m $$($(GO) list ./... | grep -vE '/hack/vmtest|/engine/disk$$|/images/build$$|/cosi-boot/internal/image$$')
+	@$(GO) test -race -tags pkcs11 ./images/pkcs11
 	@$(GO) test -race -run '^(TestCloudsGetTheSameDisk|TestASignedImage)$$' ./images/build # every output there is, at the same time
 # Without the race detector: all under Landlock, all cuts, what is one goroutine with a disk in memory for each cut, what builds a whole image, and
 # VMs. As the programs are built, so that nothing is compiled twice.

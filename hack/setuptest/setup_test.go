@@ -20,7 +20,7 @@ var packages = map[string]string{
 	"sbsigntool": "bin/sbverify", "erofs-utils": "bin/fsck.erofs", "mtools": "bin/mcopy", "openssl": "bin/openssl", "etcd-server": "bin/etcd",
 	"zstd": "bin/zstd", "xz-utils": "bin/xz", "acpica-tools": "bin/iasl", "curl": "bin/curl", "chromium": "bin/chromium",
 	"qemu-system-arm": "bin/qemu-system-aarch64", "qemu-efi-aarch64": "usr/share/AAVMF/AAVMF_CODE.fd",
-	"cryptsetup-bin": "sbin/veritysetup", "osslsigncode": "bin/osslsigncode", "swtpm": "bin/swtpm",
+	"cryptsetup-bin": "sbin/veritysetup", "osslsigncode": "bin/osslsigncode", "swtpm": "bin/swtpm", "softhsm2": "bin/softhsm2-util",
 }
 
 // Commands of the machine. What they do is written down in the file log.
