@@ -11,14 +11,19 @@ PROGRAMS   := ./tools/cosictl ./tools/cosi-conformance ./tools/cosi-image ./tool
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## Build the host programs and the protoset into build/bin
+# With TAGS=pkcs11 the programs that build images sign with keys in tokens, too. That takes cgo, so they are not static then; all others are.
+BUILDERS := ./tools/cosi-image ./tools/cosi-boot
+WITH_CGO = CGO_ENABLED=$(if $(TAGS),1,0) $(GO) build -trimpath -tags '$(TAGS)' -o $(BIN)/
+
+build: ## Build the host programs and the protoset into build/bin; TAGS=pkcs11: so that they sign with keys in tokens (docs/trusted-boot.md)
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ $(PROGRAMS)
+	@$(if $(TAGS),$(WITH_CGO) $(BUILDERS))
 	@CGO_ENABLED=0 $(GO) run ./hack/generate -protoset $(BUILD)/cosi.protoset
 
 $(BIN)/cosi-image: FORCE
 	@mkdir -p $(BIN)
-	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./tools/cosi-image
+	@$(WITH_CGO) ./tools/cosi-image
 
 image: $(BIN)/cosi-image ## Build the image of DEFINITION (default base): raw, qcow2, ISO, PXE set
 	@$(BIN)/cosi-image build -o $(BUILD) images/$(DEFINITION).yaml
@@ -43,7 +48,8 @@ test: ## Run all tests, those in a VM included
 	@$(GO) vet ./...
 	@$(GO) test -race -p $(TOGETHER) -timeout 15m $$($(GO) list ./... | grep -vE '/hack/vmtest|/engine/disk$$|/images/build$$|/cosi-boot/internal/image$$')
 	@$(GO) test -race -tags pkcs11 ./images/pkcs11
-	@$(GO) test -race -run '^(TestCloudsGetTheSameDisk|TestASignedImage)$$' ./images/build # every output there is, at the same time
+# Every output there is, at the same time; and what signs with keys in tokens.
+	@$(GO) test -race -tags pkcs11 -run '^(TestCloudsGetTheSameDisk|TestASignedImage|TestATokenSignsTheSameBytes|TestNoPINIsInAnImage|TestWhatATokenDoesNotSign)$$' ./images/build
 # Without the race detector: all under Landlock, all cuts, what is one goroutine with a disk in memory for each cut, what builds a whole image, and
 # VMs. As the programs are built, so that nothing is compiled twice.
 	@CGO_ENABLED=0 $(GO) test -parallel $(TOGETHER) -timeout 30m ./engine/disk ./engine/launch ./engine/runtime/state/log ./images/build ./plugins/upgrade ./tools/cosi-boot/internal/image ./hack/vmtest/...

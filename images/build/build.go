@@ -7,7 +7,6 @@ package build
 import (
 	"cmp"
 	"context"
-	"crypto"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,8 +35,6 @@ type Options struct {
 	Mirror string
 	// SourceDateEpoch is the time of everything in the image, in seconds, if the user sets it.
 	SourceDateEpoch string
-	// Key opens the private key that a definition names; nil: from a file. It may open one in a device, by whatever name that has.
-	Key func(name string) (crypto.Signer, error)
 	// Signatures is an image, or a manifest beside outputs, whose signatures are put where they belong: no private key is opened then. What they are
 	// not over is left without a good signature.
 	Signatures string
@@ -108,6 +105,7 @@ func assemble(ctx context.Context, o Options, p *plan.Plan, in *Inputs, stamp st
 	if err != nil {
 		return nil, err
 	}
+	defer keys.close()
 	parts, err := gather(ctx, o, p, in)
 	if err != nil {
 		return nil, err

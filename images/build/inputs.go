@@ -18,6 +18,7 @@ import (
 
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/manifest"
+	"github.com/cosi-os/cosi/images/pkcs11"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/images/secureboot"
 )
@@ -62,7 +63,7 @@ func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
 		if err != nil {
 			return nil, err
 		}
-		in.Files[inTree(o.Tree, file)] = sum(data)
+		in.Files[inTree(o.Tree, file)] = sum(pkcs11.WithoutPINs(data))
 	}
 	if u := p.Definition.UserData; u.URLCA != "" {
 		in.Files[inTree(o.Tree, u.URLCA)] = sum(u.URLCertificates)

@@ -20,6 +20,7 @@ import (
 	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/manifest"
 	"github.com/cosi-os/cosi/images/pcr"
+	"github.com/cosi-os/cosi/images/pkcs11"
 	"github.com/cosi-os/cosi/images/secureboot"
 	"github.com/cosi-os/cosi/images/uki"
 )
@@ -30,42 +31,62 @@ type keys struct {
 	policy  crypto.Signer      // nil: nor for a TPM
 	public  string             // that of policy, in PEM
 	upgrade crypto.Signer      // nil: nor are upgrades
+	tokens  []pkcs11.Key       // those of them that are in tokens
 	made    *[][]byte
+}
+
+// close closes the keys that are in tokens. Everything is signed: what a token says to that is nobody's business.
+func (k keys) close() {
+	for _, key := range k.tokens {
+		_ = key.Close()
+	}
 }
 
 // openKeys opens the keys of a definition. With o.Signatures it does without: what they would sign is among these signatures, or is not signed.
 func openKeys(o Options, d *definition.Definition, in *Inputs) (k keys, err error) {
 	k.made = &[][]byte{}
+	defer func() {
+		if err != nil {
+			k.close()
+		}
+	}()
 	var before [][]byte
 	if o.Signatures != "" {
 		if before, err = signaturesOf(o.Signatures); err != nil {
 			return k, err
 		}
 	}
-	open := func(field, name string, public publicKey, read func(file string) (crypto.Signer, error)) (crypto.Signer, error) {
-		key := crypto.Signer(replayed{public, before})
-		if o.Signatures == "" {
-			if key, err = openKey(o, name, read); err != nil {
-				at := d.Origin(field, "")
-				return nil, definition.Problems{{File: at.File, Line: at.Line, Field: field, Message: err.Error()}}
+	open := func(field, name string, token *pkcs11.URI, public publicKey, read func(file string) (crypto.Signer, error)) (key crypto.Signer, err error) {
+		switch {
+		case o.Signatures != "":
+			key = replayed{public, before}
+		case token != nil:
+			var inToken pkcs11.Key
+			if inToken, err = pkcs11.Open(token); err == nil {
+				key, k.tokens = inToken, append(k.tokens, inToken)
 			}
+		default:
+			key, err = read(name)
 		}
-		if !public.Equal(key.Public()) {
+		if err == nil && !public.Equal(key.Public()) {
+			err = errors.New(name + " is not the key that it is said to be: its public half is another")
+		}
+		if err != nil {
 			at := d.Origin(field, "")
-			return nil, definition.Problems{{File: at.File, Line: at.Line, Field: field, Message: name + " is not the key that it is said to be: its public half is another"}}
+			return nil, definition.Problems{{File: at.File, Line: at.Line, Field: field, Message: err.Error()}}
 		}
 		return noted{key, k.made}, nil
 	}
 	if s := d.SecureBoot; s.Key != "" {
 		public, _ := s.Signer.PublicKey.(*rsa.PublicKey) // ReadCertificate takes no other
-		key, err := open("secure_boot.key", s.Key, public, secureboot.ReadKey)
+		key, err := open("secure_boot.key", s.Key, s.Token, public, secureboot.ReadKey)
 		if err != nil {
 			return k, err
 		}
 		k.boot = &secureboot.Signer{Key: key, Certificate: s.Signer, Time: in.Epoch}
 	}
 	if p := d.PCRPolicy; p.Key != "" {
-		if k.policy, err = open("pcr_policy.key", p.Key, p.Public, secureboot.ReadKey); err != nil {
+		if k.policy, err = open("pcr_policy.key", p.Key, p.Token, p.Public, secureboot.ReadKey); err != nil {
 			return k, err
 		}
 		public, err := secureboot.PublicPEM(p.Public)
@@ -75,7 +96,7 @@ func openKeys(o Options, d *definition.Definition, in *Inputs) (k keys, err erro
 		k.public = string(public)
 	}
 	if u := d.Upgrade; u.Key != "" {
-		if k.upgrade, err = open("upgrade.key", u.Key, u.Public, readUpgradeKey); err != nil {
+		if k.upgrade, err = open("upgrade.key", u.Key, u.Token, u.Public, readUpgradeKey); err != nil {
 			return k, err
 		}
 	}
@@ -98,17 +119,6 @@ func readUpgradeKey(file string) (crypto.Signer, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return key, nil
-}
-
-// openKey opens the key of a name; read does, if that is a file's.
-func openKey(o Options, name string, read func(file string) (crypto.Signer, error)) (crypto.Signer, error) {
-	if o.Key != nil {
-		return o.Key(name)
-	}
-	if strings.HasPrefix(name, "pkcs11:") {
-		return nil, errors.New("this cosi-image reads keys from files: docs/trusted-boot.md says what takes one from a device")
-	}
-	return read(name)
 }
 
 // noted is a key that keeps what it has signed, for the manifest. Whoever has it signs one thing after the other.

@@ -3,9 +3,7 @@ package build
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"encoding/hex"
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -132,34 +130,6 @@ func TestASignedImageIsVerifiedWithoutThePrivateKey(t *testing.T) {
 	_, other := build(t, evil)
 	if covered := inBoth(other.Signatures, m.Signatures); covered != 0 {
 		t.Errorf("%d signatures of another image are those of this one", covered)
-	}
-}
-
-// Where the key is may be anybody's business: a device, a service.
-func TestAKeyMayBeAnywhere(t *testing.T) {
-	o, keys := signed(t, "[uki]")
-	_, inFile := build(t, o)
-	o.change(t, "images/dev.yaml", "key: keys/db.key", `key: "pkcs11:token=build;object=db"`)
-	if _, err := Run(context.Background(), o, o.definition()); err == nil || !strings.Contains(err.Error(), "dev.yaml:5: secure_boot.key: this cosi-image reads keys from files") {
-		t.Errorf("in a device: %v", err)
-	}
-	var asked []string
-	o.Key = func(name string) (crypto.Signer, error) {
-		asked = append(asked, filepath.Base(name))
-		return secureboot.ReadKey(filepath.Join(keys, map[string]string{"pcr.key": "pcr.key", "pkcs11:token=build;object=db": "db.key"}[filepath.Base(name)]))
-	}
-	_, m := build(t, o)
-	// The definition is another, and with it the root; but who signs is the same.
-	if !slices.Equal(asked, []string{"pkcs11:token=build;object=db", "pcr.key"}) || len(m.Signatures) != len(inFile.Signatures) {
-		t.Errorf("asked for %q, made %d signatures", asked, len(m.Signatures))
-	}
-	if r := report(t, filepath.Join(o.Output, m.Image+".efi")); r.Signatures[0].Signer != "CN=test db" || r.Signatures[0].Wrong != "" {
-		t.Errorf("%q", r.Signatures)
-	}
-	o.Key = func(string) (crypto.Signer, error) { return nil, errors.New("no token in the slot") }
-	o.change(t, "api/api.go", "one", "two")
-	if _, err := Run(context.Background(), o, o.definition()); err == nil || !strings.Contains(err.Error(), "dev.yaml:5: secure_boot.key: no token in the slot") {
-		t.Errorf("with an empty slot: %v", err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/cosi-os/cosi/images/extension"
+	"github.com/cosi-os/cosi/images/pkcs11"
 	"github.com/cosi-os/cosi/initramfs"
 )
 
@@ -147,12 +148,13 @@ type State struct {
 // Upgrade is how nodes take the version that is built for one to upgrade to.
 type Upgrade struct {
 	// Key and PublicKey are paths, relative to the definition's, of the two halves of an Ed25519 key, both PEM, that upgrades are signed with; empty: they
-	// are not signed. Only a build opens Key, which may be in a device: see SecureBoot. What nodes trust, their UpgradePolicies say.
+	// are not signed. Only a build opens Key, which may be in a token: see SecureBoot. What nodes trust, their UpgradePolicies say.
 	Key       string `yaml:"key"`
 	PublicKey string `yaml:"public_key"`
 	// Floor is the lowest version of a node that takes it; empty: any.
 	Floor string `yaml:"floor"`
 
+	Token *pkcs11.URI `yaml:"-"`
 	// Public is the key that was read.
 	Public ed25519.PublicKey `yaml:"-"`
 }

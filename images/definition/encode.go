@@ -3,9 +3,10 @@ package definition
 import (
 	"bytes"
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/cosi-os/cosi/images/pkcs11"
 )
 
 // YAML is the definition with what it extends, as one document without comments: what an image says of itself. Files that it names are named
@@ -13,7 +14,7 @@ import (
 func (d *Definition) YAML(name func(path string) string) ([]byte, error) {
 	c := *d
 	for _, path := range []*string{&c.UserData.URLCA, &c.SecureBoot.Key, &c.SecureBoot.Certificate, &c.SecureBoot.Variables, &c.PCRPolicy.Key, &c.PCRPolicy.PublicKey, &c.Upgrade.Key, &c.Upgrade.PublicKey} {
-		if *path != "" && !strings.HasPrefix(*path, pkcs11) {
+		if *path != "" && !pkcs11.Is(*path) {
 			*path = name(*path)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+
+	"github.com/cosi-os/cosi/images/pkcs11"
 )
 
 // Foreign finds the mistakes in a definition's text that came from elsewhere and is to lie in file: those that one file alone shows, and every file that
@@ -16,7 +18,7 @@ func Foreign(file string, text []byte) error {
 	}
 	names := func(field, path string) {
 		if path != "" {
-			problems = append(problems, Problem{file, lines[field], field, fmt.Sprintf("%q: a definition that is sent names no files", path)})
+			problems = append(problems, Problem{file, lines[field], field, fmt.Sprintf("%q: a definition that is sent names no files", pkcs11.WithoutPINs([]byte(path)))})
 		}
 	}
 	if d.Extends != "" && (filepath.Base(d.Extends) != d.Extends || d.Extends == ".." || filepath.Ext(d.Extends) != ".yaml") {

@@ -17,6 +17,7 @@ func TestForeignNamesNoFiles(t *testing.T) {
 		"name: mine\nuser_data:\n  url_ca: ca.pem\n":                                        "x.yaml:3: user_data.url_ca: ",
 		"name: mine\nupgrade: {key: /etc/shadow}\n":                                         "x.yaml:2: upgrade.key: ",
 		"name: mine\nsecure_boot: {key: /etc/shadow}\n":                                     "x.yaml:2: secure_boot.key: ",
+		"name: mine\nsecure_boot: {key: 'pkcs11:?pin-value=7'}\n":                           "x.yaml:2: secure_boot.key: \"pkcs11:?pin-value=\": ",
 		"name: mine\nsecure_boot: {certificate: /etc/shadow}\n":                             "x.yaml:2: secure_boot.certificate: ",
 		"name: mine\nsecure_boot: {variables: /etc/shadow}\n":                               "x.yaml:2: secure_boot.variables: ",
 		"name: mine\npcr_policy: {key: /etc/shadow}\n":                                      "x.yaml:2: pcr_policy.key: ",

@@ -3,6 +3,7 @@ package definition
 import (
 	"crypto/rsa"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/cosi-os/cosi/api/upgrade"
+	"github.com/cosi-os/cosi/images/pkcs11"
 	"github.com/cosi-os/cosi/images/secureboot"
 	"github.com/cosi-os/cosi/initramfs"
 )
@@ -17,7 +19,7 @@ import (
 // SecureBoot says who signs what UEFI starts, and how a firmware gets to know him.
 type SecureBoot struct {
 	// Key and Certificate are paths, relative to the definition's, of a private RSA key and of its certificate, both PEM. Only a build opens the key:
-	// who verifies an image needs none. A key that is in no file begins with "pkcs11:".
+	// who verifies an image needs none. Key may be the URI of one in a token: it then says here which key that is, and Token how to get at it, too.
 	Key         string `yaml:"key"`
 	Certificate string `yaml:"certificate"`
 	// Enroll is when the boot loader has a firmware in setup mode take the keys in Variables: one of Enrolments; empty is "off".
@@ -25,6 +27,7 @@ type SecureBoot struct {
 	// Variables is the path, relative to the definition's, of the directory that holds PK.auth, KEK.auth and db.auth.
 	Variables string `yaml:"variables"`
 
+	Token *pkcs11.URI `yaml:"-"`
 	// Signer is the certificate that was read, and Files what the variables' files hold, by their names.
 	Signer *x509.Certificate `yaml:"-"`
 	Files  map[string][]byte `yaml:"-"`
@@ -32,10 +35,12 @@ type SecureBoot struct {
 
 // PCRPolicy says who signs which boot images may have what a TPM keeps: see package pcr.
 type PCRPolicy struct {
-	// Key and PublicKey are paths, relative to the definition's, of the two halves of an RSA key, both PEM. Only a build opens Key.
+	// Key and PublicKey are paths, relative to the definition's, of the two halves of an RSA key, both PEM. Only a build opens Key, which may be in a token: see
+	// SecureBoot.
 	Key       string `yaml:"key"`
 	PublicKey string `yaml:"public_key"`
 
+	Token *pkcs11.URI `yaml:"-"`
 	// Public is the key that was read.
 	Public *rsa.PublicKey `yaml:"-"`
 }
@@ -48,27 +53,38 @@ func (s *SecureBoot) Enrols() bool { return s.Enroll != "" && s.Enroll != "off" 
 
 // readSigning reads what the definition in file names, but for the private keys.
 func (d *Definition) readSigning(file string, lines map[string]int) (problems Problems) {
-	read := func(field string, path *string, do func() error) {
-		if *path == "" {
-			return
-		}
-		if *path = beside(file, *path); do == nil {
-			return
-		}
-		if err := do(); err != nil {
+	problem := func(field string, err error) {
+		if err != nil {
 			problems = append(problems, Problem{file, lines[field], field, err.Error()})
 		}
 	}
+	read := func(field string, path *string, do func() error) {
+		switch {
+		case *path == "":
+		case pkcs11.Is(*path):
+			problem(field, errors.New("want a file: only a private key is in a token"))
+		default:
+			*path = beside(file, *path)
+			problem(field, do())
+		}
+	}
+	key := func(field string, name *string, token **pkcs11.URI) {
+		var err error
+		switch {
+		case *name == "":
+		case !pkcs11.Is(*name):
+			*name = beside(file, *name)
+		default:
+			if *token, err = pkcs11.Parse(*name, filepath.Dir(file)); err == nil {
+				*name = (*token).String()
+			}
+			problem(field, err)
+		}
+	}
 	s, p, u := &d.SecureBoot, &d.PCRPolicy, &d.Upgrade
-	if !strings.HasPrefix(s.Key, pkcs11) {
-		read("secure_boot.key", &s.Key, nil)
-	}
-	if !strings.HasPrefix(p.Key, pkcs11) {
-		read("pcr_policy.key", &p.Key, nil)
-	}
-	if !strings.HasPrefix(u.Key, pkcs11) {
-		read("upgrade.key", &u.Key, nil)
-	}
+	key("secure_boot.key", &s.Key, &s.Token)
+	key("pcr_policy.key", &p.Key, &p.Token)
+	key("upgrade.key", &u.Key, &u.Token)
 	read("secure_boot.certificate", &s.Certificate, func() (err error) {
 		s.Signer, err = secureboot.ReadCertificate(s.Certificate)
 		return err
@@ -100,22 +116,22 @@ func (d *Definition) readSigning(file string, lines map[string]int) (problems Pr
 	return problems
 }
 
-// pkcs11 is what the name of a key in a device begins with (RFC 7512).
-const pkcs11 = "pkcs11:"
-
 // mergeSigning says over what d says.
 func (d *Definition) mergeSigning(over *Definition, said func(string) bool) {
 	s, o := &d.SecureBoot, over.SecureBoot
 	set(said("secure_boot.key"), &s.Key, o.Key)
+	set(said("secure_boot.key"), &s.Token, o.Token)
 	set(said("secure_boot.certificate"), &s.Certificate, o.Certificate)
 	set(said("secure_boot.certificate"), &s.Signer, o.Signer)
 	set(said("secure_boot.enroll"), &s.Enroll, o.Enroll)
 	set(said("secure_boot.variables"), &s.Variables, o.Variables)
 	set(said("secure_boot.variables"), &s.Files, o.Files)
 	set(said("pcr_policy.key"), &d.PCRPolicy.Key, over.PCRPolicy.Key)
+	set(said("pcr_policy.key"), &d.PCRPolicy.Token, over.PCRPolicy.Token)
 	set(said("pcr_policy.public_key"), &d.PCRPolicy.PublicKey, over.PCRPolicy.PublicKey)
 	set(said("pcr_policy.public_key"), &d.PCRPolicy.Public, over.PCRPolicy.Public)
 	set(said("upgrade.key"), &d.Upgrade.Key, over.Upgrade.Key)
+	set(said("upgrade.key"), &d.Upgrade.Token, over.Upgrade.Token)
 	set(said("upgrade.public_key"), &d.Upgrade.PublicKey, over.Upgrade.PublicKey)
 	set(said("upgrade.public_key"), &d.Upgrade.Public, over.Upgrade.Public)
 }

@@ -62,7 +62,8 @@ const environment = `
 Environment:
   COSI_CACHE         keeps packages and compiled programs (default: cosi in $XDG_CACHE_HOME or ~/.cache)
   COSI_MIRROR        URL of a Debian archive; by default apt's own, where there is apt
-  SOURCE_DATE_EPOCH  the time of everything in the image, in seconds (default: the git commit's)`
+  SOURCE_DATE_EPOCH  the time of everything in the image, in seconds (default: the git commit's)
+  COSI_PKCS11_MODULE the module of the tokens, COSI_PKCS11_PIN their PIN: for keys whose URIs name none`
 
 func buildCommand() *cobra.Command {
 	o := build.Options{}
