@@ -220,9 +220,9 @@ func TestWhatCannotBeCheckedIsNoVerdict(t *testing.T) {
 		`"endpoint" not set`:   {},
 		"--run: error parsing": {"--endpoint", "unix:///nowhere", "--run", "("},
 		"no context is chosen: --endpoint is unix:///PATH, or --context": {"--endpoint", "foo", "--config", filepath.Join(t.TempDir(), "none")},
-		"must be one of text, json":     {"--endpoint", "unix:///nowhere", "-o", "xml"},
-		"no rule was checked":      {"--endpoint", serve(t, store()), "--run", "no such rule"},
-		"unknown command \"more\"": {"--endpoint", "unix:///nowhere", "more"},
+		"must be one of text, json":                                      {"--endpoint", "unix:///nowhere", "-o", "xml"},
+		"no rule was checked":                                            {"--endpoint", serve(t, store()), "--run", "no such rule"},
+		"unknown command \"more\"":                                       {"--endpoint", "unix:///nowhere", "more"},
 	} {
 		var out, errs bytes.Buffer
 		if code := run(t.Context(), args, &out, &errs); code != exitUnchecked || !strings.Contains(errs.String(), want) {

@@ -299,7 +299,7 @@ func TestAPluginThatCannotBeCheckedIsNoVerdict(t *testing.T) {
 		"./nothing --declaration: fork/exec ./nothing: no such file": {"./nothing"},
 		"unknown field":                 {"./nothing", "--declaration", write(t, "plugin.json", `{"nmae": ""}`)},
 		"output Nothings, which is no":  {"./nothing", "--declaration", write(t, "plugin.json", `{"name": "a", "outputs": ["Nothings"]}`)},
-		"must be one of text, json":          {"./nothing", "--declaration", d, "-o", "xml"},
+		"must be one of text, json":     {"./nothing", "--declaration", d, "-o", "xml"},
 		"is no input of the":            {"./nothing", "--declaration", d, "--inputs", write(t, "i.yaml", "metadata: {type: Link, id: a}\nspec: {mtu: 1400}\n")},
 		"i.yaml:2: spec":                {"./nothing", "--declaration", d, "--inputs", write(t, "i.yaml", "metadata: {type: MountPoint, id: a}\nspec: {tarket: /b}\n")},
 		"inputs.yaml: no such file":     {"./nothing", "--declaration", d, "--inputs", "/inputs.yaml"},
