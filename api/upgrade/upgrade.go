@@ -32,9 +32,12 @@ import (
 	"github.com/cosi-os/cosi/api/layout/verity"
 )
 
+// ManifestFile is what the archive begins with.
+const ManifestFile = "manifest.json"
+
 // Names in the archive.
 const (
-	manifestName  = "manifest.json"
+	manifestName  = ManifestFile
 	signatureName = "manifest.sig"
 	rootName      = "root"
 	kernelName    = "kernel.efi"

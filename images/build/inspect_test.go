@@ -28,7 +28,7 @@ func report(t *testing.T, file string) *inspect.Report {
 // Of every format, all that is nested in it is seen.
 func TestAnImageShowsWhatIsInIt(t *testing.T) {
 	o := fixture(t)
-	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [raw, qcow2, iso, pxe, vhd, vmdk, ova, gcp, oci]")
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [raw, qcow2, iso, pxe, vhd, vmdk, ova, gcp, oci, upgrade]")
 	_, m := build(t, o)
 	inner := []string{"boot .cmdline", "boot .linux", "initramfs /init", "initramfs /root.erofs", "root /usr/bin/engine", "root /usr/lib/cosi/plugins/mount.json"}
 	onDisk := append([]string{"esp /EFI/BOOT/BOOTX64.EFI"}, slices.DeleteFunc(slices.Clone(inner), func(f string) bool { return f == "initramfs /root.erofs" })...)
@@ -46,7 +46,7 @@ func TestAnImageShowsWhatIsInIt(t *testing.T) {
 		".initramfs": {inspect.Initramfs, "", inner[2:], "rootfstype=ramfs console=ttyS0"},
 	}
 	for suffix, format := range map[string]inspect.Format{
-		".raw": inspect.Raw, ".qcow2": inspect.QCOW2, ".vhd": inspect.VHD, ".vmdk": inspect.VMDK, ".ova": inspect.OVA, ".gcp.tar.gz": inspect.GCP,
+		".raw": inspect.Raw, ".qcow2": inspect.QCOW2, ".vhd": inspect.VHD, ".vmdk": inspect.VMDK, ".ova": inspect.OVA, ".gcp.tar.gz": inspect.GCP, ".upgrade": inspect.Upgrade,
 	} {
 		formats[suffix] = image{format, "1 bios-boot, 2 esp, 3 root-a, 4 root-b", onDisk, "rootfstype=ramfs console=ttyS0 roothash="}
 	}

@@ -1,8 +1,8 @@
 // Package inspect reads what is in an image: cosictl validates against the kinds of one, cosi-image shows one, compares two, and says whether
 // one is what its sources give.
 //
-// It takes what the image builder writes: a disk in any of its formats, compressed or in an archive, an ISO, a unified kernel image, an OCI
-// artifact, or an initramfs.
+// It takes what the image builder writes: a disk in any of its formats, compressed or in an archive, an ISO, the file of an upgrade, a unified
+// kernel image, an OCI artifact, or an initramfs.
 package inspect
 
 import (
@@ -49,6 +49,9 @@ const (
 	GCP  Format = "gcp.tar.gz"
 	OCI  Format = "oci.tar"
 
+	// Upgrade is read as the disk that it is installed as.
+	Upgrade Format = "upgrade"
+
 	RawZstandard Format = "raw.zst"
 	RawGzip      Format = "raw.gz"
 	RawXZ        Format = "raw.xz"
@@ -58,7 +61,7 @@ const (
 const efiSystem = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 
 // errForeign says that a file is none of our images.
-var errForeign = errors.New("is no image of a COSI node (a disk, an ISO, an .efi, an .initramfs, or what was made of one of them for a cloud)")
+var errForeign = errors.New("is no image of a COSI node (a disk, an ISO, an .upgrade, an .efi, an .initramfs, or what was made of one of them for a cloud)")
 
 // Image is an image that is open. Its parts are nested: a disk holds a boot image, that an initramfs, that the root.
 type Image struct {
@@ -76,6 +79,8 @@ type Image struct {
 	loader *io.SectionReader
 	early  []cpio.Record // what is in the initramfs
 	Root   fs.FS         // the root file system
+	// upgrade is the signature of an Upgrade, if it has one.
+	upgrade []byte
 }
 
 // Open opens the image in a file. It fails if that is none of ours. The caller closes it.
@@ -104,6 +109,13 @@ func (i *Image) openFile() error {
 		return err
 	}
 	if inner != nil {
+		if outer == Upgrade {
+			u, err := openUpgrade(i.file)
+			if err != nil {
+				return err
+			}
+			i.upgrade = u.Signature()
+		}
 		i.file.Close()
 		i.file = inner
 		if info, err = inner.Stat(); err != nil {

@@ -24,6 +24,7 @@ func TestWhatIsNoImageIsRefusedInWords(t *testing.T) {
 		"\xfd7zXZ\x00":                       "unexpected EOF",
 		archive(t, "disk.txt", "a"):          "is no image of a COSI node",
 		archive(t, "oci-layout", "{}"):       "index.json: is no image of a COSI node",
+		archive(t, "manifest.json", "{}"):    "upgrade: manifest.json: format 0: want 1",
 		archive(t, "a.vmdk", "a"):            "vmdk: header: unexpected EOF",
 	} {
 		file := filepath.Join(dir, "image")

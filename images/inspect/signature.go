@@ -27,7 +27,7 @@ import (
 // Signature says who has signed a part of an image, as the signature names him. Whether he is to be trusted is for the firmware and the kernel to
 // say.
 type Signature struct {
-	// Of is what is signed: "boot image", "kernel", "51 modules".
+	// Of is what is signed: "upgrade", "boot image", "kernel", "51 modules".
 	Of string `json:"of"`
 	// Signer is empty when there is no signature.
 	Signer string `json:"signer"`
@@ -57,7 +57,7 @@ func (s Signature) String() string {
 	return text
 }
 
-// signatures are those of the boot loader, the boot image, the kernel in it and the modules in the root.
+// signatures are those of the file of an upgrade, the boot loader, the boot image, the kernel in it and the modules in the root.
 func (i *Image) signatures() ([]Signature, error) {
 	var all []Signature
 	add := func(of string, program content.Content) error {
@@ -76,6 +76,9 @@ func (i *Image) signatures() ([]Signature, error) {
 			all = append(all, Signature{Of: of})
 		}
 		return nil
+	}
+	if i.Format == Upgrade {
+		all = append(all, Signature{Of: "upgrade", Signer: map[bool]string{true: "an Ed25519 key"}[i.upgrade != nil]})
 	}
 	if i.loader != nil {
 		if err := add("boot loader", i.loader); err != nil {
@@ -138,6 +141,9 @@ func (i *Image) ownSignatures() ([][]byte, error) {
 		for _, s := range signed {
 			all = append(all, s.Bytes())
 		}
+	}
+	if i.upgrade != nil {
+		all = append(all, i.upgrade)
 	}
 	if i.boot == nil || i.boot.Section(uki.PolicySignature) == nil {
 		return all, nil

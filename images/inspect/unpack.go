@@ -14,6 +14,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
+	"github.com/cosi-os/cosi/api/upgrade"
 	"github.com/cosi-os/cosi/images/internal/sparse"
 	"github.com/cosi-os/cosi/images/oci"
 	"github.com/cosi-os/cosi/images/vmdk"
@@ -84,13 +85,18 @@ func unpackRaw(format Format, r io.Reader) (Format, *os.File, error) {
 	return format, inner, err
 }
 
-// unpackArchive unpacks the boot image of an OCI artifact, or the disk of an OVA.
+// unpackArchive unpacks the boot image of an OCI artifact, the disk of an OVA, or that of an upgrade, which it is installed as.
 func unpackArchive(r io.ReadSeeker) (Format, *os.File, error) {
 	archive := tar.NewReader(r)
-	name, err := member(archive, func(name string) bool { return name == "oci-layout" || strings.HasSuffix(name, ".vmdk") })
+	name, err := member(archive, func(name string) bool {
+		return name == upgrade.ManifestFile || name == "oci-layout" || strings.HasSuffix(name, ".vmdk")
+	})
 	switch {
 	case err != nil:
 		return "", nil, err
+	case name == upgrade.ManifestFile:
+		inner, err := hidden(func(dst *os.File) error { return unpackUpgrade(dst, r) })
+		return Upgrade, inner, err
 	case name != "oci-layout":
 		inner, err := hidden(func(dst *os.File) error { return vmdk.Unpack(dst, archive) })
 		return OVA, inner, err
@@ -100,6 +106,24 @@ func unpackArchive(r io.ReadSeeker) (Format, *os.File, error) {
 		return "", nil, err
 	}
 	return unpackRaw(OCI, blob)
+}
+
+func unpackUpgrade(dst *os.File, r io.ReadSeeker) error {
+	u, err := openUpgrade(r)
+	if err != nil {
+		return err
+	}
+	if err := makeDisk(dst, u); err != nil {
+		return fmt.Errorf("%s: %w", Upgrade, err)
+	}
+	return nil
+}
+
+func openUpgrade(r io.ReadSeeker) (*upgrade.Reader, error) {
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	return upgrade.Open(r)
 }
 
 // bootBlob finds the unified kernel image of an artifact.
