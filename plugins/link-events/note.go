@@ -44,17 +44,18 @@ func decode(b []byte) (note, bool) {
 	return n, n.what >= carrierUp && n.what <= lastOfProbes
 }
 
-// rung is when the kernel last rang about each subject, as far as that was a moment ago.
+// rung is when the kernel last rang about each subject, as far as that was a moment ago, or nothing has been looked at since.
 type rung map[subject]time.Duration
 
 // moment is how long after a ring its change may be seen: the kernel announces some changes before it makes them, and others leave no
 // announcement of their own.
 const moment = 2 * time.Second
 
-// hear takes in notes, and forgets what is too old at the time now.
-func (r rung) hear(notes []note, now time.Duration) {
+// hear takes in notes, and forgets what at the time now is too old and rang before the look that began at looked: what a ring is about that came
+// later is yet to be seen, on a busy machine more than a moment later.
+func (r rung) hear(notes []note, looked, now time.Duration) {
 	for s, at := range r {
-		if now-at > moment {
+		if at < looked && now-at > moment {
 			delete(r, s)
 		}
 	}

@@ -31,7 +31,7 @@ func TestDecode(t *testing.T) {
 
 func TestAnEventHasTheTimeOfTheLikeliestRing(t *testing.T) {
 	r := rung{}
-	r.hear([]note{{at: 1 * time.Second, subject: subject{carrierDown, 2}}, {at: 2 * time.Second, subject: subject{linkChange, 2}}, {at: 3 * time.Second, subject: subject{what: routes}}}, 3*time.Second)
+	r.hear([]note{{at: 1 * time.Second, subject: subject{carrierDown, 2}}, {at: 2 * time.Second, subject: subject{linkChange, 2}}, {at: 3 * time.Second, subject: subject{what: routes}}}, 0, 3*time.Second)
 	for _, tc := range []struct {
 		about []subject
 		want  time.Duration
@@ -44,12 +44,16 @@ func TestAnEventHasTheTimeOfTheLikeliestRing(t *testing.T) {
 			t.Errorf("about(%v) = %v; want %v", tc.about, got, tc.want)
 		}
 	}
-	r.hear(nil, 4*time.Second)
+	r.hear(nil, 3*time.Second, 4*time.Second)
 	if got := r.about(4*time.Second, subject{carrierDown, 2}); got != 3*time.Second {
 		t.Errorf("a ring of three seconds ago: %v; want the last one", got)
 	}
-	r.hear(nil, time.Minute)
-	if got := r.about(time.Minute, subject{carrierDown, 2}); got != time.Minute {
+	r.hear(nil, 3*time.Second, time.Minute)
+	if got := r.about(time.Minute, subject{what: routes}); got != 3*time.Second {
+		t.Errorf("a ring that no look has followed: %v; want its time", got)
+	}
+	r.hear(nil, time.Minute, 2*time.Minute)
+	if got := r.about(2*time.Minute, subject{what: routes}); got != 2*time.Minute {
 		t.Errorf("without a ring: %v; want now", got)
 	}
 }

@@ -29,8 +29,9 @@ type generator struct {
 
 	ring   doorbell.Ring[*eventspb.LinkEvent]
 	rung   rung
-	world  *world    // as it was looked up last, nil before
-	rested time.Time // when the next look may begin
+	world  *world        // as it was looked up last, nil before
+	looked time.Duration // when that look began
+	rested time.Time     // when the next look may begin
 }
 
 func newGenerator(bell *doorbell.Bell[note], look func() (world, error)) *generator {
@@ -59,7 +60,7 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 		return err
 	}
 	notes, gap := g.bell.Take()
-	began := time.Now()
+	began, looks := time.Now(), doorbell.Now()
 	found, err := g.look()
 	g.rested = time.Now().Add(max(share*time.Since(began), breath))
 	if err != nil {
@@ -70,7 +71,7 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 	more, missed := g.bell.Take()
 	gap = max(gap, missed)
 	now, clock := doorbell.Now(), time.Now()
-	g.rung.hear(append(notes, more...), now)
+	g.rung.hear(append(notes, more...), g.looked, now)
 	if g.world != nil {
 		for _, c := range found.since(*g.world) {
 			at := g.rung.about(now, c.about...)
@@ -79,7 +80,7 @@ func (g *generator) reconcile(ctx context.Context, s *sdk.State) error {
 			g.ring.Add(c.event)
 		}
 	}
-	g.world = &found
+	g.world, g.looked = &found, looks
 	if g.ring.Incomplete(gap) {
 		g.ring.Add(&eventspb.LinkEvent{
 			Action: "Resynchronised", BoottimeNs: uint64(now), Time: timestamppb.New(clock), Message: "events may be missing; the network was looked up",
