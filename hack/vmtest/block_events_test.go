@@ -24,7 +24,7 @@ import (
 // checkBlockEvents: disks may come and go as fast as they can, and requests to them fail; and so do devices that are in no socket.
 func checkBlockEvents(t *testing.T, n *vmtest.Node, ebpf bool) {
 	module := n.Apply(t, "metadata: {type: KernelModules.kernel.cosi.dev, id: dm_mod}\nspec: {}\n")
-	mode := "fentry"
+	mode, _ := byFunctions(t, n)
 	if !ebpf {
 		mode = "netlink"
 	}

@@ -109,3 +109,15 @@ func generator(t *testing.T, n *vmtest.Node, plugin, mode string) *eventspb.Gene
 	n.Until(t, "generators", plugin, status, func(*resourcepb.Metadata) bool { return status.GetMode() == mode })
 	return status
 }
+
+// byFunctions is how generators hear what the kernel's functions do where nothing keeps them from eBPF, and in which mode they never hear on that
+// kernel: one that preempts itself, as all since Linux 7.0, leaves out programs of fentry.
+func byFunctions(t *testing.T, n *vmtest.Node) (mode string, never []string) {
+	t.Helper()
+	status := &machinepb.MachineStatus{}
+	n.Get(t, "machine", "machine", status)
+	if strings.HasPrefix(status.GetKernel(), "6.") {
+		return "fentry", nil
+	}
+	return "kprobe", []string{"fentry"}
+}

@@ -59,11 +59,13 @@ func fallen(t *testing.T, n *vmtest.Node, plugin, mode, why string, unavailable 
 	status := &eventspb.GeneratorStatus{}
 	n.Until(t, "generators", plugin, status, func(*resourcepb.Metadata) bool {
 		u := status.GetUnavailable()
-		return status.GetMode() == mode && len(u) > 0 && strings.Contains(u[0].GetWhy(), why)
+		return status.GetMode() == mode && len(u) > 0 && strings.Contains(u[len(u)-1].GetWhy(), why)
 	})
 	var modes []string
+	_, always := byFunctions(t, n)
 	for _, u := range status.GetUnavailable() {
-		if modes = append(modes, u.GetMode()); !strings.Contains(u.GetWhy(), why) {
+		modes = append(modes, u.GetMode())
+		if never := slices.Contains(always, u.GetMode()) && strings.Contains(u.GetWhy(), "preempts"); !never && !strings.Contains(u.GetWhy(), why) {
 			t.Errorf("%s: %s is unavailable because of %q; want a word of %q", plugin, u.GetMode(), u.GetWhy(), why)
 		}
 	}

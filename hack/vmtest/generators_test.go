@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -136,8 +137,12 @@ func checkKernelEvents(t *testing.T, n *vmtest.Node) {
 // What a MountPoint asks for is no event. The kernel's types are hidden then, which fentry needs: the plugin, which is killed, hears by the
 // next mode. The probes read nothing of the kernel, so that lockdown forbids kprobes only.
 func checkMountEvents(t *testing.T, n *vmtest.Node, lockdown bool) {
-	c := mountEvents{n: n, provoked: map[string]bool{}}
-	c.mode(t, "fentry")
+	c := &mountEvents{n: n, provoked: map[string]bool{}}
+	if mode, unavailable := byFunctions(t, n); mode == "fentry" || !lockdown {
+		c.mode(t, mode, unavailable...)
+	} else {
+		c.mode(t, "poll", "fentry", "kprobe")
+	}
 	c.fault(t)
 	c.stranger(t, "first")
 	c.mount(t, "/sys/kernel/btf")
@@ -163,12 +168,17 @@ func checkMountEvents(t *testing.T, n *vmtest.Node, lockdown bool) {
 type mountEvents struct {
 	n        *vmtest.Node
 	provoked map[string]bool // action and target
+	since    time.Time       // it has heard in the mode that it was in last
 }
 
-// mode waits until the generator hears in a mode, and checks that it says why not in those before.
-func (c mountEvents) mode(t *testing.T, mode string, unavailable ...string) {
+// mode waits until the generator, which was started again if it was in a mode before, hears in one, and checks that it says why not in those before.
+func (c *mountEvents) mode(t *testing.T, mode string, unavailable ...string) {
 	t.Helper()
-	status := generator(t, c.n, "mount-events", mode)
+	status := &eventspb.GeneratorStatus{}
+	c.n.Until(t, "generators", "mount-events", status, func(*resourcepb.Metadata) bool {
+		return status.GetMode() == mode && status.GetSince().AsTime().After(c.since)
+	})
+	c.since = status.GetSince().AsTime()
 	var modes []string
 	for _, u := range status.GetUnavailable() {
 		if modes = append(modes, u.GetMode()); u.GetWhy() == "" {
@@ -181,7 +191,7 @@ func (c mountEvents) mode(t *testing.T, mode string, unavailable ...string) {
 }
 
 // event waits for one.
-func (c mountEvents) event(t *testing.T, action, target string) *eventspb.MountEvent {
+func (c *mountEvents) event(t *testing.T, action, target string) *eventspb.MountEvent {
 	t.Helper()
 	e := &eventspb.MountEvent{}
 	await(t, c.n, "mountevents", e, func() bool { return e.GetAction() == action && e.GetTarget() == target })
@@ -193,7 +203,7 @@ func (c mountEvents) event(t *testing.T, action, target string) *eventspb.MountE
 }
 
 // fault opens a file whose inode is broken.
-func (c mountEvents) fault(t *testing.T) {
+func (c *mountEvents) fault(t *testing.T) {
 	t.Helper()
 	const target = "/run/mnt/broken"
 	c.n.Converged(t, c.n.Apply(t, "metadata: {type: MountPoints.storage.cosi.dev, id: broken}\nspec: {source: /dev/vdb, target: "+target+", fstype: ext4, data: errors=remount-ro}\n")...)
@@ -208,7 +218,7 @@ func (c mountEvents) fault(t *testing.T) {
 }
 
 // stranger mounts something, and unmounts it.
-func (c mountEvents) stranger(t *testing.T, name string) {
+func (c *mountEvents) stranger(t *testing.T, name string) {
 	t.Helper()
 	target := "/run/mnt/" + name
 	c.mount(t, target)
@@ -216,7 +226,7 @@ func (c mountEvents) stranger(t *testing.T, name string) {
 	c.event(t, "Unmounted", target)
 }
 
-func (c mountEvents) mount(t *testing.T, target string) {
+func (c *mountEvents) mount(t *testing.T, target string) {
 	t.Helper()
 	c.n.Converged(t, c.n.Apply(t, gaugeRequest("mount", "mount: "+target))...)
 	if e := c.event(t, "Mounted", target); e.GetSource() != "stranger" || e.GetFstype() != "tmpfs" {

@@ -16,12 +16,12 @@ import (
 // checkLinkEvents: a cable that is pulled and put back is two events of the link, what somebody else does to addresses and routes is one each, and
 // an address that a resource asks for is none.
 func checkLinkEvents(t *testing.T, n *vmtest.Node, ebpf bool) {
-	mode := "fentry"
+	mode, unavailable := byFunctions(t, n)
 	if !ebpf {
-		mode = "netlink"
+		mode, unavailable = "netlink", []string{"fentry", "kprobe"}
 	}
 	before := generator(t, n, "link-events", mode)
-	if u := before.GetUnavailable(); (len(u) == 0) != ebpf || len(u) > 0 && u[0].GetWhy() == "" {
+	if u := before.GetUnavailable(); len(u) != len(unavailable) || len(u) > 0 && u[0].GetWhy() == "" {
 		t.Errorf("generator %v; want it said why the better modes are unavailable", before)
 	}
 	const own = "198.51.100.7/32"
@@ -89,7 +89,8 @@ func unplug(t *testing.T, n *vmtest.Node) (down, up *eventspb.LinkEvent) {
 // checkLinkOverflow: what the ring buffer had no room for while the generator was stopped is counted, an event says so, and what is there in the end
 // was looked up.
 func checkLinkOverflow(t *testing.T, n *vmtest.Node) {
-	before := generator(t, n, "link-events", "fentry")
+	mode, _ := byFunctions(t, n)
+	before := generator(t, n, "link-events", mode)
 	e := &eventspb.LinkEvent{}
 	last := newest(t, n, "linkevents", e)
 	gauge(t, n, "stop-links", "kill: link-events, signal: SIGSTOP")

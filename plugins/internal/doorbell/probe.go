@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -47,7 +46,7 @@ func (p Probe[N]) Open() (Listener[N], error) {
 			delete(spec.Programs, name)
 		}
 	}
-	if err := switchedOff(spec); err != nil {
+	if err := unheard(spec); err != nil {
 		return nil, err
 	}
 	collection, err := Load(spec)
@@ -73,23 +72,6 @@ func (p Probe[N]) Open() (Listener[N], error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
-}
-
-// ftrace is the kernel's switch for programs at functions. While it is off they are attached without an error, and nothing runs them.
-const ftrace = "/proc/sys/kernel/ftrace_enabled"
-
-// switchedOff fails if a program is for a function and these are switched off. Raw tracepoints have no switch.
-func switchedOff(spec *ebpf.CollectionSpec) error {
-	text, err := os.ReadFile(ftrace)
-	if err != nil || strings.TrimSpace(string(text)) != "0" {
-		return nil // a kernel without the switch has nothing to switch off
-	}
-	for _, program := range spec.Programs {
-		if program.Type != ebpf.RawTracepoint {
-			return errors.New("sysctl kernel.ftrace_enabled is 0")
-		}
-	}
-	return nil
 }
 
 func attach(a Attachment, program *ebpf.Program) (link.Link, error) {
