@@ -3,6 +3,7 @@ package device
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +12,10 @@ import (
 // filter says which devices the processes of a control group may open, whatever their capabilities and the modes of the nodes: those in
 // its map. Nobody makes a device node. It is a BPF program, BPF_PROG_TYPE_CGROUP_DEVICE (Linux 4.15), which the kernel also asks when
 // mount(2) opens a block device.
-type filter struct{ devices, program int }
+type filter struct {
+	devices, program int
+	told             map[key]uint32 // what may be done with a device, if anything
+}
 
 // key is that of the map, as the program makes it on its stack. The value is the access that is allowed, BPF_DEVCG_ACC_*.
 type key struct{ kind, major, minor uint32 }
@@ -38,7 +42,7 @@ func newFilter() (*filter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("device filter: map: %w", err)
 	}
-	f := &filter{devices: devices}
+	f := &filter{devices: devices, told: map[key]uint32{}}
 	for _, k := range everybodys {
 		if err := f.allow(k, mayRead|mayWrite); err != nil {
 			return nil, err
@@ -101,18 +105,39 @@ func filterCode(devices int) []instruction {
 	}
 }
 
-// allow sets what may be done with a device; 0 is nothing.
+// allow sets what may be done with a device; 0 is nothing. As long as a system call is at a map, the kernel runs no kprobe on its processor
+// (bpf_disable_instrumentation), and a generator misses what happens to devices there: so what is so already takes none, and else nobody else runs.
 func (f *filter) allow(k key, access uint32) error {
+	if f.told[k] == access {
+		return nil
+	}
 	attributes := struct {
 		devices    uint32
 		_          uint32
 		key, value unsafe.Pointer
 		flags      uint64
 	}{devices: uint32(f.devices), key: unsafe.Pointer(&k), value: unsafe.Pointer(&access)}
-	if _, err := bpf(unix.BPF_MAP_UPDATE_ELEM, unsafe.Pointer(&attributes), unsafe.Sizeof(attributes)); err != nil {
+	var err error
+	undisturbed(func() { _, err = bpf(unix.BPF_MAP_UPDATE_ELEM, unsafe.Pointer(&attributes), unsafe.Sizeof(attributes)) })
+	if err != nil {
 		return fmt.Errorf("device filter: device %d:%d: %w", k.major, k.minor, err)
 	}
+	f.told[k] = access
 	return nil
+}
+
+// undisturbed runs f while no task of usual priority may get the processor from it, as it may in the middle of a system call where the kernel
+// preempts itself. Where this is not permitted it runs it as it is.
+func undisturbed(f func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if usual, err := unix.SchedGetAttr(0, 0); err == nil {
+		first := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK}
+		if unix.SchedSetAttr(0, &first, 0) == nil {
+			defer unix.SchedSetAttr(0, usual, 0)
+		}
+	}
+	f()
 }
 
 // attach puts the filter on a control group, and on all below it. It stays there until the group is removed.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -128,4 +129,45 @@ func TestFilterOnTheKernel(t *testing.T) {
 	os.Remove(filepath.Join(dir, "undeclared"))
 	grant(node("readable", 1, kmsg))
 	expect("granted for reading", map[string]syscall.Errno{"to read": 0, "to read, for writing": unix.EPERM})
+}
+
+// What a filter has been told it is not told again. This one has no map to be told by.
+func TestAFilterIsToldOnce(t *testing.T) {
+	declared, other := key{unix.BPF_DEVCG_DEV_BLOCK, 8, 0}, key{unix.BPF_DEVCG_DEV_BLOCK, 8, 16}
+	f := &filter{devices: -1, told: map[key]uint32{declared: mayRead}}
+	for _, tc := range []struct {
+		key    key
+		access uint32
+		told   bool
+	}{{declared, mayRead, false}, {other, 0, false}, {declared, mayRead | mayWrite, true}, {declared, 0, true}, {other, mayRead, true}, {declared, mayRead, false}} {
+		if err := f.allow(tc.key, tc.access); errors.Is(err, unix.EBADF) != tc.told || err != nil && !tc.told {
+			t.Errorf("allow(%v, %d) = %v; want that the kernel is told: %v", tc.key, tc.access, err, tc.told)
+		}
+	}
+}
+
+func TestNobodyDisturbs(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	policy := func() uint32 {
+		attributes, err := unix.SchedGetAttr(0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return attributes.Policy
+	}
+	usual := policy()
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0); errors.Is(err, unix.EPERM) {
+		t.Skip("real-time priorities are not permitted here")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: usual}, 0); err != nil {
+		t.Fatal(err)
+	}
+	during := usual
+	undisturbed(func() { during = policy() })
+	if after := policy(); during != unix.SCHED_FIFO || after != usual {
+		t.Errorf("policy %d meanwhile, and %d after; want %d and %d", during, after, unix.SCHED_FIFO, usual)
+	}
 }
