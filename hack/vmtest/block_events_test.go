@@ -37,6 +37,7 @@ func checkBlockEvents(t *testing.T, n *vmtest.Node, ebpf bool) {
 	}
 	n.Converged(t, module...)
 	t.Run("Mapped", func(t *testing.T) { checkMapped(t, n, ebpf) })
+	t.Run("Looped", func(t *testing.T) { checkLooped(t, n) })
 }
 
 // flicker has SCSI disks come and go. Each is on a target of its own, and has its number for a serial: the kernel, which may be behind, takes
@@ -386,20 +387,7 @@ func checkMapped(t *testing.T, n *vmtest.Node, ebpf bool) {
 	}
 	gauge(t, n, "unmap", "mapped: {name: first}")
 	n.Until(t, "disks", device, &storagepb.Disk{}, func(m *resourcepb.Metadata) bool { return m == nil })
-	e := &eventspb.BlockEvent{}
-	await(t, n, "blockevents", e, func() bool { return e.GetAction() == "Removed" && e.GetDevice() == device })
-	settled(t, n)
-	var actions []string
-	for _, e := range events() {
-		if e.GetDevice() != device {
-			continue
-		}
-		if e.GetDeviceType() != "disk" || e.GetMajor() != disk.GetMajor() || e.GetMinor() != disk.GetMinor() || e.GetBoottimeNs() == 0 || e.GetCount() > 0 {
-			t.Errorf("event %v; want it of %v", e, disk)
-		}
-		actions = append(actions, e.GetAction())
-	}
-	if want = append(want, "Removed"); !slices.Equal(actions, want) {
+	if actions, want := history(t, n, events, disk), append(want, "Removed"); !slices.Equal(actions, want) {
 		t.Errorf("events %q; want %q", actions, want)
 	}
 }
@@ -432,6 +420,46 @@ func protect(t *testing.T, n *vmtest.Node, device, id string) {
 		disk := &storagepb.Disk{}
 		n.Until(t, "disks", device, disk, func(*resourcepb.Metadata) bool { return disk.GetReadOnly() == readOnly })
 	}
+}
+
+// checkLooped: a loop device comes without a file, gets one, another one, and goes.
+func checkLooped(t *testing.T, n *vmtest.Node) {
+	const number, device, mib = 77, "loop77", 1 << 20
+	events := since(t, n)
+	disk := &storagepb.Disk{}
+	for i, size := range []uint64{0, 8, 0, 24, 0} {
+		medium := disk.GetDiskseq()
+		gauge(t, n, fmt.Sprintf("loop-%d", i), fmt.Sprintf("loop: {number: %d, mib: %d}", number, size))
+		n.Until(t, "disks", device, disk, func(m *resourcepb.Metadata) bool { return m != nil && disk.GetSize() == size*mib })
+		if size > 0 && disk.GetDiskseq() <= medium || disk.GetTransport() != "loop" || disk.GetDevice() != "/dev/"+device || disk.GetLogicalBlockSize() == 0 {
+			t.Errorf("disk %v; want a loop device, with another medium than that of number %d", disk, medium)
+		}
+	}
+	gauge(t, n, "loop-gone", fmt.Sprintf("loop: {number: %d, gone: true}", number))
+	n.Until(t, "disks", device, &storagepb.Disk{}, func(m *resourcepb.Metadata) bool { return m == nil })
+	// Twice the kernel tells that a file has come, and twice, once for its medium and once for itself, that it has gone.
+	want := slices.Concat([]string{"Added"}, slices.Repeat([]string{"Changed"}, 2+2*2), []string{"Removed"})
+	if actions := history(t, n, events, disk); !slices.Equal(actions, want) {
+		t.Errorf("events %q; want %q", actions, want)
+	}
+}
+
+// history waits until a disk is told to be gone, and returns what has happened to it, in that order. Each has to be an event of its own.
+func history(t *testing.T, n *vmtest.Node, events func() []*eventspb.BlockEvent, disk *storagepb.Disk) (actions []string) {
+	t.Helper()
+	e, device := &eventspb.BlockEvent{}, strings.TrimPrefix(disk.GetDevice(), "/dev/")
+	await(t, n, "blockevents", e, func() bool { return e.GetAction() == "Removed" && e.GetDevice() == device })
+	settled(t, n)
+	for _, e := range events() {
+		if e.GetDevice() != device {
+			continue
+		}
+		if e.GetDeviceType() != "disk" || e.GetMajor() != disk.GetMajor() || e.GetMinor() != disk.GetMinor() || e.GetBoottimeNs() == 0 || e.GetCount() > 0 {
+			t.Errorf("event %v; want it of %v", e, disk)
+		}
+		actions = append(actions, e.GetAction())
+	}
+	return actions
 }
 
 // checkLoop: when the process ends whose file a loop device is, it is empty.

@@ -1,8 +1,8 @@
 // Package gauge is a plugin for tests and the benchmark: asked by a GaugeRequest, it tells how much memory is left, what each process of
 // the node holds alone, and how often it has woken up. It also breaks what nothing else on a node can: it kills or stops a process, has it
 // hang or takes its memory, makes a function of PID 1 or the kernel panic, speaks as the kernel, has threads compete for the processor,
-// mounts what nobody asked for, maps devices and protects them, takes capabilities from a plugin, tries to change the root, and opens what
-// the modes of files would keep from it.
+// mounts what nobody asked for, maps devices, makes loop devices and protects either, takes capabilities from a plugin, tries to change the root,
+// and opens what the modes of files would keep from it.
 package gauge
 
 import (
@@ -124,6 +124,8 @@ func (g gauge) act(ctx context.Context, r *testpb.GaugeRequest, st *testpb.Gauge
 		return changeRoot("/")
 	case r.GetMapped() != nil:
 		return mapDevice(r.GetMapped())
+	case r.GetLoop() != nil:
+		return loopDevice(ctx, r.GetLoop())
 	case r.GetProtect() != "":
 		return protect(r.GetProtect())
 	case r.GetSysrq() != "":

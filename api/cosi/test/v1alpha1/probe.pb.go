@@ -311,7 +311,9 @@ type GaugeRequest struct {
 	// It is made, or becomes another, or goes.
 	Mapped *GaugeRequest_MappedDevice `protobuf:"bytes,15,opt,name=mapped,proto3" json:"mapped,omitempty"`
 	// A block device, "/dev/dm-0" or "/dev/loop0": it becomes read-only, or writable if it is that, by BLKROSET.
-	Protect       string `protobuf:"bytes,16,opt,name=protect,proto3" json:"protect,omitempty"`
+	Protect string `protobuf:"bytes,16,opt,name=protect,proto3" json:"protect,omitempty"`
+	// It is made, gets a file or is without one, or goes.
+	Loop          *GaugeRequest_LoopDevice `protobuf:"bytes,17,opt,name=loop,proto3" json:"loop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -456,6 +458,13 @@ func (x *GaugeRequest) GetProtect() string {
 		return x.Protect
 	}
 	return ""
+}
+
+func (x *GaugeRequest) GetLoop() *GaugeRequest_LoopDevice {
+	if x != nil {
+		return x.Loop
+	}
+	return nil
 }
 
 // GaugeRequestStatus is what the plugin "gauge" has measured.
@@ -741,6 +750,68 @@ func (x *StormRequestStatus) GetSeconds() float64 {
 	return 0
 }
 
+// LoopDevice is /dev/loopNUMBER. A file in memory stays as it is while the device has one.
+type GaugeRequest_LoopDevice struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Number uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// The size of the file in MiB; without one it has none.
+	Mib           uint32 `protobuf:"varint,2,opt,name=mib,proto3" json:"mib,omitempty"`
+	Gone          bool   `protobuf:"varint,3,opt,name=gone,proto3" json:"gone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GaugeRequest_LoopDevice) Reset() {
+	*x = GaugeRequest_LoopDevice{}
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GaugeRequest_LoopDevice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GaugeRequest_LoopDevice) ProtoMessage() {}
+
+func (x *GaugeRequest_LoopDevice) ProtoReflect() protoreflect.Message {
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GaugeRequest_LoopDevice.ProtoReflect.Descriptor instead.
+func (*GaugeRequest_LoopDevice) Descriptor() ([]byte, []int) {
+	return file_cosi_test_v1alpha1_probe_proto_rawDescGZIP(), []int{3, 0}
+}
+
+func (x *GaugeRequest_LoopDevice) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *GaugeRequest_LoopDevice) GetMib() uint32 {
+	if x != nil {
+		return x.Mib
+	}
+	return 0
+}
+
+func (x *GaugeRequest_LoopDevice) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
+}
+
 // MappedDevice is one of the device mapper, of which every request fails.
 type GaugeRequest_MappedDevice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -754,7 +825,7 @@ type GaugeRequest_MappedDevice struct {
 
 func (x *GaugeRequest_MappedDevice) Reset() {
 	*x = GaugeRequest_MappedDevice{}
-	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[7]
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +837,7 @@ func (x *GaugeRequest_MappedDevice) String() string {
 func (*GaugeRequest_MappedDevice) ProtoMessage() {}
 
 func (x *GaugeRequest_MappedDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[7]
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +850,7 @@ func (x *GaugeRequest_MappedDevice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GaugeRequest_MappedDevice.ProtoReflect.Descriptor instead.
 func (*GaugeRequest_MappedDevice) Descriptor() ([]byte, []int) {
-	return file_cosi_test_v1alpha1_probe_proto_rawDescGZIP(), []int{3, 0}
+	return file_cosi_test_v1alpha1_probe_proto_rawDescGZIP(), []int{3, 1}
 }
 
 func (x *GaugeRequest_MappedDevice) GetName() string {
@@ -826,7 +897,7 @@ type GaugeRequestStatus_Process struct {
 
 func (x *GaugeRequestStatus_Process) Reset() {
 	*x = GaugeRequestStatus_Process{}
-	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[8]
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +909,7 @@ func (x *GaugeRequestStatus_Process) String() string {
 func (*GaugeRequestStatus_Process) ProtoMessage() {}
 
 func (x *GaugeRequestStatus_Process) ProtoReflect() protoreflect.Message {
-	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[8]
+	mi := &file_cosi_test_v1alpha1_probe_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1013,7 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\x03pid\x18\x05 \x01(\rR\x03pid:\x99\x01\x82\xfb\x18\x94\x01\n" +
 	"\"ProbeRequestStatuses.test.cosi.dev\x12\x12ProbeRequestStatus\x1a\x06status2\x16\n" +
 	"\x05READY\x12\r{.spec.ready}2\x18\n" +
-	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xbf\a\n" +
+	"\x06REASON\x12\x0e{.spec.reason}\xba\x06\x1fHow far a ProbeRequest has come\"\xcc\b\n" +
 	"\fGaugeRequest\x12\x12\n" +
 	"\x04kill\x18\x01 \x01(\tR\x04kill\x12\"\n" +
 	"\aseconds\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xd8\x04R\aseconds\x12\x16\n" +
@@ -961,7 +1032,13 @@ const file_cosi_test_v1alpha1_probe_proto_rawDesc = "" +
 	"\vchange_root\x18\x0e \x01(\bR\n" +
 	"changeRoot\x12E\n" +
 	"\x06mapped\x18\x0f \x01(\v2-.cosi.test.v1alpha1.GaugeRequest.MappedDeviceR\x06mapped\x12;\n" +
-	"\aprotect\x18\x10 \x01(\tB!\xbaH\x1er\x1c2\x1a^(/dev/(dm-|loop)[0-9]+)?$R\aprotect\x1aQ\n" +
+	"\aprotect\x18\x10 \x01(\tB!\xbaH\x1er\x1c2\x1a^(/dev/(dm-|loop)[0-9]+)?$R\aprotect\x12?\n" +
+	"\x04loop\x18\x11 \x01(\v2+.cosi.test.v1alpha1.GaugeRequest.LoopDeviceR\x04loop\x1aJ\n" +
+	"\n" +
+	"LoopDevice\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x10\n" +
+	"\x03mib\x18\x02 \x01(\rR\x03mib\x12\x12\n" +
+	"\x04gone\x18\x03 \x01(\bR\x04gone\x1aQ\n" +
 	"\fMappedDevice\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03mib\x18\x02 \x01(\rR\x03mib\x12\x1b\n" +
@@ -1032,7 +1109,7 @@ func file_cosi_test_v1alpha1_probe_proto_rawDescGZIP() []byte {
 }
 
 var file_cosi_test_v1alpha1_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cosi_test_v1alpha1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_cosi_test_v1alpha1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_cosi_test_v1alpha1_probe_proto_goTypes = []any{
 	(ProbeRequest_Action)(0),           // 0: cosi.test.v1alpha1.ProbeRequest.Action
 	(*ProbeResult)(nil),                // 1: cosi.test.v1alpha1.ProbeResult
@@ -1042,18 +1119,20 @@ var file_cosi_test_v1alpha1_probe_proto_goTypes = []any{
 	(*GaugeRequestStatus)(nil),         // 5: cosi.test.v1alpha1.GaugeRequestStatus
 	(*StormRequest)(nil),               // 6: cosi.test.v1alpha1.StormRequest
 	(*StormRequestStatus)(nil),         // 7: cosi.test.v1alpha1.StormRequestStatus
-	(*GaugeRequest_MappedDevice)(nil),  // 8: cosi.test.v1alpha1.GaugeRequest.MappedDevice
-	(*GaugeRequestStatus_Process)(nil), // 9: cosi.test.v1alpha1.GaugeRequestStatus.Process
+	(*GaugeRequest_LoopDevice)(nil),    // 8: cosi.test.v1alpha1.GaugeRequest.LoopDevice
+	(*GaugeRequest_MappedDevice)(nil),  // 9: cosi.test.v1alpha1.GaugeRequest.MappedDevice
+	(*GaugeRequestStatus_Process)(nil), // 10: cosi.test.v1alpha1.GaugeRequestStatus.Process
 }
 var file_cosi_test_v1alpha1_probe_proto_depIdxs = []int32{
-	0, // 0: cosi.test.v1alpha1.ProbeRequest.action:type_name -> cosi.test.v1alpha1.ProbeRequest.Action
-	8, // 1: cosi.test.v1alpha1.GaugeRequest.mapped:type_name -> cosi.test.v1alpha1.GaugeRequest.MappedDevice
-	9, // 2: cosi.test.v1alpha1.GaugeRequestStatus.processes:type_name -> cosi.test.v1alpha1.GaugeRequestStatus.Process
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	0,  // 0: cosi.test.v1alpha1.ProbeRequest.action:type_name -> cosi.test.v1alpha1.ProbeRequest.Action
+	9,  // 1: cosi.test.v1alpha1.GaugeRequest.mapped:type_name -> cosi.test.v1alpha1.GaugeRequest.MappedDevice
+	8,  // 2: cosi.test.v1alpha1.GaugeRequest.loop:type_name -> cosi.test.v1alpha1.GaugeRequest.LoopDevice
+	10, // 3: cosi.test.v1alpha1.GaugeRequestStatus.processes:type_name -> cosi.test.v1alpha1.GaugeRequestStatus.Process
+	4,  // [4:4] is the sub-list for method output_type
+	4,  // [4:4] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_cosi_test_v1alpha1_probe_proto_init() }
@@ -1067,7 +1146,7 @@ func file_cosi_test_v1alpha1_probe_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cosi_test_v1alpha1_probe_proto_rawDesc), len(file_cosi_test_v1alpha1_probe_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
