@@ -7,12 +7,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -22,70 +20,9 @@ import (
 	securitypb "github.com/cosi-os/cosi/api/cosi/security/v1alpha1"
 	"github.com/cosi-os/cosi/api/quote"
 	"github.com/cosi-os/cosi/engine/runtime/plugintest"
+	"github.com/cosi-os/cosi/hack/swtpmtest"
 	"github.com/cosi-os/cosi/sdk"
 )
-
-// startTPM starts a TPM in software, as new, and returns its socket.
-func startTPM(t *testing.T) string {
-	t.Helper()
-	program, err := exec.LookPath("swtpm")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("swtpm is not installed (hack/setup installs it)")
-	}
-	dir, err := os.MkdirTemp("", "tpm") // t.TempDir is too long a name for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "s")
-	cmd := exec.Command(program, "socket", "--tpm2", "--tpmstate", "dir="+dir, "--server", "type=unixio,path="+socket,
-		"--ctrl", "type=unixio,path="+filepath.Join(dir, "c"), "--flags", "not-need-init,startup-clear")
-	out := &strings.Builder{}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		if t.Failed() {
-			t.Logf("swtpm: %s", out)
-		}
-	})
-	for range 200 {
-		if _, err := os.Stat(socket); err == nil {
-			return socket
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	t.Fatal("swtpm does not start")
-	return ""
-}
-
-func open(t *testing.T, socket string) transport.TPMCloser {
-	t.Helper()
-	chip, err := linuxudstpm.Open(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { chip.Close() })
-	return chip
-}
-
-func extend(t *testing.T, chip transport.TPM, pcr int, data string) {
-	t.Helper()
-	digest := sha256.Sum256([]byte(data))
-	_, err := tpm2.PCRExtend{
-		PCRHandle: tpm2.AuthHandle{Handle: tpm2.TPMHandle(pcr), Auth: tpm2.PasswordAuth(nil)},
-		Digests:   tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: tpm2.TPMAlgSHA256, Digest: digest[:]}}},
-	}.Execute(chip)
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // start runs the plugin on a machine with some files.
 func start(t *testing.T, m *machine, files map[string]string) *plugintest.Runtime {
@@ -154,13 +91,13 @@ func TestAMachineWhoseTPMDoesNotAnswer(t *testing.T) {
 }
 
 func TestWhatWasMeasured(t *testing.T) {
-	socket := startTPM(t)
-	chip := open(t, socket)
+	socket := swtpmtest.Start(t)
+	chip := swtpmtest.Open(t, socket)
 	for _, e := range []struct {
 		pcr  int
 		data string
 	}{{4, "another program"}, {7, "SecureBoot"}, {11, ".linux\x00"}, {11, "a kernel"}, {12, "a command line"}} {
-		extend(t, chip, e.pcr, e.data)
+		swtpmtest.Extend(t, chip, e.pcr, e.data)
 	}
 	log := newLog()
 	log.event(7, 0x80000001, "SecureBoot", variable("SecureBoot", "\x01"))
@@ -207,9 +144,9 @@ func after(all ...string) string {
 }
 
 func TestAQuoteIsGoodForItsNonceOnce(t *testing.T) {
-	socket := startTPM(t)
-	chip := open(t, socket)
-	extend(t, chip, 11, "a kernel")
+	socket := swtpmtest.Start(t)
+	chip := swtpmtest.Open(t, socket)
+	swtpmtest.Extend(t, chip, 11, "a kernel")
 	certificate := strings.Repeat("a certificate, say ", 40)
 	keep(t, chip, certificates[1], certificate)
 	r := start(t, withTPM(socket), map[string]string{eventLog: newLog().String()})
@@ -238,7 +175,7 @@ func TestAQuoteIsGoodForItsNonceOnce(t *testing.T) {
 	if again := r.Get("q", &securitypb.AttestationStatus{}); again.GetVersion() != "1" {
 		t.Errorf("the first answer has version %s: it was given again", again.GetVersion())
 	}
-	extend(t, chip, 11, "more")
+	swtpmtest.Extend(t, chip, 11, "more")
 	request.Nonce = []byte("a fresh nonce")
 	r.Apply("q", request)
 	fresh := waitFor(t, r, "q", &securitypb.AttestationStatus{}, func(a *securitypb.AttestationStatus) bool { return a.GetObservedVersion() == "2" })
