@@ -1,12 +1,9 @@
 package slot
 
 import (
-	"encoding/binary"
 	"errors"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/cosi-os/cosi/engine/disk"
 )
@@ -45,17 +42,5 @@ func TestADiskIsWaitedFor(t *testing.T) {
 		if test.want != "" || slot.Node != "/dev/vda3" || searches != test.comes || said != test.said {
 			t.Errorf("%s: %v after %d searches, said %d times; want %q after %d, said %d times", name, slot, searches, said, test.want, test.comes, test.said)
 		}
-	}
-}
-
-// The kernel reads a target as include/uapi/linux/dm-ioctl.h says.
-func TestTarget(t *testing.T) {
-	b := target("verity", 32, "1 a b")
-	if len(b) != unix.SizeofDmTargetSpec+8 || binary.NativeEndian.Uint64(b[8:]) != 32 || binary.NativeEndian.Uint32(b[20:]) != uint32(len(b)) ||
-		string(b[24:31]) != "verity\x00" || string(b[40:]) != "1 a b\x00\x00\x00" {
-		t.Errorf("target = %q", b)
-	}
-	if b := target("verity", 32, "12345678"); b[len(b)-1] != 0 || len(b)%8 != 0 {
-		t.Errorf("target = %q; want a zero at its end, in whole words", b)
 	}
 }
