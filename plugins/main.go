@@ -24,6 +24,7 @@ import (
 	processevents "github.com/cosi-os/cosi/plugins/process-events"
 	"github.com/cosi-os/cosi/plugins/upgrade"
 	"github.com/cosi-os/cosi/plugins/userdata"
+	"github.com/cosi-os/cosi/plugins/volume"
 	"github.com/cosi-os/cosi/sdk"
 )
 
@@ -43,6 +44,7 @@ func plugins() map[string]func() sdk.Plugin {
 		"process-events":  processevents.Plugin,
 		"upgrade":         upgrade.Plugin,
 		"userdata":        userdata.Plugin,
+		"volume":          volume.Plugin,
 	}
 }
 

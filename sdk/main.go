@@ -66,6 +66,11 @@ func confined(p Plugin) error {
 	if err := denyExec(); err != nil {
 		return fmt.Errorf("deny execve: %w", err)
 	}
+	if p.Early != nil {
+		if done, err := p.Early(); done || err != nil {
+			return err
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, p, newRest()); err != nil && ctx.Err() == nil {

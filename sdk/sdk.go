@@ -21,6 +21,9 @@ type Plugin struct {
 	// Version is shown in PluginStatuses.
 	Version     string
 	Controllers []Controller
+	// Early, if set, is called by Main before the plugin connects to the runtime. If it reports done, that was all: so the engine has a plugin do
+	// something before there is a runtime, with the plugin's rights.
+	Early func() (done bool, err error)
 }
 
 // Controller is one loop from inputs to outputs.

@@ -53,6 +53,7 @@ func load() (*kinds.Set, error) {
 		servicepb.File_cosi_service_v1alpha1_service_proto,
 		storagepb.File_cosi_storage_v1alpha1_disk_proto,
 		storagepb.File_cosi_storage_v1alpha1_mount_proto,
+		storagepb.File_cosi_storage_v1alpha1_volume_proto,
 		testpb.File_cosi_test_v1alpha1_probe_proto,
 	} {
 		if err := files.RegisterFile(file); err != nil {
