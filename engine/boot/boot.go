@@ -15,7 +15,8 @@ import (
 //   - /proc, /sys, /dev and the file systems below them are mounted;
 //   - / is the image's erofs, from the initramfs or from a slot of the disk, or the initramfs if there is no root image. It is shared: what a
 //     plugin mounts all others see;
-//   - /run, /tmp, /var and /etc are tmpfs, nosuid and nodev, /etc with the few files that programs expect.
+//   - /run, /tmp, /var and /etc are tmpfs, nosuid and nodev, /etc with the few files that programs expect;
+//   - what systemd-stub has handed over of the image's policy for a TPM is in /run/cosi/boot.
 func Root() error {
 	if err := mountAll(kernelMounts); err != nil {
 		return err
@@ -23,6 +24,7 @@ func Root() error {
 	if err := loadEarly(earlyModules); err != nil {
 		return err
 	}
+	policy := keepPolicy()
 	switched, err := switchRoot()
 	if err != nil {
 		return err
@@ -38,6 +40,9 @@ func Root() error {
 		return err
 	}
 	if err := fillEtc("/etc"); err != nil {
+		return err
+	}
+	if err := policy.restore(); err != nil {
 		return err
 	}
 	if err := mountAll(systemMounts); err != nil {

@@ -92,11 +92,16 @@ func (w window) WriteAt(b []byte, off int64) (int, error) {
 	return w.machine.WriteAt(b, w.start+off)
 }
 
-func (m *machine) partition(node string) (volume, error) {
+func (m *machine) partition(node string) (partition, error) {
 	if m.mounted == node {
 		return nil, unix.EBUSY
 	}
 	return window{m, m.parts[node]}, m.fail["format"]
+}
+
+func (m *machine) encrypted(node string) (bool, error) {
+	start := m.parts[node].start
+	return bytes.HasPrefix(m.disk[start:], []byte(luksMagic)), m.fail["encrypted"]
 }
 
 // sizeAt is where this kernel keeps the size of a file system that has grown: in one sector, because the real one has a journal.

@@ -11,6 +11,8 @@
 //	                 ^                        │
 //	                 └────── Reset ───────────┘ (only when it cannot be used)
 //
+// With a TPM the file system may be in an encrypted volume: see SealArgument.
+//
 // A partition that is called state and cannot be used, for whatever reason, is left as it is: what is on it may be all that somebody has.
 // Then nothing may be written that would be gone with the next boot (wire.Storage.Frozen).
 package disk
@@ -55,6 +57,8 @@ type Preparer struct {
 	Partition     string // that the root is on: the state is on the same disk. "" if it is in memory
 	Hash, Options string // of the root: the values of HashArgument and OptionsArgument
 	Size          string // the value of SizeArgument
+	Seal          string // the value of SealArgument
+	Sealer        Sealer // nil if the image has none
 	// UID and GID own the directory that is handed over.
 	UID, GID int
 	Now      func() time.Time
@@ -72,8 +76,10 @@ type kernel interface {
 	find(r Root, partition string) (*found, error)
 	// announce tells of a partition, or of its new size.
 	announce(f *found, index int) error
-	// partition opens a partition that nobody uses.
-	partition(node string) (volume, error)
+	// partition opens a partition, or a device that decrypts one, that nobody uses.
+	partition(node string) (partition, error)
+	// encrypted reports whether a partition is.
+	encrypted(node string) (bool, error)
 	// mount mounts the file system on Mount. Twice is harmless.
 	mount(node string) error
 	// grow makes the mounted file system as large as its partition of size bytes.
@@ -82,8 +88,8 @@ type kernel interface {
 	directory(path string, uid, gid int) error
 }
 
-// volume is a partition to make a file system on.
-type volume interface {
+// partition is one to make a file system on.
+type partition interface {
 	ext4.Disk
 	io.Closer
 }
@@ -145,10 +151,10 @@ func (p *Preparer) prepare(storage *wire.Storage) error {
 	defer f.Close()
 	index := stateOf(f.table)
 	holds := index >= 0 && f.table.Partitions[index].Name != nameNew
-	index, err = p.partition(f, holds)
+	index, device, err := p.partition(f, holds)
 	storage.Device = f.node(index)
 	if err == nil {
-		storage.Dir, err = p.mount(f, index)
+		storage.Dir, err = p.mount(device)
 	}
 	if err != nil && holds {
 		return frozen(err)
@@ -174,33 +180,35 @@ func stateOf(t *gpt.Table) int {
 }
 
 // partition makes the table say what it should, the kernel know of it, and a new partition have a file system. It returns the index of
-// the state partition in the table, -1 if there is none. One that holds something is good enough as it is, whatever fails.
-func (p *Preparer) partition(f *found, holds bool) (int, error) {
+// the state partition in the table, -1 if there is none, and what shows what is in it. One that holds something is good enough as it is, whatever
+// fails of the table.
+func (p *Preparer) partition(f *found, holds bool) (index int, device contents, err error) {
 	index, changed, err := arrange(f.table, f.size, p.most(), newGUID)
 	if err != nil {
-		return index, err
+		return index, device, err
 	}
 	if f.readOnly {
-		return index, because(readOnly, "%s cannot be written", f.path)
+		return index, device, because(readOnly, "%s cannot be written", f.path)
 	}
+	node, part := f.node(index), f.table.Partitions[index]
 	if err := p.write(f, index, changed); holds && err != nil {
-		p.Log("state: %s stays as it is: %v", f.node(index), err)
-		return index, nil
+		p.Log("state: %s stays as it is: %v", node, err)
 	} else if err != nil {
-		return index, err
+		return index, device, err
 	}
-	if f.table.Partitions[index].Name != nameNew {
-		return index, nil
+	if part.Name != nameNew {
+		device, err = p.unlock(node, part.End-part.Start)
+		return index, device, err
 	}
-	if err := p.format(f.node(index)); err != nil {
-		return index, fmt.Errorf("format %s: %w", f.node(index), err)
+	if device, err = p.format(node, part.End-part.Start); err != nil {
+		return index, device, fmt.Errorf("format %s: %w", node, err)
 	}
 	f.table.Partitions[index].Name = nameState
 	if err := f.table.Write(f, f.size); err != nil {
-		return index, fmt.Errorf("%s: %w", f.path, err)
+		return index, device, fmt.Errorf("%s: %w", f.path, err)
 	}
-	p.Log("state: %s is formatted", f.node(index))
-	return index, nil
+	p.Log("state: %s is formatted", node)
+	return index, device, nil
 }
 
 // write writes the table if it has changed, and tells the kernel.
@@ -213,15 +221,6 @@ func (p *Preparer) write(f *found, index int, changed bool) error {
 		p.Log("state: partition %d of %s is %d MiB", index+1, f.path, (part.End-part.Start)/mib)
 	}
 	return p.kernel.announce(f, index)
-}
-
-func (p *Preparer) format(node string) error {
-	v, err := p.kernel.partition(node)
-	if err != nil {
-		return err
-	}
-	o := ext4.Options{UUID: newGUID(), Label: "STATE", Time: p.Now()}
-	return errors.Join(ext4.Write(v, o), v.Close())
 }
 
 // newGUID makes a random one (RFC 9562, version 4).
@@ -278,8 +277,8 @@ func arrange(t *gpt.Table, size, most int64, guid func() gpt.GUID) (index int, c
 }
 
 // mount mounts the file system, has it grow, and returns the directory on it that is the runtime's own.
-func (p *Preparer) mount(f *found, index int) (dir string, err error) {
-	node, part := f.node(index), f.table.Partitions[index]
+func (p *Preparer) mount(device contents) (dir string, err error) {
+	node := device.node
 	err = p.kernel.mount(node)
 	if errors.Is(err, unix.ENODEV) { // a kernel that has ext4 as a module
 		if failed := p.LoadModule("fs-ext4"); failed != nil {
@@ -288,7 +287,7 @@ func (p *Preparer) mount(f *found, index int) (dir string, err error) {
 		err = p.kernel.mount(node)
 	}
 	if err == nil {
-		if err := p.kernel.grow(node, part.End-part.Start); err != nil {
+		if err := p.kernel.grow(node, device.size); err != nil {
 			p.Log("state: grow %s: %v", node, err) // smaller than it could be, and whole
 		}
 		dir = filepath.Join(Mount, "runtime")

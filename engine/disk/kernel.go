@@ -39,7 +39,7 @@ type linux struct{}
 
 func (linux) find(r Root, partition string) (*found, error) { return find(r, partition) }
 
-func (linux) partition(node string) (volume, error) {
+func (linux) partition(node string) (partition, error) {
 	return os.OpenFile(node, os.O_RDWR|unix.O_EXCL, 0)
 }
 

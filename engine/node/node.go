@@ -159,7 +159,7 @@ func (n *Node) start(ctx context.Context, sockets []socket) {
 		n.loadListed()
 		n.Stage("modules", boot.SinceBoot())
 	}
-	n.openStorage()
+	n.openStorage(ctx)
 	n.Stage("storage", boot.SinceBoot())
 	spec, err := n.runtimeSpec(ctx, sockets)
 	n.add(ctx, spec, err)

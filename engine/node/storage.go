@@ -15,7 +15,7 @@ import (
 const keepClock = time.Hour
 
 // openStorage prepares the place for what outlives the boot: the state partition of a machine, a directory off one.
-func (n *Node) openStorage() {
+func (n *Node) openStorage(ctx context.Context) {
 	if !n.Machine {
 		dir := filepath.Join(n.Root, disk.Mount, "runtime")
 		n.storage = &wire.Storage{Dir: dir}
@@ -26,11 +26,14 @@ func (n *Node) openStorage() {
 	}
 	n.disk = &disk.Preparer{
 		Partition: boot.RootPartition(), Hash: boot.KernelValue(disk.HashArgument), Options: boot.KernelValue(disk.OptionsArgument),
-		Size: boot.KernelValue(disk.SizeArgument), UID: runtimeUID, GID: runtimeUID, Now: time.Now, Log: n.log.Printf,
+		Size: boot.KernelValue(disk.SizeArgument), Seal: boot.KernelValue(disk.SealArgument), UID: runtimeUID, GID: runtimeUID, Now: time.Now, Log: n.log.Printf,
 		LoadModule: func(name string) error {
 			_, err := n.modules.Ask(name, "")
 			return err
 		},
+	}
+	if s := n.sealer(ctx); s != nil {
+		n.disk.Sealer = s
 	}
 	n.storage = n.disk.Prepare()
 	if n.storage.Dir == "" {

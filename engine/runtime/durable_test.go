@@ -209,6 +209,21 @@ func TestADamagedPartitionIsFormattedAtTheNextBoot(t *testing.T) {
 	})
 }
 
+// What is sealed and cannot be opened says how it can be, and is given up when somebody says so.
+func TestALockedPartitionIsFormattedAtTheNextBoot(t *testing.T) {
+	m := bootWith(t, &wire.Storage{Device: "/dev/vda5", Reason: wire.StorageLocked, Message: "the TPM does not open it", Frozen: true})
+	c := m.admin()
+	if s := stateStatus(t, c); s.GetReason() != "Locked" || !s.GetFrozen() || s.GetDevice() != "/dev/vda5" {
+		t.Errorf("state %v; want it locked", s)
+	}
+	refused(t, c, "with the recovery key opens it")
+	create(t, c, "", "requests", "VolumeUnlocks.storage.cosi.dev", "state", &storagepb.VolumeUnlock{RecoveryKey: "x"})
+	create(t, c, "", "requests", "StateResets.machine.cosi.dev", "a", &machinepb.StateReset{Confirm: "n1"})
+	eventually(t, "PID 1 is told to format", func() bool {
+		return m.said(func(d wire.Down) bool { return d.ResetStorage != nil })
+	})
+}
+
 // refused fails unless a write to config is.
 func refused(t *testing.T, c resourcepb.StateClient, because string) {
 	t.Helper()

@@ -124,6 +124,15 @@ func (s *Supervisor) Add(ctx context.Context, spec Spec) error {
 	return nil
 }
 
+// Once runs a process to its end, which it returns as wire.Exited has it, and does not start it again. If ctx is done before, it is ended. A process
+// of the same name may be added afterwards.
+func (s *Supervisor) Once(ctx context.Context, spec Spec) (end string) {
+	p := &process{s: s, spec: spec}
+	pid, end, _ := p.once(ctx)
+	s.Report(wire.Up{Exited: &wire.Exited{Name: spec.Name, PID: pid, At: time.Now(), How: end}})
+	return end
+}
+
 // Start starts a process that was stopped or waits for its next start. It fails if there is none of that name.
 func (s *Supervisor) Start(ctx context.Context, name string) error { return s.command(ctx, name, true) }
 

@@ -402,3 +402,18 @@ func TestEverybodyMayWaitForThePressureOfAGroup(t *testing.T) {
 		}
 	}
 }
+
+func TestOnceIsRunToItsEnd(t *testing.T) {
+	b := newBench(t)
+	if end := b.Once(b.ctx, Spec{Name: "once", Argv: []string{"/proc/self/exe", "process", "exit3"}}); end != "exit 3" {
+		t.Errorf("it ended with %q", end)
+	}
+	ctx, cancel := context.WithTimeout(b.ctx, 100*time.Millisecond)
+	defer cancel()
+	if end := b.Once(ctx, Spec{Name: "hangs", Argv: []string{"/proc/self/exe", "process", "sleep"}}); end != "signal terminated" {
+		t.Errorf("what hangs ended with %q", end)
+	}
+	if end := b.Once(b.ctx, Spec{Name: "none", Argv: []string{"/nothing"}}); !strings.Contains(end, "no such file") {
+		t.Errorf("what is not there ended with %q", end)
+	}
+}

@@ -88,7 +88,7 @@ type Storage struct {
 	// Device is the partition, as far as one was found: "/dev/vda5".
 	Device string `json:"device,omitempty"`
 	// Reason says in one word why Dir is empty: NoBootDisk, Ambiguous (two disks claim to be it), NoSpace, ReadOnly, Damaged (there is a
-	// partition, and it is not touched until it is reset), Error.
+	// partition, and it is not touched until it is reset), Locked (it is encrypted, and the TPM does not open it), Error.
 	Reason string `json:"reason,omitempty"`
 	// Frozen says that there is a partition that holds something and cannot be used: what is written in its stead would be gone.
 	Frozen bool `json:"frozen,omitempty"`
@@ -98,6 +98,9 @@ type Storage struct {
 
 // StorageDamaged is the Reason of a partition that is there and cannot be used.
 const StorageDamaged = "Damaged"
+
+// StorageLocked is that of one that is encrypted, and was not opened.
+const StorageLocked = "Locked"
 
 // Started says that a process runs.
 type Started struct {

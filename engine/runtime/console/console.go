@@ -154,6 +154,8 @@ func kept(s *node.Snapshot) []string {
 		return []string{"state kept on " + or(k.GetDevice(), "disk")}
 	case k.GetReason() == storage.ReasonDamaged:
 		return []string{"state damaged: " + k.GetMessage()}
+	case k.GetReason() == storage.ReasonLocked:
+		return []string{"state locked, a VolumeUnlock with the recovery key opens it: " + k.GetMessage()}
 	case k.GetFrozen():
 		return []string{"state cannot be used: " + or(k.GetMessage(), k.GetReason())}
 	default:

@@ -130,6 +130,9 @@ func TestWhatAPersonSees(t *testing.T) {
 		"state damaged": func(s *node.Snapshot) {
 			s.Storage = &machinepb.StateStatus{Reason: "StateDamaged", Frozen: true, Device: "/dev/vda5", Message: "/var/lib/cosi/state/log/00000001.log: damaged at byte 4711: the checksum does not match"}
 		},
+		"state locked": func(s *node.Snapshot) {
+			s.Storage = &machinepb.StateStatus{Reason: "Locked", Frozen: true, Device: "/dev/vda5", Message: "/dev/vda5: the TPM does not open it: it was sealed by another TPM, or this one was cleared since"}
+		},
 		"state frozen": func(s *node.Snapshot) {
 			s.Storage = &machinepb.StateStatus{Reason: "ReadOnly", Frozen: true, Device: "/dev/vda5", Message: "/dev/vda cannot be written"}
 		},

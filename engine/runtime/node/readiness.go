@@ -132,6 +132,9 @@ func frozen(s *Snapshot) (Readiness, bool) {
 	if r.Reason == storage.ReasonDamaged {
 		r.Message = "the state is damaged and takes no writes: cosictl reset state --confirm " + s.Name()
 	}
+	if r.Reason == storage.ReasonLocked {
+		r.Message = "the state is locked and takes no writes: a VolumeUnlock \"state\" with the recovery key opens it"
+	}
 	return r, true
 }
 

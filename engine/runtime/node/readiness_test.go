@@ -61,6 +61,7 @@ func TestReadiness(t *testing.T) {
 		"kept on a disk":          {func(s *Snapshot) { s.Storage = &machinepb.StateStatus{Durable: true} }, "", ""},
 		"kept in memory":          {func(s *Snapshot) { s.Storage = &machinepb.StateStatus{Reason: "NoBootDisk"} }, "", ""},
 		"damaged":                 {func(s *Snapshot) { s.Storage = &machinepb.StateStatus{Reason: "StateDamaged", Frozen: true} }, "StateDamaged", "cosictl reset state --confirm n1"},
+		"locked":                  {func(s *Snapshot) { s.Storage = &machinepb.StateStatus{Reason: "Locked", Frozen: true} }, "Locked", "a VolumeUnlock \"state\""},
 		"frozen": {func(s *Snapshot) {
 			s.Storage = &machinepb.StateStatus{Reason: "Ambiguous", Message: "two disks", Frozen: true}
 		}, "Ambiguous", "takes no writes: two disks"},

@@ -93,7 +93,8 @@ func (r *Resetter) reset(request *machinepb.StateReset) error {
 	if name := r.Name(); request.GetConfirm() != name {
 		return fmt.Errorf("this node is %q, and the request confirms %q", name, request.GetConfirm())
 	}
-	damaged := r.Storage.Status().GetReason() == ReasonDamaged
+	reason := r.Storage.Status().GetReason()
+	damaged := reason == ReasonDamaged || reason == ReasonLocked // whose recovery key is lost
 	if damaged && r.Storage.dir == "" {
 		return r.Format(request.GetReason())
 	}

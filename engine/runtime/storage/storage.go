@@ -120,6 +120,8 @@ func (s *Storage) Frozen() string {
 		return ""
 	case s.status.GetReason() == ReasonDamaged:
 		return s.status.GetMessage() + "; \"cosictl reset state\" gives it up and starts afresh"
+	case s.status.GetReason() == ReasonLocked:
+		return s.status.GetMessage() + "; a VolumeUnlock \"state\" with the recovery key opens it"
 	default:
 		return s.status.GetMessage()
 	}

@@ -376,7 +376,7 @@ type StateStatus struct {
 	// A write to config is acknowledged when it is on the disk. Otherwise all is in memory, and gone with the next boot.
 	Durable bool `protobuf:"varint,1,opt,name=durable,proto3" json:"durable,omitempty"`
 	// One word where it is not: NoBootDisk, Ambiguous, NoSpace, ReadOnly, Error, or StateDamaged: then the disk is left as it is until
-	// somebody resets the state. Misfits where it is and the image does not understand all of it: the message names the kinds, and their
+	// somebody resets the state; or Locked: it is sealed, and the TPM does not open it (VolumeStatus "state"). Misfits where it is and the image does not understand all of it: the message names the kinds, and their
 	// resources are served as they are.
 	Reason  string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
