@@ -176,6 +176,9 @@ func (c *checker) meaning(d *Definition) {
 			at("state.size", "%s is too small: a state takes %dMiB at least", d.State.Size, leastState)
 		}
 	}
+	if d.State.Seal != "" && !slices.Contains(Seals, d.State.Seal) {
+		at("state.seal", "%s", among(string(d.State.Seal), "a way to seal", Seals))
+	}
 	if d.Upgrade.Floor != "" && !versionPattern.MatchString(d.Upgrade.Floor) {
 		at("upgrade.floor", "%q is not a version (try 1.2.0)", d.Upgrade.Floor)
 	}

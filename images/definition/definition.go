@@ -143,7 +143,24 @@ type Partition struct {
 type State struct {
 	// Size is how large it becomes at most, "64MiB" or more; empty: all of the disk that is left. One that is there never shrinks.
 	Size Size `yaml:"size"`
+	// Seal says whether it is encrypted, with a key that the machine's TPM keeps. The plugin volume does that.
+	Seal Seal `yaml:"seal"`
 }
+
+// Seal is whether a new state is sealed to a TPM; one that is there stays as it is.
+type Seal string
+
+const (
+	SealAuto   Seal = "auto"   // where there is a TPM 2.0 and the image has a pcr_policy; as without a word
+	SealAlways Seal = "always" // or none is made: the node keeps nothing
+	SealNever  Seal = "never"
+)
+
+// Seals are all there are.
+var Seals = []Seal{SealAuto, SealAlways, SealNever}
+
+// Sealer is the plugin that seals.
+const Sealer = "volume"
 
 // Upgrade is how nodes take the version that is built for one to upgrade to.
 type Upgrade struct {

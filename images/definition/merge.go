@@ -101,6 +101,7 @@ func merge(base, over *Definition, file string, lines map[string]int) (*Definiti
 	set(said("partitions.esp"), &d.Partitions.ESP, over.Partitions.ESP)
 	set(said("partitions.root"), &d.Partitions.Root, over.Partitions.Root)
 	set(said("state.size"), &d.State.Size, over.State.Size)
+	set(said("state.seal"), &d.State.Seal, over.State.Seal)
 	set(said("initramfs.compression"), &d.Initramfs.Compression, over.Initramfs.Compression)
 	set(said("user_data.esp_under_secure_boot"), &d.UserData.ESPUnderSecureBoot, over.UserData.ESPUnderSecureBoot)
 	set(said("user_data.url_ca"), &d.UserData.URLCA, over.UserData.URLCA)

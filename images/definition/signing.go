@@ -162,6 +162,9 @@ func (d *Definition) wholeSigning() (problems Problems) {
 	case s.Variables != "" && !s.Enrols():
 		problem("secure_boot.enroll", "secure_boot.variables", "missing: nothing would enrol the variables (%s)", strings.Join(Enrolments[1:], ", "))
 	}
+	if d.State.Seal == SealAlways && !slices.Contains(slices.Concat(d.Plugins, d.SeparatePlugins), Sealer) {
+		problem("plugins", "state.seal", "missing: %s, which seals the state", Sealer)
+	}
 	if p.Key != "" && d.Initramfs.Compression == initramfs.LZ4 {
 		problem("pcr_policy", "pcr_policy.key", "systemd-stub puts an archive behind the initramfs, which the kernel takes for damage of one with lz4: want initramfs.compression: none")
 	}

@@ -99,6 +99,8 @@ func TestHalfOfWhatSigningTakesIsAMistake(t *testing.T) {
 		"pcr_policy: {key: 'pkcs11:?pin-value=1&pin-value=1'}":       "over.yaml:3: pcr_policy.key: behind the \"?\": pin-value is there twice",
 		"upgrade: {key: 'pkcs11:slot-id=x'}":                         "over.yaml:3: upgrade.key: slot-id is not a number",
 		"secure_boot: {certificate: 'pkcs11:object=db?pin-value=1'}": "over.yaml:3: secure_boot.certificate: want a file: only a private key is in a token",
+		"state: {seal: always}":                                      "over.yaml:3: plugins: missing: volume, which seals the state",
+		"state: {seal: allways}":                                     `over.yaml:3: state.seal: "allways" is not a way to seal`,
 		"pcr_policy: {key: keys/pcr.key, public_key: keys/pcr.pub}": "over.yaml:3: pcr_policy: systemd-stub puts an archive behind the initramfs, " +
 			"which the kernel takes for damage of one with lz4: want initramfs.compression: none",
 	} {

@@ -311,6 +311,8 @@ func (p *Plan) explainArguments() []Item {
 			why = "the root is mounted from a file of the initramfs, except on disks"
 		case name == stateArgument:
 			why = p.origin("state.size", "")
+		case name == sealArgument:
+			why = p.origin("state.seal", "")
 		default:
 			why = p.origin("kernel.arguments", argument)
 		}

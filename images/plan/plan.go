@@ -129,14 +129,20 @@ var order = []definition.Output{
 	definition.RawZstandard, definition.RawGzip, definition.RawXZ, definition.UpgradeFile,
 }
 
-// stateArgument is how many MiB the node's state partition has at most: see engine/disk.
-const stateArgument = "cosi.state_mib"
+// Arguments about the node's state partition, how many MiB it has at most and whether it is sealed: see engine/disk.
+const (
+	stateArgument = "cosi.state_mib"
+	sealArgument  = "cosi.state_seal"
+)
 
 // commandLine is what the kernel is told.
 func commandLine(d *definition.Definition) string {
 	arguments := append([]string{rootArgument}, d.Kernel.Arguments...)
 	if n, ok := d.State.Size.MiB(); ok {
 		arguments = append(arguments, fmt.Sprintf("%s=%d", stateArgument, n))
+	}
+	if s := d.State.Seal; s != "" && s != definition.SealAuto {
+		arguments = append(arguments, sealArgument+"="+string(s))
 	}
 	return strings.Join(arguments, " ")
 }
