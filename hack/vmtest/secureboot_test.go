@@ -35,7 +35,8 @@ import (
 
 // A machine whose firmware knows no keys yet takes those on the disk at its first boot, and is under Secure Boot from then on. There a node leaves
 // alone what anybody may have put on the EFI system partition; it takes its user data from the URL that its signed image names, and believes the
-// server because the image's definition pins its CA. What was measured on the way is what the image's builder predicted, and the TPM signs that.
+// server because the image's definition pins its CA. What was measured on the way is what the image's builder predicted, and the TPM signs that; the node's
+// state is sealed to it.
 func TestSecureBoot(t *testing.T) {
 	vmtest.Parallel(t, 40)
 	vmtest.Host(t)
@@ -48,6 +49,10 @@ func TestSecureBoot(t *testing.T) {
 	image := buildImage(t, dir, ca, "cosi.userdata="+url)
 	writeText(t, filepath.Join(dir, "user-data.yaml"), kept("planted"))
 	judged(t, "mcopy", "-i", image+"@@2M", filepath.Join(dir, "user-data.yaml"), "::user-data.yaml")
+
+	if err := os.Truncate(image, 1<<30); err != nil { // room for a state, which is sealed
+		t.Fatal(err)
+	}
 
 	n := vmtest.Start(t, vmtest.Options{File: image, Identity: id, NoUserData: true, Extra: startTPM(t)})
 	n.Ready(t)
@@ -66,6 +71,7 @@ func TestSecureBoot(t *testing.T) {
 	n.Expect(t, 0, `user data esp-vda2: Refused: .*under Secure Boot`)
 	n.Expect(t, 0, `user data url: Applied, 1 of 1 documents\r?\n`)
 	checkAttestation(t, n, image)
+	checkSealed(t, n)
 	n.PressPower(t)
 }
 
@@ -219,7 +225,7 @@ func buildImage(t *testing.T, dir string, ca []byte, argument string) string {
 	definition := filepath.Join(dir, "pinned.yaml")
 	writeText(t, definition, fmt.Sprintf(`name: pinned
 extends: %s
-plugins: [attestation]
+plugins: [attestation, volume]
 kernel: {arguments: [%q]}
 user_data: {url_ca: ca.pem}
 secure_boot: {key: keys/db.key, certificate: keys/db.crt, enroll: if-safe, variables: keys}
