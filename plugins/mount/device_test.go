@@ -53,6 +53,34 @@ func TestDeviceThatComesLateIsMounted(t *testing.T) {
 	r.Delete("data", want)
 }
 
+// A volume's device has its name only after the kernel has told of it: that the volume is open is what wakes the plugin.
+func TestAVolumeThatOpensLateIsMounted(t *testing.T) {
+	r := node(t)
+	start(t, r)
+	image := ext4(t)
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	needLoop(t, err)
+	defer control.Close()
+	number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+	needLoop(t, err)
+	loop, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", number), os.O_RDWR, 0)
+	needLoop(t, err)
+	defer loop.Close()
+	if err := unix.IoctlSetInt(int(loop.Fd()), unix.LOOP_SET_FD, int(image.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.IoctlSetInt(int(loop.Fd()), unix.LOOP_CLR_FD, 0)
+	want := &storagepb.MountPoint{Source: "/run/volume", Target: "/run/mnt/data", Fstype: "ext4"}
+	r.Apply("data", want)
+	waitFor(t, r, "data", reasonSourceMissing)
+	if err := os.Symlink(loop.Name(), "/run/volume"); err != nil {
+		t.Fatal(err)
+	}
+	r.Apply("data", &storagepb.VolumeStatus{Ready: true, Device: "/run/volume"})
+	waitFor(t, r, "data", reasonMounted)
+	r.Delete("data", want)
+}
+
 // needLoop skips the test where there is no loop device or no right to it; hack/vmtest mounts disks that come late as well.
 func needLoop(t *testing.T, err error) {
 	t.Helper()

@@ -22,6 +22,8 @@ const (
 	statusType = "MountPointStatuses.storage.cosi.dev"
 	// moduleType tells when a file system has come that the kernel did not know.
 	moduleType = "KernelModuleStatuses.kernel.cosi.dev"
+	// volumeType tells when a volume is open: the kernel's event comes before the device has its name.
+	volumeType = "VolumeStatuses.storage.cosi.dev"
 )
 
 // Version is the plugin's version.
@@ -38,7 +40,7 @@ func Plugin() sdk.Plugin {
 		Version:     Version,
 		Controllers: []sdk.Controller{{
 			Name:      "mounts",
-			Inputs:    []string{pointType, moduleType},
+			Inputs:    []string{pointType, moduleType, volumeType},
 			Outputs:   []string{statusType},
 			Reconcile: m.reconcile,
 			Watch:     m.watch,
