@@ -24,8 +24,8 @@ const (
 	byRecovery = "recovery"
 )
 
-// errNoTPM says that a machine has none.
-var errNoTPM = errors.New("this machine has no TPM 2.0")
+// errNoTPM says that the machine has none, or one that did not answer when the kernel came up.
+var errNoTPM = errors.New("the kernel has found no TPM 2.0")
 
 // machine is where the plugin finds what it works with.
 type machine struct {
@@ -70,7 +70,7 @@ func (m *machine) early(order string) error {
 	verb, partition, _ := strings.Cut(order, " ")
 	answer := &volume.State{Partition: partition, Sealed: true}
 	err := m.withTPM(func(k keeper) error {
-		f, err := openDevice(partition)
+		f, err := openDevice(partition, 0)
 		if err != nil {
 			return err
 		}

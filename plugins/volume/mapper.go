@@ -16,7 +16,8 @@ import (
 
 // mapped are the encrypted volumes that the kernel shows.
 type mapped interface {
-	// open has it show a volume on a device by a name, and returns the device that shows it and its size. One that is shown already is good.
+	// open has it show a volume on a device by a name, and returns the device that shows it and its size. One that is shown already is good. It fails
+	// with EBUSY while somebody uses the device.
 	open(name, device string, v *vault) (node string, size int64, err error)
 	// find returns the device that shows a volume, "" if there is none.
 	find(name string) (node string, err error)
@@ -46,6 +47,9 @@ func (linux) open(name, device string, v *vault) (string, int64, error) {
 	if node, err := find(d); err != nil || node != "" {
 		return node, sectors * mapper.Sector, err
 	}
+	if err := unused(device); err != nil {
+		return "", 0, err
+	}
 	if err := send(d.Make()...); err != nil {
 		send(d.Remove()) // what was made of it
 		return "", 0, fmt.Errorf("mapped device of %s: %w", device, err)
@@ -68,6 +72,16 @@ func find(d mapper.Device) (string, error) {
 	}
 	node, _, err := status.Node()
 	return node, err
+}
+
+// unused fails with EBUSY while a device is used: mounted, or by a volume of another name. The kernel alone would let two volumes share one, and two file
+// systems spoil it.
+func unused(device string) error {
+	f, err := openDevice(device, unix.O_EXCL)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // send sends requests one after the other.

@@ -198,9 +198,9 @@ func spellRecoveryKey(typed string) string {
 const granted = 5 * time.Second
 
 // openDevice opens a block device to write to it.
-func openDevice(path string) (*os.File, error) {
+func openDevice(path string, flags int) (*os.File, error) {
 	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		f, err := os.OpenFile(path, os.O_RDWR|flags, 0)
 		if !errors.Is(err, fs.ErrPermission) || time.Since(began) > granted {
 			return f, err
 		}

@@ -42,7 +42,7 @@ var declared []byte
 func Plugin() sdk.Plugin { return plugin(real()) }
 
 func plugin(m *machine) sdk.Plugin {
-	c := &controller{machine: m, recovered: map[string]bool{}, policies: map[string]string{}}
+	c := &controller{machine: m, opened: map[string]opening{}}
 	return sdk.Plugin{
 		Declaration: declared, Version: Version,
 		Early: func() (bool, error) {
@@ -69,9 +69,11 @@ func plugin(m *machine) sdk.Plugin {
 
 type controller struct {
 	*machine
-	recovered map[string]bool   // volumes that were opened by a recovery key since the plugin was started
-	policies  map[string]string // of volumes that were opened since then
+	opened map[string]opening // volumes that are open
 }
+
+// opening is what the kernel does not know of a volume that it shows.
+type opening struct{ policy, by string }
 
 type (
 	request = sdk.Resource[*storagepb.VolumeUnlock]
@@ -183,7 +185,7 @@ func (c *controller) find(s *sdk.State, id string) (source string, locked bool, 
 		return is.Partition, is.Device == "", nil
 	}
 	v, ok := sdk.Get[*storagepb.Volume](s, volumeType, id)
-	if !ok || !named.MatchString(id) {
+	if !ok || !isName(id) {
 		return "", false, fmt.Errorf("there is no Volume %q", id)
 	}
 	node, err := c.mapped.find(id)
@@ -193,7 +195,7 @@ func (c *controller) find(s *sdk.State, id string) (source string, locked bool, 
 // unlock opens a locked volume by its recovery key and seals it to the TPM. Any but the state is shown at once. Of a volume that is open, it tries the key.
 // It fails with luks2.ErrPassphrase if the key is wrong.
 func (c *controller) unlock(id, source, key string, locked bool) error {
-	f, err := openDevice(source)
+	f, err := openDevice(source, 0)
 	if err != nil {
 		return err
 	}
@@ -209,8 +211,7 @@ func (c *controller) unlock(id, source, key string, locked bool) error {
 		if err != nil || id == stateID {
 			return err
 		}
-		c.recovered[id], c.policies[id] = true, v.policy
-		_, _, err = c.mapped.open(id, source, v)
+		_, err = c.present(id, source, v, byRecovery)
 		return err
 	})
 }

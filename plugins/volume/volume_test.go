@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2/transport"
@@ -28,6 +30,7 @@ import (
 type kernel struct {
 	dir   string
 	shown map[string]string
+	busy  atomic.Bool // what is shown is mounted
 }
 
 func (k *kernel) open(name, device string, v *vault) (string, int64, error) {
@@ -49,7 +52,13 @@ func (k *kernel) open(name, device string, v *vault) (string, int64, error) {
 
 func (k *kernel) find(name string) (string, error) { return k.shown[name], nil }
 
-func (k *kernel) close(name string) error { delete(k.shown, name); return nil }
+func (k *kernel) close(name string) error {
+	if k.busy.Load() {
+		return unix.EBUSY
+	}
+	delete(k.shown, name)
+	return nil
+}
 
 // newMachine is a machine with a TPM that is new, at a socket that may be exchanged for another's.
 func newMachine(t *testing.T, socket *string) *machine {
@@ -62,7 +71,7 @@ func newMachine(t *testing.T, socket *string) *machine {
 	}
 	return &machine{
 		dir: filepath.Join(dir, "volume"), bootDir: filepath.Join(dir, "boot"), links: filepath.Join(dir, "mapper"),
-		mapped: &kernel{dir, map[string]string{}}, grow: func(string) error { return nil },
+		mapped: &kernel{dir: dir, shown: map[string]string{}}, grow: func(string) error { return nil },
 		openTPM: func() (transport.TPMCloser, error) {
 			if *socket == "" {
 				return nil, fs.ErrNotExist
@@ -234,31 +243,15 @@ func TestAStateThatIsNotSealedIsShown(t *testing.T) {
 func TestVolumes(t *testing.T) {
 	first, second := swtpmtest.Start(t), swtpmtest.Start(t)
 	socket := first
-	m, empty, full := newMachine(t, &socket), device(t), device(t)
-	if err := os.WriteFile(full, []byte("something"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	m, empty := newMachine(t, &socket), device(t)
 	r := plugintest.Start(t, declared)
 	stop := start(t, r, m)
-	waitFor := func(id, reason string) *status {
-		t.Helper()
-		st := &status{}
-		r.Wait(id+" is "+reason, func() bool {
-			v, is := r.Get(id, &storagepb.Volume{}), r.Get(id, st)
-			return v != nil && is != nil && st.GetObservedVersion() == v.GetVersion() && st.GetReason() == reason
-		})
-		return st
-	}
-	r.Apply("full", &storagepb.Volume{Source: full, Format: "ext4"})
-	waitFor("full", reasonNotAVolume)
 	r.Apply("data", &storagepb.Volume{Source: empty})
-	waitFor("data", reasonNotAVolume) // nobody has asked for it to be made
+	waitFor(t, r, "data", reasonNotAVolume) // nobody has asked for it to be made
 	r.Apply("gone", &storagepb.Volume{Source: empty + "x"})
-	waitFor("gone", reasonSourceMissing)
-	r.Apply("Bad", &storagepb.Volume{Source: empty, Format: "ext4"})
-	waitFor("Bad", reasonFailed)
+	waitFor(t, r, "gone", reasonSourceMissing)
 	r.Apply("data", &storagepb.Volume{Source: empty, Format: "ext4"})
-	st := waitFor("data", reasonOpen)
+	st := waitFor(t, r, "data", reasonOpen)
 	if st.GetDevice() != filepath.Join(m.links, "data") || !st.GetSealed() || st.GetPolicy() != "PCR 7" {
 		t.Errorf("status = %v", st)
 	}
@@ -281,16 +274,121 @@ func TestVolumes(t *testing.T) {
 		t.Errorf("its name is still there: %v", err)
 	}
 	r.Apply("data", &storagepb.Volume{Source: empty})
-	waitFor("data", reasonOpen) // what was made is opened again
+	waitFor(t, r, "data", reasonOpen) // what was made is opened again
 	stop()
 
 	socket = second
 	clear(m.mapped.(*kernel).shown)
-	start(t, r, m)
+	stop = start(t, r, m)
 	r.Apply("data", &storagepb.Volume{Source: empty, Format: "ext4"})
-	waitFor("data", reasonLocked)
+	waitFor(t, r, "data", reasonLocked)
 	unlock(t, r, "data", key.GetKey(), "Resealed")
-	if st := waitFor("data", reasonOpen); st.GetUnlockedBy() != byRecovery {
+	waitFor(t, r, "data", reasonOpen)
+	stop()
+	start(t, r, m) // it is still open, and still known who has opened it
+	r.Apply("data", &storagepb.Volume{Source: empty})
+	if st := waitFor(t, r, "data", reasonOpen); st.GetUnlockedBy() != byRecovery || st.GetPolicy() != "PCR 7" {
 		t.Errorf("status = %v", st)
+	}
+}
+
+// waitFor waits until the plugin says that of a Volume as it is now.
+func waitFor(t *testing.T, r *plugintest.Runtime, id, reason string) *status {
+	t.Helper()
+	st := &status{}
+	r.Wait(id+" is "+reason, func() bool {
+		v, is := r.Get(id, &storagepb.Volume{}), r.Get(id, st)
+		return v != nil && is != nil && st.GetObservedVersion() == v.GetVersion() && st.GetReason() == reason
+	})
+	return st
+}
+
+// What cannot be a volume is left as it is, and the status says why.
+func TestWhatIsNotMadeAVolume(t *testing.T) {
+	socket := swtpmtest.Start(t)
+	m, empty, full, small := newMachine(t, &socket), device(t), device(t), device(t)
+	if err := os.WriteFile(full, []byte("something"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(small, 5<<20); err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(m.links, "other")
+	if err := os.WriteFile(other, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := plugintest.Start(t, declared)
+	stop := start(t, r, m)
+	for id, c := range map[string]struct{ source, reason, message string }{
+		"full":    {full, reasonNotAVolume, full + ": it holds something that is no volume, and is left as it is"},
+		"small":   {small, reasonFailed, small + ": it has 5 MiB, and a volume takes 68"},
+		"Bad":     {empty, reasonFailed, `"Bad" is no name of a volume: want lower-case letters, digits and hyphens, and not "control"`},
+		"control": {empty, reasonFailed, `"control" is no name of a volume: want lower-case letters, digits and hyphens, and not "control"`},
+	} {
+		r.Apply(id, &storagepb.Volume{Source: c.source, Format: "ext4"})
+		if st := waitFor(t, r, id, c.reason); st.GetMessage() != c.message || st.GetSealed() {
+			t.Errorf("%s: %v; want %s", id, st, c.message)
+		}
+	}
+	for _, file := range []string{empty, small} {
+		if data, err := os.ReadFile(file); err != nil || len(bytes.TrimLeft(data, "\x00")) > 0 {
+			t.Errorf("%s was written to, or %v", file, err)
+		}
+	}
+	if data, err := os.ReadFile(full); err != nil || string(data) != "something" {
+		t.Errorf("what was on the device is now %q, %v", data, err)
+	}
+	r.Apply("other", &storagepb.Volume{Source: empty, Format: "ext4"}) // a name that is taken by what is no link
+	waitFor(t, r, "other", reasonFailed)
+	if st, err := os.Lstat(other); err != nil || !st.Mode().IsRegular() {
+		t.Errorf("what had the volume's name: %v, %v", st, err)
+	}
+	stop()
+
+	// Without a TPM, nothing is made, and what was made is locked.
+	socket = ""
+	clear(m.mapped.(*kernel).shown)
+	start(t, r, m)
+	r.Apply("none", &storagepb.Volume{Source: device(t), Format: "ext4"})
+	if st := waitFor(t, r, "none", reasonFailed); st.GetMessage() != errNoTPM.Error() {
+		t.Errorf("without a TPM: %v", st)
+	}
+	r.Apply("sealed", &storagepb.Volume{Source: empty})
+	if st := waitFor(t, r, "sealed", reasonLocked); st.GetMessage() != empty+": the TPM does not open it: the kernel has found no TPM 2.0" || !st.GetSealed() {
+		t.Errorf("a volume without a TPM: %v", st)
+	}
+}
+
+// A Volume that names another device is not left open on the one before, nor on one that has gone.
+func TestAVolumeMovesToAnotherDevice(t *testing.T) {
+	socket := swtpmtest.Start(t)
+	m, one, two := newMachine(t, &socket), device(t), device(t)
+	r := plugintest.Start(t, declared)
+	start(t, r, m)
+	r.Apply("data", &storagepb.Volume{Source: one, Format: "ext4"})
+	waitFor(t, r, "data", reasonOpen)
+	m.mapped.(*kernel).busy.Store(true)
+	r.Apply("data", &storagepb.Volume{Source: two, Format: "ext4"})
+	if st := waitFor(t, r, "data", reasonFailed); st.GetSource() != one || !strings.Contains(st.GetMessage(), "close what is on "+one) {
+		t.Errorf("while the one before is used: %v", st)
+	}
+	m.mapped.(*kernel).busy.Store(false)
+	if st := waitFor(t, r, "data", reasonOpen); st.GetSource() != two {
+		t.Errorf("status = %v", st)
+	}
+	if err := os.Rename(two, two+"x"); err != nil {
+		t.Fatal(err)
+	}
+	r.Apply("data", &storagepb.Volume{Source: two}) // as the kernel's event does, it wakes the plugin
+	waitFor(t, r, "data", reasonSourceMissing)
+	if err := os.Rename(two+"x", two); err != nil {
+		t.Fatal(err)
+	}
+	r.Apply("data", &storagepb.Volume{Source: two, Format: "ext4"})
+	waitFor(t, r, "data", reasonOpen)
+	for _, file := range []string{one, two} {
+		if data, err := os.ReadFile(file); err != nil || !bytes.HasPrefix(data, []byte(luks2.Magic)) {
+			t.Errorf("%s is no volume, or %v", file, err)
+		}
 	}
 }
