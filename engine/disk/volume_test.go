@@ -133,6 +133,34 @@ func TestASealedStateStaysSealed(t *testing.T) {
 	}
 }
 
+// One whose recovery key is lost is given up, for one that need not be sealed.
+func TestALockedStateIsGivenUp(t *testing.T) {
+	for _, again := range []*tpm{{promised: true}, {}} {
+		m := boot(t, small(t, 80*mib))
+		_, p := sealed(m, &tpm{promised: true}, "")
+		p.Prepare()
+		m = boot(t, m.disk)
+		_, p = sealed(m, &tpm{err: errTPM}, "")
+		if is := p.Prepare(); is.Reason != wire.StorageLocked {
+			t.Fatalf("the TPM does not open it: %+v", is)
+		}
+		if err := p.Reset(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			m = boot(t, m.disk)
+			_, p = sealed(m, again, "")
+			want := "/dev/vda5"
+			if again.promised {
+				want = "/dev/dm-1"
+			}
+			if is := p.Prepare(); is.Dir == "" || m.mounted != want {
+				t.Errorf("after the reset: %+v, %q is mounted; want %s", is, m.mounted, want)
+			}
+		}
+	}
+}
+
 // TestEachCutOfTheFirstSealedBoot cuts the boot that seals: the next one comes to a sealed state.
 func TestEachCutOfTheFirstSealedBoot(t *testing.T) {
 	before := small(t, 80*mib)
