@@ -69,12 +69,12 @@ test-kernels: ## Run the tests of the generators on the oldest kernel they are f
 	@$(MAKE) --no-print-directory image DEFINITION=metal
 	@COSI_TEST_DEFINITION=metal $(GO) test -count=1 -v -timeout 30m -run '^TestLaptop$$' ./hack/vmtest
 
-test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk, CD, USB stick, network, cosi-boot, what is for clouds
+test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk, CD, USB stick, network, cosi-boot, what is for clouds; and nodes that are signed and sealed
 	@hack/setup test
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory image
 	@$(MAKE) --no-print-directory image DEFINITION=cloud
-	@COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 40m -run '^(TestOutputsBoot|TestBootServer|TestAnotherRootIsNotRun|TestAChangedBootImageIsNotRun|TestCloud.*)$$' ./hack/vmtest
+	@COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 40m -run '^(TestOutputsBoot|TestBootServer|TestAnotherRootIsNotRun|TestAChangedBootImageIsNotRun|TestVolumesAreSealed|TestCloud.*)$$' ./hack/vmtest
 
 test-upgrade: ## Upgrade a node in a VM, and have it leave versions that are broken, by itself; WHAT=install: have one install itself on a disk
 	@hack/setup test

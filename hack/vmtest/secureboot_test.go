@@ -27,6 +27,7 @@ import (
 	securitypb "github.com/cosi-os/cosi/api/cosi/security/v1alpha1"
 	storagepb "github.com/cosi-os/cosi/api/cosi/storage/v1alpha1"
 	"github.com/cosi-os/cosi/api/quote"
+	"github.com/cosi-os/cosi/hack/swtpmtest"
 	"github.com/cosi-os/cosi/hack/vmtest"
 	images "github.com/cosi-os/cosi/images/build"
 	"github.com/cosi-os/cosi/images/inspect"
@@ -54,7 +55,7 @@ func TestSecureBoot(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	n := vmtest.Start(t, vmtest.Options{File: image, Identity: id, NoUserData: true, Extra: startTPM(t)})
+	n := vmtest.Start(t, vmtest.Options{File: image, Identity: id, NoUserData: true, Extra: startTPM(t, swtpmtest.Dir(t))})
 	n.Ready(t)
 	n.Expect(t, 0, `Enrolling secure boot keys`)
 	source := &machinepb.UserDataSource{}
@@ -148,15 +149,11 @@ func checkAttestation(t *testing.T, n *vmtest.Node, image string) {
 	}
 }
 
-// startTPM starts a TPM in software, as new, and returns what connects a VM to it.
-func startTPM(t *testing.T) []string {
+// startTPM has a TPM in software run that keeps what it has in a directory (swtpmtest.Dir), and returns what connects a VM to it. It ends with the VM.
+func startTPM(t *testing.T, dir string) []string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tpm") // t.TempDir is too long a name for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "s")
+	os.Remove(socket) // of a VM before
 	cmd := exec.Command(needed(t, "swtpm"), "socket", "--tpm2", "--tpmstate", "dir="+dir, "--ctrl", "type=unixio,path="+socket)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -203,7 +200,17 @@ func seenFromGuest(s *httptest.Server) string {
 	return strings.Replace(s.URL, "127.0.0.1", "10.0.2.2", 1) + "/user-data"
 }
 
-// buildImage builds a raw image into dir: the base image with a pinned CA, keys of its own and one more kernel argument.
+// signedDefinition is what a definition in a directory says beside the base image's: the directory's own CA and keys, and one more kernel argument.
+func signedDefinition(argument string) string {
+	return fmt.Sprintf(`plugins: [attestation, volume]
+kernel: {arguments: [%q]}
+user_data: {url_ca: ca.pem}
+secure_boot: {key: keys/db.key, certificate: keys/db.crt, enroll: if-safe, variables: keys}
+pcr_policy: {key: keys/pcr.key, public_key: keys/pcr.pub}
+`, argument)
+}
+
+// buildImage builds a raw image into dir, and makes the CA and the keys there first.
 func buildImage(t *testing.T, dir string, ca []byte, argument string) string {
 	t.Helper()
 	tree, err := filepath.Abs(filepath.Join("..", ".."))
@@ -223,15 +230,7 @@ func buildImage(t *testing.T, dir string, ca []byte, argument string) string {
 	}
 	writeText(t, filepath.Join(dir, "ca.pem"), string(ca))
 	definition := filepath.Join(dir, "pinned.yaml")
-	writeText(t, definition, fmt.Sprintf(`name: pinned
-extends: %s
-plugins: [attestation, volume]
-kernel: {arguments: [%q]}
-user_data: {url_ca: ca.pem}
-secure_boot: {key: keys/db.key, certificate: keys/db.crt, enroll: if-safe, variables: keys}
-pcr_policy: {key: keys/pcr.key, public_key: keys/pcr.pub}
-outputs: [raw]
-`, base, argument))
+	writeText(t, definition, fmt.Sprintf("name: pinned\nextends: %s\n%soutputs: [raw]\n", base, signedDefinition(argument)))
 	_, err = images.Run(t.Context(), images.Options{
 		Tree: tree, Output: dir, Cache: cache, Mirror: os.Getenv("COSI_MIRROR"),
 		Phase: func(string) func(string) { return func(string) {} }, Log: t.Logf,
