@@ -28,6 +28,9 @@ type Tree struct {
 	// Image is the path of the bzImage (or Image) on the build machine.
 	Image string
 
+	// BuiltIn is the file modules.builtin: what is a module in other kernels, one path a line.
+	BuiltIn []byte
+
 	dir     string            // …/lib/modules/RELEASE, of the package with the modules
 	files   map[string]string // module name → path below dir: kernel/…
 	builtin map[string]bool
@@ -67,11 +70,11 @@ func Open(dirs ...string) (*Tree, error) {
 		return nil, fmt.Errorf("%q: %d lists of what is built into %s, %d trees of its modules; want 1", dirs, len(lists), t.Release, len(trees))
 	}
 	t.dir = filepath.Dir(trees[0])
-	builtin, err := os.ReadFile(lists[0])
-	if err != nil {
+	var err error
+	if t.BuiltIn, err = os.ReadFile(lists[0]); err != nil {
 		return nil, err
 	}
-	for line := range strings.Lines(string(builtin)) {
+	for line := range strings.Lines(string(t.BuiltIn)) {
 		t.builtin[nameOf(strings.TrimSpace(line))] = true
 	}
 	return t, t.scan()

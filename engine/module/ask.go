@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -60,6 +59,5 @@ func (l *Loader) has(module string) bool {
 	if module == "" || strings.ContainsAny(module, "/.") {
 		return false
 	}
-	_, err := os.Stat(filepath.Join("/sys/module", canonical(module)))
-	return err == nil
+	return l.inKernel(module)
 }

@@ -35,10 +35,11 @@ func load(file, parameters string) error {
 type Loader struct {
 	dir string // /usr/lib/modules/KVER
 
-	mu     sync.Mutex // guards the fields below, and is held while loading: a module is loaded once
-	table  table
-	alias  *aliases
-	loaded map[string]bool // files
+	mu      sync.Mutex // guards the fields below, and is held while loading: a module is loaded once
+	table   table
+	alias   *aliases
+	builtin map[string]bool // modules that the kernel has without a file; nil: not read yet
+	loaded  map[string]bool // files
 }
 
 // Open reads the dependencies of the running kernel's modules below dir, /usr/lib/modules. A directory without modules.dep has
@@ -57,7 +58,7 @@ func Open(dir string) (*Loader, error) {
 	return l, nil
 }
 
-// Load loads a module and what it needs. A name that the kernel has already, as a module or built in with parameters, is no error.
+// Load loads a module and what it needs. A name that the kernel has already, as a module or built in, is no error.
 func (l *Loader) Load(module string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -68,7 +69,7 @@ func (l *Loader) Load(module string) error {
 func (l *Loader) load(module, parameters string) error {
 	files, ok := l.table.order(module)
 	if !ok {
-		if _, err := os.Stat("/sys/module/" + canonical(module)); err == nil {
+		if l.inKernel(module) {
 			return nil
 		}
 		return fmt.Errorf("module %s: %s has none of that name", module, l.dir)
@@ -88,6 +89,22 @@ func (l *Loader) load(module, parameters string) error {
 		l.loaded[file] = true
 	}
 	return nil
+}
+
+// inKernel reports whether the kernel has a module: one that is loaded, or has parameters, is in /sys/module, and modules.builtin names those that
+// the kernel was built with. The image may hold no such file.
+func (l *Loader) inKernel(module string) bool {
+	if _, err := os.Stat(filepath.Join("/sys/module", canonical(module))); err == nil {
+		return true
+	}
+	if l.builtin == nil {
+		l.builtin = map[string]bool{}
+		text, _ := os.ReadFile(filepath.Join(l.dir, "modules.builtin")) // nothing to be read is nothing known
+		for line := range strings.Lines(string(text)) {
+			l.builtin[name(strings.TrimSpace(line))] = true
+		}
+	}
+	return l.builtin[canonical(module)]
 }
 
 // LoadFor loads the modules that claim a modalias, and returns the first error. The image may hold no modules.alias: then it does

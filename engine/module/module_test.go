@@ -146,15 +146,33 @@ func TestAsk(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "modules.alias"), []byte("alias fs-bogus bogus\nalias fs-other other\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "modules.builtin"), []byte("kernel/drivers/builtin-bogus.ko\nkernel/fs/bogusfs/bogusfs.ko\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	l := &Loader{dir: dir, table: parseDep("kernel/bogus.ko:\n"), loaded: map[string]bool{}}
 	for name, want := range map[string]error{
-		"fs-proc": nil, "kernel": nil, // built in
-		"fs-other": ErrMissing, "nosuchmodule": ErrMissing, "": ErrMissing, "..": ErrMissing, "../module/kernel": ErrMissing, "fs-": ErrMissing,
+		"fs-proc": nil, "kernel": nil, "builtin-bogus": nil, "builtin_bogus": nil, // built in
+		"fs-other": ErrMissing, "nosuchmodule": ErrMissing, "": ErrMissing, "..": ErrMissing, "../module/kernel": ErrMissing, "fs-": ErrMissing, "fs-bogusfs": ErrMissing,
 		"bogus": fs.ErrNotExist, "fs-bogus": fs.ErrNotExist, // the image's list has it
 	} {
 		if builtIn, err := l.Ask(name, ""); !errors.Is(err, want) || builtIn != (want == nil) {
 			t.Errorf("%q: %v, %v; want %v", name, builtIn, err, want)
 		}
+	}
+}
+
+// What the plugins need at once may be a module of one kernel and built into another.
+func TestLoadIsContentWithWhatIsBuiltIn(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "modules.builtin"), []byte("kernel/drivers/firmware/qemu-bogus.ko\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := &Loader{dir: dir, loaded: map[string]bool{}}
+	if err := l.Load("qemu_bogus"); err != nil {
+		t.Error(err)
+	}
+	if err := l.Load("other_bogus"); err == nil {
+		t.Error("a module that is nowhere was loaded")
 	}
 }
 

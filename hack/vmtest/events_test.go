@@ -49,6 +49,9 @@ func checkStick(t *testing.T, n *vmtest.Node) {
 	}
 	n.Apply(t, "metadata: {type: KernelModules.kernel.cosi.dev, id: zfs}\nspec: {}\n")
 	n.Until(t, "kernelmodulestatuses", "zfs", module, func(*resourcepb.Metadata) bool { return module.GetReason() == "Missing" })
+	// Built in, and without parameters: the kernel says nowhere that it has it.
+	n.Apply(t, "metadata: {type: KernelModules.kernel.cosi.dev, id: binfmt_script}\nspec: {}\n")
+	n.Until(t, "kernelmodulestatuses", "binfmt_script", module, func(*resourcepb.Metadata) bool { return module.GetReason() == "BuiltIn" })
 }
 
 // checkDisks: each disk that comes on a bus, and goes again, rings.

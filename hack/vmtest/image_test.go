@@ -31,7 +31,7 @@ var known = regexp.MustCompile(`^(` + strings.Join([]string{
 	`usr/lib/cosi/bin/plugins`,
 	`usr/lib/cosi/plugins/(block-events|mount|network|power|power-events|upgrade|userdata)\.(json|binpb)`,
 	`usr/lib/cosi/(image\.json|manifest\.json\.gz|kinds\.binpb\.gz|modules|resources\.yaml)`,
-	`usr/lib/modules/[^/]+/(modules\.(alias|dep)|kernel/.+\.ko)`,
+	`usr/lib/modules/[^/]+/(modules\.(alias|builtin|dep)|kernel/.+\.ko)`,
 	`usr/lib/os-release`,
 }, "|") + `)$`)
 

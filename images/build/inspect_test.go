@@ -30,7 +30,7 @@ func TestAnImageShowsWhatIsInIt(t *testing.T) {
 	o := fixture(t)
 	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [raw, qcow2, iso, pxe, vhd, vmdk, ova, gcp, oci, upgrade]")
 	_, m := build(t, o)
-	inner := []string{"boot .cmdline", "boot .linux", "initramfs /init", "initramfs /root.erofs", "root /usr/bin/engine", "root /usr/lib/cosi/plugins/mount.json"}
+	inner := []string{"boot .cmdline", "boot .linux", "initramfs /init", "initramfs /root.erofs", "root /usr/bin/engine", "root /usr/lib/cosi/plugins/mount.json", "root /usr/lib/modules/6.12.1-test/modules.builtin"}
 	onDisk := append([]string{"esp /EFI/BOOT/BOOTX64.EFI"}, slices.DeleteFunc(slices.Clone(inner), func(f string) bool { return f == "initramfs /root.erofs" })...)
 	loader := append([]string{"esp /EFI/BOOT/BOOTX64.EFI"}, inner...)
 	type image struct {

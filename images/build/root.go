@@ -114,6 +114,7 @@ func modules(p *plan.Plan, parts *parts) ([]rootfs.Entry, error) {
 	entries := []rootfs.Entry{
 		file(dir+"modules.dep", []byte(kernel.Dependencies(all))),
 		file(dir+"modules.alias", []byte(kernel.Aliases(all))),
+		file(dir+"modules.builtin", parts.kernel.BuiltIn),
 		file(plan.Modules, []byte(lines(p.Definition.Kernel.Modules.Boot))),
 	}
 	for _, m := range all {
