@@ -19,6 +19,7 @@ import (
 const (
 	KernelCloud = "kernel-cloud"   // for virtual machines: no USB, no AHCI
 	KernelMetal = "kernel-metal"   // everything Debian builds
+	KernelOwn   = "kernel-own"     // the source that ours is built of
 	EFIStub     = "efi-stub"       // what becomes a unified kernel image
 	BIOSLoader  = "bios-loader"    // what a BIOS boots
 	NetLoader   = "network-loader" // what firmware boots over the network, to boot the rest by HTTP
