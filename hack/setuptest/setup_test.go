@@ -21,6 +21,9 @@ var packages = map[string]string{
 	"zstd": "bin/zstd", "xz-utils": "bin/xz", "acpica-tools": "bin/iasl", "curl": "bin/curl", "chromium": "bin/chromium",
 	"qemu-system-arm": "bin/qemu-system-aarch64", "qemu-efi-aarch64": "usr/share/AAVMF/AAVMF_CODE.fd",
 	"cryptsetup-bin": "sbin/veritysetup", "osslsigncode": "bin/osslsigncode", "swtpm": "bin/swtpm", "softhsm2": "bin/softhsm2-util",
+	"make": "bin/make", "bc": "bin/bc", "bison": "bin/bison", "flex": "bin/flex", "lz4": "bin/lz4",
+	"dwarves": "bin/pahole", "libelf-dev": "usr/include/libelf.h", "gcc-x86-64-linux-gnu": "bin/x86_64-linux-gnu-gcc",
+	"gcc-aarch64-linux-gnu": "bin/aarch64-linux-gnu-gcc",
 }
 
 // Commands of the machine. What they do is written down in the file log.
@@ -208,6 +211,8 @@ func TestNothingIsMissing(t *testing.T) {
 		m.silent("run")
 		m.silent("test")
 		m.silent("arm64")
+		m.silent("kernel")
+		m.silent("kernel-arm64")
 		m.ofSomebody(refusingSudo)
 		m.silent("test")
 		m.lacks("gcc", "dosfstools", "gdisk", "cpio", "xorriso", "sbsigntool", "erofs-utils", "mtools", "openssl", "etcd-server", "zstd", "xz-utils",
@@ -245,7 +250,7 @@ func TestGo(t *testing.T) {
 func TestAnUnknownGoalIsRefused(t *testing.T) {
 	m := debian(t, "trixie")
 	m.lacks("gcc") // which would be installed
-	m.refuses("tset", "tset is not what one can be set up for: run, test, arm64 or generate")
+	m.refuses("tset", "tset is not what one can be set up for: run, test, arm64, kernel, kernel-arm64 or generate")
 }
 
 func TestWithoutRightsItPrintsTheOneCommand(t *testing.T) {
@@ -307,6 +312,26 @@ apt-get install -y -qq --no-install-recommends qemu-system-arm qemu-system-commo
 	m.installs("arm64", `apt-get update -qq
 apt-get install -y -qq --no-install-recommends -t bookworm-backports qemu-system-arm qemu-system-common qemu-system-data qemu-utils
 apt-get install -y -qq --no-install-recommends qemu-system-arm qemu-system-common qemu-system-data
+`)
+}
+
+// The machine's own compiler builds a kernel of its kind; for another kind there is a compiler beside it.
+func TestPackagesForAKernel(t *testing.T) {
+	m := debian(t, "trixie")
+	m.lacks("bc", "bison", "flex", "lz4", "make", "xz-utils", "dwarves", "libelf-dev", "gcc-aarch64-linux-gnu")
+	m.silent("run")
+	m.installs("kernel", `apt-get update -qq
+apt-get install -y -qq --no-install-recommends make bc bison flex lz4 xz-utils dwarves libelf-dev
+`)
+	m.write("log", "")
+	m.installs("kernel-arm64", `apt-get update -qq
+apt-get install -y -qq --no-install-recommends gcc-aarch64-linux-gnu
+`)
+	m = debian(t, "bookworm")
+	m.lacks("gcc", "gcc-x86-64-linux-gnu")
+	m.write("archive/gcc/bin/x86_64-linux-gnu-gcc", "#!/bin/sh\n")
+	m.installs("kernel", `apt-get update -qq
+apt-get install -y -qq --no-install-recommends gcc libc6-dev
 `)
 }
 
