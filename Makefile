@@ -28,6 +28,10 @@ $(BIN)/cosi-image: FORCE
 image: $(BIN)/cosi-image ## Build the image of DEFINITION (default base): raw, qcow2, ISO, PXE set
 	@$(BIN)/cosi-image build -o $(BUILD) images/$(DEFINITION).yaml
 
+kernel: $(BIN)/cosi-image ## Build our own kernel for ARCH (amd64), for definitions with the flavour "own"; nothing if the cache has it
+	@hack/setup kernel$(if $(filter arm64,$(ARCH)),-arm64)
+	@$(BIN)/cosi-image kernel $(or $(ARCH),amd64)
+
 run: ## Build the image and boot it in QEMU
 	@hack/setup run
 	@$(MAKE) --no-print-directory build image
@@ -130,5 +134,5 @@ generate: ## Generate Go code from api/**/*.proto, and eBPF objects from plugins
 clean: ## Remove what the other targets made
 	rm -rf $(BUILD)
 
-.PHONY: help build image run dev test test-kernels test-boot test-upgrade test-arm64 reproduce bench soak fuzz lint generate clean FORCE
+.PHONY: help build image kernel run dev test test-kernels test-boot test-upgrade test-arm64 reproduce bench soak fuzz lint generate clean FORCE
 FORCE:

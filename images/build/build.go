@@ -88,6 +88,9 @@ func Run(ctx context.Context, o Options, definitionFile string) (*Result, error)
 	if err != nil {
 		return nil, err
 	}
+	if err := in.addKernel(ctx, o, p); err != nil {
+		return nil, err
+	}
 	stamp := filepath.Join(o.Output, "."+p.Name+".stamp")
 	if outputs, ok := fresh(stamp, in, o.Output); ok {
 		return &Result{Plan: p, UpToDate: true, Outputs: outputs}, nil
@@ -165,7 +168,12 @@ func gather(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (*parts, e
 		done := o.Phase("kernel")
 		var dirs []string
 		for _, wanted := range p.Packages() {
-			fetched, err := fetcher.Fetch(ctx, wanted)
+			fetched := fetch.Result{Package: wanted}
+			if in.own != nil && wanted == in.own.Source {
+				fetched.Dir, err = in.own.Cached(o.Cache)
+			} else {
+				fetched, err = fetcher.Fetch(ctx, wanted)
+			}
 			if err != nil {
 				return err
 			}

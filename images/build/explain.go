@@ -2,12 +2,14 @@ package build
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/kernel"
 	"github.com/cosi-os/cosi/kernel/fetch"
 	"github.com/cosi-os/cosi/kernel/lock"
+	"github.com/cosi-os/cosi/kernel/own"
 )
 
 // Explain says what the build of a definition will make and why. It makes nothing: of packages that are not in the cache and programs that were
@@ -22,7 +24,11 @@ func Explain(ctx context.Context, o Options, definitionFile string) (*plan.Expla
 		return nil, err
 	}
 	known := plan.Known{Declarations: contents.declarations, Programs: map[string]int64{}}
-	if dirs, ok := cached(o, p.Kernel); ok {
+	dirs, err := kernelDirs(ctx, o, p)
+	if err != nil {
+		return nil, err
+	}
+	if len(dirs) > 0 {
 		if known.Kernel, err = kernel.Open(dirs...); err != nil {
 			return nil, err
 		}
@@ -43,15 +49,27 @@ func Explain(ctx context.Context, o Options, definitionFile string) (*plan.Expla
 	return p.Explain(known)
 }
 
-// cached are the directories of packages, if all are in the cache.
-func cached(o Options, packages []lock.Package) (dirs []string, all bool) {
+// kernelDirs are the directories of the kernel, none if it is not in the cache, or nobody knows here which it would be.
+func kernelDirs(ctx context.Context, o Options, p *plan.Plan) (dirs []string, err error) {
+	if p.Kernel[0].Role == lock.KernelOwn {
+		k, err := own.New(ctx, o.Tree, p.Definition.Arch, p.Kernel[0])
+		if err != nil && !errors.Is(err, own.ErrNoTool) {
+			return nil, err
+		}
+		if err == nil {
+			if dir, err := k.Cached(o.Cache); err == nil {
+				return []string{dir}, nil
+			}
+		}
+		return nil, nil
+	}
 	fetcher := &fetch.Fetcher{Cache: o.Cache}
-	for _, p := range packages {
-		result, there := fetcher.Cached(p)
+	for _, one := range p.Kernel {
+		result, there := fetcher.Cached(one)
 		if !there {
-			return nil, false
+			return nil, nil
 		}
 		dirs = append(dirs, result.Dir)
 	}
-	return dirs, true
+	return dirs, nil
 }

@@ -21,6 +21,8 @@ import (
 	"github.com/cosi-os/cosi/images/pkcs11"
 	"github.com/cosi-os/cosi/images/plan"
 	"github.com/cosi-os/cosi/images/secureboot"
+	"github.com/cosi-os/cosi/kernel/lock"
+	"github.com/cosi-os/cosi/kernel/own"
 )
 
 // Inputs are those of the manifest, and what else decides whether an image is built again.
@@ -31,6 +33,8 @@ type Inputs struct {
 	builder string
 	// sources is the hash of what is compiled.
 	sources string
+	// own is our own kernel; nil: Debian's.
+	own *own.Kernel
 }
 
 // compiled are the directories whose files end up in programs of the image.
@@ -109,6 +113,23 @@ func (in *Inputs) addSigning(tree string, d *definition.Definition) error {
 		}
 		in.Files[inTree(tree, p.PublicKey)] = sum(public)
 	}
+	return nil
+}
+
+// addKernel finds out which kernel it is, where it is our own.
+func (in *Inputs) addKernel(ctx context.Context, o Options, p *plan.Plan) (err error) {
+	if p.Kernel[0].Role != lock.KernelOwn {
+		return nil
+	}
+	if in.own, err = own.New(ctx, o.Tree, p.Definition.Arch, p.Kernel[0]); err != nil {
+		return err
+	}
+	for _, file := range in.own.Files {
+		if err := in.addFile(o.Tree, file); err != nil {
+			return err
+		}
+	}
+	in.KernelTools = in.own.Tools
 	return nil
 }
 

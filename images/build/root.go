@@ -112,10 +112,11 @@ func modules(p *plan.Plan, parts *parts) ([]rootfs.Entry, error) {
 	}
 	dir := "usr/lib/modules/" + parts.kernel.Release + "/"
 	entries := []rootfs.Entry{
-		file(dir+"modules.dep", []byte(kernel.Dependencies(all))),
-		file(dir+"modules.alias", []byte(kernel.Aliases(all))),
 		file(dir+"modules.builtin", parts.kernel.BuiltIn),
 		file(plan.Modules, []byte(lines(p.Definition.Kernel.Modules.Boot))),
+	}
+	if len(all) > 0 { // without, the engine need not ask the devices which ones they want
+		entries = append(entries, file(dir+"modules.dep", []byte(kernel.Dependencies(all))), file(dir+"modules.alias", []byte(kernel.Aliases(all))))
 	}
 	for _, m := range all {
 		entries = append(entries, file(dir+m.Path, m.Data))

@@ -236,6 +236,9 @@ func different(ctx context.Context, o Options, m *manifest.Manifest, definition 
 		return []string{err.Error()}, nil
 	}
 	in, err := readInputs(ctx, o, p)
+	if err == nil {
+		err = in.addKernel(ctx, o, p)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -256,6 +259,9 @@ func different(ctx context.Context, o Options, m *manifest.Manifest, definition 
 	}
 	if in.Go != m.Inputs.Go {
 		other = append(other, in.Go+" instead of "+m.Inputs.Go)
+	}
+	if !slices.Equal(in.KernelTools, m.Inputs.KernelTools) {
+		other = append(other, fmt.Sprintf("the kernel's tools %q instead of %q", in.KernelTools, m.Inputs.KernelTools))
 	}
 	const most = 10
 	if len(other) > most {

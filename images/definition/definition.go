@@ -87,7 +87,8 @@ type WithoutKernel struct {
 
 // Kernel is which kernel and what of it.
 type Kernel struct {
-	// Flavour is "cloud" (virtual machines: no USB, no AHCI) or "metal".
+	// Flavour is "cloud" (Debian's for virtual machines: no USB, no AHCI), "metal" (Debian's for all machines), or "own" (built by make kernel,
+	// of Debian's source, without modules).
 	Flavour string `yaml:"flavour"`
 	// Series is another than the one that nodes run, "6.1" or "backports" (the newest), and one that kernel/lock.yaml pins.
 	Series  string  `yaml:"series"`
@@ -227,5 +228,5 @@ var Outputs = []Output{Raw, QCOW2, ISO, PXE, UKI, Direct, VHD, VMDK, OVA, GCP, O
 var (
 	Platforms     = []string{"aws", "azure", "gcp", "openstack", "vmware"}
 	Architectures = []string{"amd64", "arm64"}
-	Flavours      = []string{"cloud", "metal"}
+	Flavours      = []string{"cloud", "metal", "own"}
 )

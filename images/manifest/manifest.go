@@ -44,9 +44,11 @@ type Inputs struct {
 	// Files of the tree by path, with their SHA-256: what is compiled, the definition and what it names, and the lock.
 	Files map[string]string `json:"files"`
 	// Go is the toolchain: "go1.26.8".
-	Go      string    `json:"go"`
-	Version string    `json:"version"`
-	Epoch   time.Time `json:"epoch"`
+	Go string `json:"go"`
+	// KernelTools are those that our own kernel was built with, by version, if it is the image's.
+	KernelTools []string  `json:"kernel_tools,omitempty"`
+	Version     string    `json:"version"`
+	Epoch       time.Time `json:"epoch"`
 }
 
 // File is an output.

@@ -46,7 +46,7 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int 
 	root.SetArgs(arguments)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(buildCommand(), planCommand(), diffCommand(), verifyCommand(), inspectCommand(), rootCommand(), genCommand(), commandline.VersionCommand("cosi-image"))
+	root.AddCommand(buildCommand(), planCommand(), diffCommand(), verifyCommand(), inspectCommand(), rootCommand(), kernelCommand(), genCommand(), commandline.VersionCommand("cosi-image"))
 	err := root.ExecuteContext(ctx)
 	if errors.As(err, &unequalError{}) {
 		return 1

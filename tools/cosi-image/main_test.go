@@ -114,6 +114,8 @@ func TestExitCodesTellMistakesOfUsageFromFailures(t *testing.T) {
 		"an unknown command":         {[]string{"bild"}, 2, "bild"},
 		"an unknown flag":            {[]string{"build", "--fast", "x.yaml"}, 2, "--fast"},
 		"no definition":              {[]string{"build"}, 2, "arg"},
+		"a kernel for no processor":  {[]string{"kernel"}, 2, "arg"},
+		"a kernel for another one":   {[]string{"kernel", "riscv64"}, 2, "riscv64: want one of amd64, arm64"},
 		"two definitions":            {[]string{"plan", "a", "b"}, 2, "arg"},
 		"no directory for the root":  {[]string{"root", "x.yaml"}, 2, "output"},
 		"an unknown format":          {[]string{"plan", "-o", "xml", "x.yaml"}, 2, "must be one of table, json, yaml"},
