@@ -97,11 +97,12 @@ test-arm64: ## Boot every output for arm64, emulated, and test a node there: out
 	@for definition in $(ARM64_IMAGES); do $(MAKE) --no-print-directory image DEFINITION=$$definition || exit 1; done
 	@COSI_TEST_ARCH=arm64 COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 60m -run '^($(ARM64_TESTS))$$' ./hack/vmtest
 
-bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean events power idle api boot-server
+bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean events power idle api boot-server; boot-own is of our own kernel, only if it is named
 	@hack/setup test
 	@$(MAKE) --no-print-directory build image
 	@$(MAKE) --no-print-directory image DEFINITION=bench
 	@$(MAKE) --no-print-directory image DEFINITION=test
+	@$(if $(filter boot-own,$(WHAT)),$(MAKE) --no-print-directory kernel && $(MAKE) --no-print-directory image DEFINITION=own,:)
 	@$(GO) run ./hack/bench $(WHAT)
 
 # The image that is soaked: with the plugin gauge where the processes of the node are looked at, on metal's kernel where it takes its drivers.

@@ -12,18 +12,34 @@ import (
 	"github.com/cosi-os/cosi/tools/qemu/node"
 )
 
+// powerOn is a way to boot.
+type powerOn struct {
+	boot    node.Boot
+	name    string
+	targets map[string]float64
+}
+
 // boot counts guest instructions from power-on under OVMF and under SeaBIOS: the raw image, an address by DHCP, user data by fw_cfg. Counts,
 // unlike seconds, hardly depend on what else the machine does.
 func boot(ctx context.Context) ([]figure, error) {
+	return bootBy(ctx, image,
+		powerOn{node.UEFI, "boot to ", map[string]float64{guestcount.TLS: 3.4, guestcount.Ready: 3.8}},
+		powerOn{node.BIOS, "boot by a BIOS to ", nil}) // there is one for our own kernel only
+}
+
+// ownImage is the base image on our own kernel.
+const ownImage = "cosi-own-amd64"
+
+// bootOwn counts the same of that image.
+func bootOwn(ctx context.Context) ([]figure, error) {
+	return bootBy(ctx, ownImage,
+		powerOn{node.UEFI, "boot our own kernel to ", map[string]float64{guestcount.TLS: 2.4}},
+		powerOn{node.BIOS, "boot our own kernel by a BIOS to ", map[string]float64{guestcount.TLS: 2.0}})
+}
+
+func bootBy(ctx context.Context, image string, ways ...powerOn) ([]figure, error) {
 	var figures []figure
-	for _, by := range []struct {
-		boot    node.Boot
-		name    string
-		targets map[string]float64
-	}{
-		{node.UEFI, "boot to ", map[string]float64{guestcount.TLS: 3.4, guestcount.Ready: 3.8}},
-		{node.BIOS, "boot by a BIOS to ", nil}, // there is one for our own kernel only
-	} {
+	for _, by := range ways {
 		events, err := count(ctx, image, by.boot, guestcount.Marks(by.boot))
 		if err != nil {
 			return figures, err

@@ -32,9 +32,12 @@ func TestGroupsAreChosenByName(t *testing.T) {
 	if err != nil || len(all) != len(groups) {
 		t.Errorf("without names: %d of %d groups, %v", len(all), len(groups), err)
 	}
-	some, err := choose([]string{"boot", "size"})
-	if err != nil || len(some) != 2 || some[0].name != "boot" || some[1].name != "size" {
-		t.Errorf("boot, size: %v, %v", some, err)
+	if slices.ContainsFunc(all, func(g group) bool { return g.name == "boot-own" }) {
+		t.Error("without names, our own kernel would be built")
+	}
+	some, err := choose([]string{"boot", "size", "boot-own"})
+	if err != nil || len(some) != 3 || some[0].name != "boot" || some[1].name != "size" || some[2].name != "boot-own" {
+		t.Errorf("boot, size, boot-own: %v, %v", some, err)
 	}
 	if _, err := choose([]string{"size", "weight"}); err == nil || !strings.Contains(err.Error(), `"weight" is none of size, build`) {
 		t.Errorf("size, weight: %v; want an error that names the groups", err)
