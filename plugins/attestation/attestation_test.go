@@ -61,7 +61,7 @@ func TestAMachineWithoutATPM(t *testing.T) {
 	r := start(t, &machine{open: func() (transport.TPMCloser, error) {
 		return nil, &fs.PathError{Op: "stat", Path: "/dev/tpmrm0", Err: fs.ErrNotExist}
 	}}, map[string]string{
-		"sys/kernel/security/lockdown": "none [integrity] confidentiality\n", "sys/module/module/parameters/sig_enforce": "N\n",
+		"sys/kernel/security/lockdown": "none [integrity] confidentiality\n", "sys/module/module/parameters/sig_enforce": "N\n", "proc/modules": "",
 	})
 	status := waitFor(t, r, "security", &securitypb.SecurityStatus{}, func(*securitypb.SecurityStatus) bool { return true })
 	if want := (&securitypb.SecurityStatus{SecureBoot: "Unsupported", Lockdown: "integrity", Modules: "Signed", Tpm: "Missing"}); !proto.Equal(status, want) {
@@ -78,7 +78,7 @@ func TestAMachineWithoutATPM(t *testing.T) {
 
 func TestAMachineWhoseTPMDoesNotAnswer(t *testing.T) {
 	r := start(t, &machine{open: func() (transport.TPMCloser, error) { return nil, errors.New("open /dev/tpmrm0: input/output error") }}, map[string]string{
-		"sys/kernel/security/lockdown": "[none] integrity confidentiality\n", "sys/module/module/parameters/sig_enforce": "N\n",
+		"sys/kernel/security/lockdown": "[none] integrity confidentiality\n", "sys/module/module/parameters/sig_enforce": "N\n", "proc/modules": "",
 	})
 	status := waitFor(t, r, "security", &securitypb.SecurityStatus{}, func(*securitypb.SecurityStatus) bool { return true })
 	if want := (&securitypb.SecurityStatus{SecureBoot: "Unsupported", Lockdown: "none", Modules: "Any", Tpm: "Failed", Message: "open /dev/tpmrm0: input/output error"}); !proto.Equal(status, want) {
@@ -88,6 +88,13 @@ func TestAMachineWhoseTPMDoesNotAnswer(t *testing.T) {
 	waitFor(t, r, "q", &securitypb.AttestationStatus{}, func(a *securitypb.AttestationStatus) bool {
 		return a.GetReason() == "Failed" && a.GetMessage() == status.GetMessage()
 	})
+}
+
+func TestAKernelWithoutModules(t *testing.T) {
+	m := &machine{root: t.TempDir()} // without /proc/modules, whatever else is in force
+	if got := m.security().GetModules(); got != "None" {
+		t.Errorf("modules %q; want None", got)
+	}
 }
 
 func TestWhatWasMeasured(t *testing.T) {
@@ -104,7 +111,7 @@ func TestWhatWasMeasured(t *testing.T) {
 	log.event(4, 0x80000003, "a program", "no path of a program")
 	log.event(11, 0x0d, ".linux\x00", "\x2e\x00l\x00i\x00n\x00u\x00x\x00\x00\x00")
 	log.event(11, 0x0d, "a kernel", "a kernel\x00")
-	r := start(t, withTPM(socket), map[string]string{eventLog: log.String(), "sys/module/module/parameters/sig_enforce": "Y\n"})
+	r := start(t, withTPM(socket), map[string]string{eventLog: log.String(), "sys/module/module/parameters/sig_enforce": "Y\n", "proc/modules": ""})
 	status := waitFor(t, r, "security", &securitypb.SecurityStatus{}, func(*securitypb.SecurityStatus) bool { return true })
 	if status.GetTpm() != "Present" || !strings.HasPrefix(status.GetMessage(), "TPM 2.0 of IBM, firmware ") || status.GetModules() != "Signed" || status.GetLockdown() != "" {
 		t.Errorf("status: %v", status)

@@ -1,6 +1,8 @@
 package attestation
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,8 +21,11 @@ func (m *machine) security() *securitypb.SecurityStatus {
 	if words := inForce.FindStringSubmatch(m.read("sys/kernel/security/lockdown")); words != nil {
 		status.Lockdown = words[1]
 	}
+	switch _, err := os.Stat(filepath.Join(m.root, "proc/modules")); {
+	case errors.Is(err, fs.ErrNotExist):
+		status.Modules = "None"
 	// A kernel that is locked down asks for signatures, too (security/lockdown/lockdown.c, LOCKDOWN_MODULE_SIGNATURE), whatever its parameter says.
-	if m.read("sys/module/module/parameters/sig_enforce") == "Y" || status.GetLockdown() == "integrity" || status.GetLockdown() == "confidentiality" {
+	case m.read("sys/module/module/parameters/sig_enforce") == "Y" || status.GetLockdown() == "integrity" || status.GetLockdown() == "confidentiality":
 		status.Modules = "Signed"
 	}
 	return status

@@ -33,7 +33,7 @@ type SecurityStatus struct {
 	SecureBoot string `protobuf:"bytes,1,opt,name=secure_boot,json=secureBoot,proto3" json:"secure_boot,omitempty"`
 	// What the kernel refuses even root: "none", "integrity" (to change it), "confidentiality" (to read its memory, too).
 	Lockdown string `protobuf:"bytes,2,opt,name=lockdown,proto3" json:"lockdown,omitempty"`
-	// Signed: the kernel loads no module whose signature it cannot check. Any: it does.
+	// Signed: the kernel loads no module whose signature it cannot check. Any: it does. None: it can load none.
 	Modules string `protobuf:"bytes,3,opt,name=modules,proto3" json:"modules,omitempty"`
 	// Present, Missing, or Failed: it is there and does not answer.
 	Tpm string `protobuf:"bytes,4,opt,name=tpm,proto3" json:"tpm,omitempty"`
