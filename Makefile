@@ -73,6 +73,15 @@ test-kernels: ## Run the tests of the generators on the oldest kernel they are f
 	@$(MAKE) --no-print-directory image DEFINITION=metal
 	@COSI_TEST_DEFINITION=metal $(GO) test -count=1 -v -timeout 30m -run '^TestLaptop$$' ./hack/vmtest
 
+# The tests of a node that say something of its kernel, and need no module.
+OWN_TESTS = TestOutputsBoot|TestMachine|TestState|TestRefusals|TestGenerators|TestStorm
+
+test-own: ## Build our own kernel, boot every output on it, and test a node there: API, state, watchdogs, confinement, generators
+	@hack/setup test
+	@$(MAKE) --no-print-directory build kernel
+	@for definition in own test-own; do $(MAKE) --no-print-directory image DEFINITION=$$definition || exit 1; done
+	@COSI_TEST_BASE=own COSI_TEST_DEFINITION=test-own COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 60m -run '^($(OWN_TESTS))$$' ./hack/vmtest
+
 test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk, CD, USB stick, network, cosi-boot, what is for clouds; and nodes that are signed and sealed
 	@hack/setup test
 	@$(MAKE) --no-print-directory build
@@ -135,5 +144,5 @@ generate: ## Generate Go code from api/**/*.proto, and eBPF objects from plugins
 clean: ## Remove what the other targets made
 	rm -rf $(BUILD)
 
-.PHONY: help build image kernel run dev test test-kernels test-boot test-upgrade test-arm64 reproduce bench soak fuzz lint generate clean FORCE
+.PHONY: help build image kernel run dev test test-kernels test-own test-boot test-upgrade test-arm64 reproduce bench soak fuzz lint generate clean FORCE
 FORCE:

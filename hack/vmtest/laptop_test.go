@@ -2,7 +2,6 @@ package vmtest_test
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -21,7 +20,7 @@ import (
 // TestLaptop: whoever watches a laptop from afar sees its adapter, its battery, its lid, its sleep button and when it is too warm, and it goes
 // down when the battery is empty or it is too hot; heard by eBPF alone, and without it.
 func TestLaptop(t *testing.T) {
-	manifest, err := os.ReadFile(vmtest.Image(t, cmp.Or(os.Getenv("COSI_TEST_DEFINITION"), "test"), "manifest.json"))
+	manifest, err := os.ReadFile(vmtest.Image(t, "test", "manifest.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func TestMachine(t *testing.T) {
 	vmtest.Parallel(t, 230)
 	vmtest.Host(t)
 	data := vmtest.Ext4(t, "data")
-	n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: "sysctl.kernel.ftrace_enabled=0", Disks: []qemu.Disk{data}, Extra: []string{
+	n := vmtest.Start(t, vmtest.Options{Definition: "test", Boot: node.Kernel, CommandLine: "sysctl.kernel.ftrace_enabled=0 " + withoutTCO, Disks: []qemu.Disk{data}, Extra: []string{
 		"-device", "VGA", "-device", "i6300esb", "-rtc", "base=1970-01-01T00:00:00,clock=vm",
 	}})
 	n.Ready(t)

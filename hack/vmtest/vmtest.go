@@ -26,7 +26,7 @@ import (
 // Options say which node is started. Definition and Format name a file of make image; the rest is as
 // in node.Options.
 type Options struct {
-	Definition   string // "" is "base"; "test" is what the variable COSI_TEST_DEFINITION names, if that is set: the same on another kernel
+	Definition   string // "" is "base"
 	Format       string // the suffix: "raw", "qcow2", "iso", "efi", "ipxe"; "" is "raw"
 	File         string // an image by its path, instead of Definition and Format
 	NoImage      bool   // it boots from a device that Extra brings
@@ -78,10 +78,14 @@ func DefinitionFile(definition string) string {
 	return definition + "-" + Arch() + ".yaml"
 }
 
-// Image returns a file of make image: cosi-DEFINITION-ARCH.FORMAT. A missing one skips the test,
-// except where CI is set.
+// standIns are the variables that name another definition in the place of one: the same on another kernel.
+var standIns = map[string]string{"base": "COSI_TEST_BASE", "test": "COSI_TEST_DEFINITION"}
+
+// Image returns a file of make image: cosi-DEFINITION-ARCH.FORMAT, of what stands in for the definition, if something does. A missing one skips
+// the test, except where CI is set.
 func Image(t testing.TB, definition, format string) string {
 	t.Helper()
+	definition = cmp.Or(os.Getenv(standIns[definition]), definition)
 	root, err := moduleRoot()
 	if err != nil {
 		t.Fatal(err)
@@ -120,9 +124,6 @@ func Start(t testing.TB, o Options) *Node {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("boots a VM")
-	}
-	if o.Definition == "test" {
-		o.Definition = cmp.Or(os.Getenv("COSI_TEST_DEFINITION"), o.Definition)
 	}
 	if o.Definition == "" {
 		o.Definition = "base"
