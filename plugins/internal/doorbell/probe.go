@@ -97,8 +97,13 @@ type probeListener[N any] struct {
 	dropped  *ebpf.Memory
 	decode   func([]byte) (N, bool)
 
-	counted uint64 // of what was lost
+	missed  uint64    // runs of programs
+	asked   time.Time // when that was
+	counted uint64    // of what was lost
 }
+
+// ask is how often, at most, the kernel is asked for what its programs missed: after a ring, at the latest when it is so long ago.
+const ask = time.Second
 
 // pace is how long a buffer that has just been emptied is left alone when it has rung again meanwhile: in a storm, being woken for each note
 // costs more than reading it. The buffer has room for all that comes in 5 ms: 64 KiB, 900 notes of block-events.
@@ -114,6 +119,12 @@ func (l *probeListener[N]) Listen(ctx context.Context, hear func(N), lost func(u
 		err := l.reader.ReadInto(&record)
 		if errors.Is(err, ringbuf.ErrClosed) {
 			return nil
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if err := l.count(lost); err != nil {
+				return err
+			}
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("ring buffer: %w", err)
@@ -146,17 +157,29 @@ func (l *probeListener[N]) count(lost func(uint64)) error {
 	if _, err := l.dropped.ReadAt(dropped[:], 0); err != nil {
 		return fmt.Errorf("count of dropped notes: %w", err)
 	}
-	all := binary.NativeEndian.Uint64(dropped[:])
+	if time.Since(l.asked) < ask {
+		l.reader.SetDeadline(l.asked.Add(ask))
+	} else if err := l.askMissed(); err != nil {
+		return err
+	}
+	all := binary.NativeEndian.Uint64(dropped[:]) + l.missed
+	if all > l.counted {
+		lost(all - l.counted)
+		l.counted = all
+	}
+	return nil
+}
+
+// askMissed is not done after each ring: in a storm that leaves as much garbage behind as the notes.
+func (l *probeListener[N]) askMissed() error {
+	l.missed, l.asked = 0, time.Now()
+	l.reader.SetDeadline(time.Time{})
 	for _, program := range l.programs {
 		stats, err := program.Stats()
 		if err != nil {
 			return fmt.Errorf("%v: %w", program, err)
 		}
-		all += stats.RecursionMisses
-	}
-	if all > l.counted {
-		lost(all - l.counted)
-		l.counted = all
+		l.missed += stats.RecursionMisses
 	}
 	return nil
 }

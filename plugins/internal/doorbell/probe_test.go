@@ -70,13 +70,22 @@ func TestARunThatTheKernelLeavesOutIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer speaker.Close()
-	if _, err := speaker.Run(&ebpf.RunOptions{}); err != nil {
-		t.Fatal(err)
+	speak := func() {
+		if _, err := speaker.Run(&ebpf.RunOptions{}); err != nil {
+			t.Error(err)
+		}
 	}
+	speak()
 	heard, missed := 0, uint64(0)
-	err = l.Listen(ctx, func(byte) { heard++ }, func(n uint64) { missed += n; cancel() })
-	if heard != 1 || missed != 1 || err != nil {
-		t.Errorf("%d heard and %d lost, %v; want one of each", heard, missed, err)
+	err = l.Listen(ctx, func(byte) { heard++ }, func(n uint64) {
+		if missed += n; missed == 1 {
+			speak() // it rings once more; what it misses is asked for when it has been silent
+		} else {
+			cancel()
+		}
+	})
+	if heard != 2 || missed != 2 || err != nil {
+		t.Errorf("%d heard and %d lost, %v; want two of each", heard, missed, err)
 	}
 	if err := l.Close(); err != nil {
 		t.Error(err)
