@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -75,6 +76,8 @@ type nodeRuntime struct {
 	version      string
 
 	storage *storage.Storage
+	garbage int             // that there may be, in percent of what is in use
+	first   runtime.Cleanup // is called after the first collection of it
 
 	top    *schema.State // below access
 	audit  *audit.Log
@@ -106,6 +109,7 @@ func newRuntime(fds descriptors, conn *wire.Conn) (*nodeRuntime, error) {
 		return nil, fmt.Errorf("engine: it speaks version %d of the frames, this runtime %d", first.Hello.Version, wire.Version)
 	}
 	r := &nodeRuntime{fds: fds, hello: *first.Hello, server: server.New(peer.State), limits: limit.New(nil)}
+	r.hurry()
 	var err error
 	if r.declarations, err = readDeclarations(filepath.Join(r.hello.Root, declaration.Dir)); err != nil {
 		return nil, err
