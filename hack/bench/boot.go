@@ -23,7 +23,7 @@ type powerOn struct {
 // unlike seconds, hardly depend on what else the machine does.
 func boot(ctx context.Context) ([]figure, error) {
 	return bootBy(ctx, image,
-		powerOn{node.UEFI, "boot to ", map[string]float64{guestcount.TLS: 3.4, guestcount.Ready: 3.8}},
+		powerOn{node.UEFI, "boot to ", map[string]float64{guestcount.TLS: 3.2, guestcount.Ready: 3.8}},
 		powerOn{node.BIOS, "boot by a BIOS to ", nil}) // there is one for our own kernel only
 }
 
