@@ -34,6 +34,9 @@ func (c *controller) health(ctx context.Context, s *sdk.State) (problem, err err
 	wanted, _ := sdk.Get[*machinepb.BootHealth](s, healthType, nodeID)
 	says := &machinepb.BootHealthStatus{ObservedVersion: wanted.GetVersion(), Ready: true, Reason: "Good"}
 	mine, ok := c.entries.of(c.machine.root)
+	if ok && mine.State != bootentry.Good && c.givenUp {
+		return nil, nil // the record and the reboot that is on its way say so, whatever has become healthy since
+	}
 	c.missing = ""
 	if ok && mine.State != bootentry.Good {
 		if c.missing, err = unhealthy(ctx, s, wanted.Spec); err != nil {
@@ -81,10 +84,12 @@ func (c *controller) trial(ctx context.Context, s *sdk.State, wanted sdk.Resourc
 			return err
 		}
 	}
-	return s.Write(ctx, shutdownType, giveUpID, &powerpb.ShutdownRequest{
+	err := s.Write(ctx, shutdownType, giveUpID, &powerpb.ShutdownRequest{
 		Action: powerpb.ShutdownRequest_REBOOT, Force: true, Critical: true,
 		Reason: fmt.Sprintf("the new version is not healthy after %v: %s", limit, c.missing),
 	}, wanted.Metadata)
+	c.givenUp = err == nil
+	return err
 }
 
 // unhealthy says what the version that runs lacks, or nothing.

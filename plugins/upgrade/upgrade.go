@@ -139,6 +139,7 @@ type controller struct {
 	entries entries
 	fresh   bool // entries are as they are on the disk
 	missing string
+	givenUp bool // the trial of what runs
 	job     *job
 	failed  string    // the Upgrade or Installation whose source failed
 	retry   time.Time // when that is tried again

@@ -223,7 +223,13 @@ func rolledBackOnce(t *testing.T, firmware string) {
 		}
 		n.waits("to-2", reasonTrying)
 	}
+	// Healthy too late: the reboot is on its way.
 	n.ready(true)
+	n.Apply("later", &machinepb.Upgrade{})
+	n.Wait("it has answered what came after that", func() bool { return n.Get("later", &machinepb.UpgradeStatus{}) != nil })
+	if e := n.entry("root-b"); e.GetState() == "Good" {
+		t.Errorf("slot B: %v", e)
+	}
 	n.boot()
 	is := n.waits("to-2", reasonRolledBack)
 	if want := "booted 3 times, not healthy after 10s: NoAddress: no link has an address"; is.GetMessage() != want || is.GetReady() || !is.GetDone() {
