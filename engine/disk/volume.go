@@ -20,11 +20,11 @@ const (
 
 // Sealer is who encrypts the state partition: the plugin volume. PID 1 itself knows neither the TPM nor the format.
 type Sealer interface {
-	// Promised reports whether there is a TPM 2.0, and an image with a signed policy.
-	Promised() bool
+	// Missing says what is not there of what sealing without being told to takes: a TPM 2.0, and an image with a signed policy. Empty: nothing.
+	Missing() string
 	// Do obeys an order (volume.Create or volume.Open) about a partition. It fails when it has not come to a device.
 	Do(order, partition string) (*volume.State, error)
-	// Plain is told of a partition that is not encrypted, and why not, if somebody asked for it.
+	// Plain is told of a partition that is not encrypted, and why not, if it is made now and the image does not say never.
 	Plain(partition, why string)
 }
 
@@ -76,8 +76,10 @@ func (p *Preparer) seal(node string, size int64) (*contents, error) {
 		return nil, nil
 	case p.Sealer == nil && p.Seal == SealAlways:
 		return nil, errors.New("the image has no plugin volume, which seals it")
-	case p.Sealer == nil || p.Seal != SealAlways && !p.Sealer.Promised():
+	case p.Sealer == nil:
 		return nil, nil
+	case p.Seal != SealAlways && p.Sealer.Missing() != "":
+		return nil, errors.New(p.Sealer.Missing())
 	case size < minimum+sealedReserve:
 		return nil, because(noSpace, "a sealed state takes %d MiB", (minimum+sealedReserve)/mib)
 	}

@@ -15,13 +15,13 @@ import (
 
 // tpm seals by a mark at the beginning: what a device shows is behind it.
 type tpm struct {
-	m        *machine
-	promised bool
-	err      error
-	plain    []string // what it was told of partitions that are not sealed
+	m       *machine
+	missing string
+	err     error
+	plain   []string // what it was told of partitions that are not sealed
 }
 
-func (s *tpm) Promised() bool { return s.promised }
+func (s *tpm) Missing() string { return s.missing }
 
 func (s *tpm) Plain(partition, why string) {
 	s.plain = append(s.plain, strings.TrimSpace(partition+" "+why))
@@ -55,14 +55,14 @@ func TestWhenTheStateIsSealed(t *testing.T) {
 	}{
 		{"a node as ever", "", nil, 80, "", false, nil},
 		{"an image that wants it and cannot", SealAlways, nil, 80, otherError, false, nil},
-		{"a machine without a TPM", "", &tpm{}, 80, "", false, []string{"/dev/vda5"}},
-		{"an image that says always, without a policy", SealAlways, &tpm{}, 80, "", true, nil},
-		{"a signed image, with a TPM", "", &tpm{promised: true}, 80, "", true, nil},
-		{"an image that says never", SealNever, &tpm{promised: true}, 80, "", false, []string{"/dev/vda5"}},
-		{"a TPM that does not answer", "", &tpm{promised: true, err: errTPM}, 80, "", false, []string{"/dev/vda5 the TPM does not answer"}},
-		{"one that has to", SealAlways, &tpm{promised: true, err: errTPM}, 80, otherError, false, nil},
-		{"a disk that is too small", "", &tpm{promised: true}, 72, "", false, []string{"/dev/vda5 a sealed state takes 68 MiB"}},
-		{"one that has to be larger", SealAlways, &tpm{promised: true}, 72, noSpace, false, nil},
+		{"a machine without a TPM", "", &tpm{missing: "no TPM"}, 80, "", false, []string{"/dev/vda5 no TPM"}},
+		{"an image that says always, without a policy", SealAlways, &tpm{missing: "no policy"}, 80, "", true, nil},
+		{"a signed image, with a TPM", "", &tpm{}, 80, "", true, nil},
+		{"an image that says never", SealNever, &tpm{}, 80, "", false, []string{"/dev/vda5"}},
+		{"a TPM that does not answer", "", &tpm{err: errTPM}, 80, "", false, []string{"/dev/vda5 the TPM does not answer"}},
+		{"one that has to", SealAlways, &tpm{err: errTPM}, 80, otherError, false, nil},
+		{"a disk that is too small", "", &tpm{}, 72, "", false, []string{"/dev/vda5 a sealed state takes 68 MiB"}},
+		{"one that has to be larger", SealAlways, &tpm{}, 72, noSpace, false, nil},
 	} {
 		m := boot(t, small(t, c.size*mib))
 		s, p := sealed(m, c.sealer, c.seal)
@@ -94,7 +94,7 @@ func sealed(m *machine, like *tpm, seal string) (*tpm, *Preparer) {
 // What is there stays as it is, sealed or not, whatever the image says now.
 func TestASealedStateStaysSealed(t *testing.T) {
 	m := boot(t, small(t, 80*mib))
-	_, p := sealed(m, &tpm{promised: true}, "")
+	_, p := sealed(m, &tpm{}, "")
 	if is := p.Prepare(); is.Dir == "" {
 		t.Fatalf("the first boot: %+v", is)
 	}
@@ -105,9 +105,9 @@ func TestASealedStateStaysSealed(t *testing.T) {
 		sealer     *tpm
 		reason     string
 	}{
-		{"the next boot", "", &tpm{promised: true}, ""},
-		{"of an image that says never", SealNever, &tpm{}, ""},
-		{"the TPM does not open it", SealAlways, &tpm{promised: true, err: errTPM}, wire.StorageLocked},
+		{"the next boot", "", &tpm{}, ""},
+		{"of an image that says never", SealNever, &tpm{missing: "no policy"}, ""},
+		{"the TPM does not open it", SealAlways, &tpm{err: errTPM}, wire.StorageLocked},
 		{"an image without the plugin", "", nil, wire.StorageLocked},
 	} {
 		m := boot(t, bytes.Clone(there))
@@ -122,12 +122,12 @@ func TestASealedStateStaysSealed(t *testing.T) {
 	}
 	// It grows with its disk.
 	m = boot(t, append(there, make([]byte, 40*mib)...))
-	_, p = sealed(m, &tpm{promised: true}, "")
+	_, p = sealed(m, &tpm{}, "")
 	if is := p.Prepare(); is.Dir == "" || !m.kept() {
 		t.Errorf("on a larger disk: %+v", is)
 	}
 	m = finished(t, small(t, 80*mib))
-	s, p := sealed(boot(t, m.disk), &tpm{promised: true}, SealAlways)
+	s, p := sealed(boot(t, m.disk), &tpm{}, SealAlways)
 	if is := p.Prepare(); is.Dir == "" || s.m.mounted != "/dev/vda5" || !slices.Equal(s.plain, []string{"/dev/vda5"}) {
 		t.Errorf("one that was not sealed: %+v, %q", is, s.plain)
 	}
@@ -135,9 +135,9 @@ func TestASealedStateStaysSealed(t *testing.T) {
 
 // One whose recovery key is lost is given up, for one that need not be sealed.
 func TestALockedStateIsGivenUp(t *testing.T) {
-	for _, again := range []*tpm{{promised: true}, {}} {
+	for _, again := range []*tpm{{}, {missing: "no TPM"}} {
 		m := boot(t, small(t, 80*mib))
-		_, p := sealed(m, &tpm{promised: true}, "")
+		_, p := sealed(m, &tpm{}, "")
 		p.Prepare()
 		m = boot(t, m.disk)
 		_, p = sealed(m, &tpm{err: errTPM}, "")
@@ -151,7 +151,7 @@ func TestALockedStateIsGivenUp(t *testing.T) {
 			m = boot(t, m.disk)
 			_, p = sealed(m, again, "")
 			want := "/dev/vda5"
-			if again.promised {
+			if again.missing == "" {
 				want = "/dev/dm-1"
 			}
 			if is := p.Prepare(); is.Dir == "" || m.mounted != want {
@@ -165,13 +165,13 @@ func TestALockedStateIsGivenUp(t *testing.T) {
 func TestEachCutOfTheFirstSealedBoot(t *testing.T) {
 	before := small(t, 80*mib)
 	m := boot(t, bytes.Clone(before))
-	_, p := sealed(m, &tpm{promised: true}, "")
+	_, p := sealed(m, &tpm{}, "")
 	p.Prepare()
 	seed, cuts := rand.Uint64(), 0
 	for disk := range m.recorder.Cuts(before, rand.New(rand.NewPCG(seed, 0)), 2) {
 		cuts++
 		again := boot(t, bytes.Clone(disk))
-		_, p := sealed(again, &tpm{promised: true}, "")
+		_, p := sealed(again, &tpm{}, "")
 		is := p.Prepare()
 		table, err := gpt.Read(again, int64(len(disk)))
 		if is.Dir == "" || again.mounted != "/dev/dm-1" || err != nil || table.Partitions[4].Name != nameState {

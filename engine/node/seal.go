@@ -37,14 +37,26 @@ func (n *Node) sealer(ctx context.Context) *sealer {
 	return &sealer{ctx, n, n.declarations[i]}
 }
 
-// Promised implements disk.Sealer.
-func (s *sealer) Promised() bool {
-	for _, file := range []string{tpm, filepath.Join(volume.BootDir, volume.PublicKey), filepath.Join(volume.BootDir, volume.Signatures)} {
-		if _, err := os.Stat(file); err != nil {
-			return false
-		}
+// acpiTPM is the table in which the firmware lists a TPM 2.0 (TCG ACPI Specification 1.4, section 8).
+const acpiTPM = "/sys/firmware/acpi/tables/TPM2"
+
+// Missing implements disk.Sealer.
+func (s *sealer) Missing() string { return missing(s.node.Root) }
+
+func missing(root string) string {
+	there := func(path string) bool {
+		_, err := os.Stat(filepath.Join(root, path))
+		return err == nil
 	}
-	return true
+	switch {
+	case !there(filepath.Join(volume.BootDir, volume.PublicKey)) || !there(filepath.Join(volume.BootDir, volume.Signatures)):
+		return "the image has no pcr_policy"
+	case there(tpm):
+		return ""
+	case there(acpiTPM):
+		return "the firmware lists a TPM 2.0, and the kernel has not started it"
+	}
+	return "there is no TPM 2.0"
 }
 
 // Do implements disk.Sealer.
