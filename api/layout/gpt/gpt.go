@@ -215,6 +215,17 @@ type Disk interface {
 // protective MBR. A power cut leaves the table as it was, or t: a reader takes the first copy while it is whole, and the other, which is
 // then complete, when it is not. If t was read from the copy at the end, the first one is damaged and is written first.
 func (t *Table) Write(d Disk, size int64) error {
+	if err := t.WriteCopies(d, size); err != nil {
+		return err
+	}
+	if err := errors.Join(writeMBR(d, t.Code, size), d.Sync()); err != nil {
+		return fmt.Errorf("partition table: %w", err)
+	}
+	return nil
+}
+
+// WriteCopies is Write without the protective MBR: a disk that no firmware reads a table on stays one.
+func (t *Table) WriteCopies(d Disk, size int64) error {
 	if err := t.check(size); err != nil {
 		return fmt.Errorf("partition table: %w", err)
 	}
@@ -229,7 +240,7 @@ func (t *Table) Write(d Disk, size int64) error {
 	if t.Backup {
 		order = []func() error{primary, backup}
 	}
-	for _, write := range append(order, func() error { return writeMBR(d, t.Code, size) }) {
+	for _, write := range order {
 		if err := errors.Join(write(), d.Sync()); err != nil {
 			return fmt.Errorf("partition table: %w", err)
 		}

@@ -120,6 +120,21 @@ func TestTheBootCodeStays(t *testing.T) {
 	}
 }
 
+// What no firmware reads a table on stays so.
+func TestTheCopiesAlone(t *testing.T) {
+	_, disk := image(t)
+	size := int64(len(disk))
+	first := bytes.Repeat([]byte("says"), gpt.Sector/4)
+	copy(disk, first)
+	wanted := withState(read(t, disk), size)
+	if err := wanted.WriteCopies(&layouttest.Memory{Data: disk}, size); err != nil {
+		t.Fatal(err)
+	}
+	if table := read(t, disk); !reflect.DeepEqual(table.Partitions, wanted.Partitions) || table.Moved || !bytes.Equal(disk[:gpt.Sector], first) {
+		t.Errorf("the table is %+v, and the first sector\n%q", table, disk[:gpt.Sector])
+	}
+}
+
 // Other boot code comes by the write that makes the disk one to boot from. What stood there goes.
 func TestOtherBootCode(t *testing.T) {
 	_, disk := image(t)
