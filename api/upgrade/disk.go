@@ -129,11 +129,7 @@ func (m *Manifest) Check(r io.ReaderAt, head []byte) error {
 		at   int64
 		Part
 	}{{rootName, d.RootAt, m.Root.Part}, {kernelName, d.KernelAt, m.Kernel}} {
-		h := sha256.New()
-		if err := copyFrom(h, r, part.at, part.Size); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
-		}
-		if err := part.is(h); err != nil {
+		if err := part.Check(io.NewSectionReader(r, part.at, part.Size)); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
@@ -156,6 +152,15 @@ func copyFrom(w io.Writer, r io.ReaderAt, at, size int64) error {
 		err = io.ErrUnexpectedEOF
 	}
 	return err
+}
+
+// Check reads r to its end. It fails unless that is what p says.
+func (p Part) Check(r io.Reader) error {
+	h := sha256.New()
+	if _, err := io.CopyBuffer(h, struct{ io.Reader }{r}, make([]byte, 1<<20)); err != nil {
+		return err
+	}
+	return p.is(h)
 }
 
 // is fails unless h has hashed what p says.

@@ -21,8 +21,8 @@ import (
 const installing = "install"
 
 // TestInstallation: a node that is booted from a CD installs what the user data says on an empty disk, by UEFI, and runs from that, with the same user
-// data; booted from a stick it leaves the disk alone, and installs on others what it fetches and what it is given; and a BIOS boots what is
-// installed, too.
+// data; booted from a stick it leaves the disk alone, installs on others what it fetches and what it is given, and makes the disk, whose root is
+// damaged by then, anew with the state kept; and a BIOS boots what is installed, too.
 func TestInstallation(t *testing.T) {
 	if wanted := strings.Fields(os.Getenv("COSI_TEST_UPGRADE")); !slices.Contains(wanted, "all") && !slices.Contains(wanted, installing) {
 		t.Skip("make test-upgrade runs it: it boots a node four times")
@@ -51,6 +51,7 @@ spec: {disk: {serial: target}, medium: true}
 	k.runsInstalled(t)
 	k.Apply(t, kept("acknowledged"))
 	k.PressPower(t)
+	damage(t, target.File, slotA)
 
 	// As a disk of virtio: this kernel knows no USB.
 	stick := filepath.Join(t.TempDir(), "stick.raw")
@@ -69,9 +70,11 @@ spec: {disk: {serial: target}, medium: true}
 		t.Errorf("with three disks and the stick: %v", is)
 	}
 	k.installsByHand(t, fetched, pushed)
+	k.keepsTheState(t, target)
 	k.PressPower(t)
-	isADisk(t, fetched.File)
-	isADisk(t, pushed.File)
+	for _, d := range []qemu.Disk{fetched, pushed, target} {
+		isADisk(t, d.File)
+	}
 
 	k.Node = vmtest.Start(t, vmtest.Options{NoImage: true, Boot: node.BIOS, Identity: k.identity, Documents: documents, Disks: []qemu.Disk{target}})
 	k.Expect(t, 0, `engine: COSI .* from /dev/vda3, which dm-verity checks`)
@@ -104,6 +107,36 @@ func (k *keeper) installsByHand(t *testing.T, fetched, pushed qemu.Disk) {
 		if err != nil || !strings.Contains(text, "\nInstalled version ") {
 			t.Errorf("%s: %v\n%s", disk, err, text)
 		}
+	}
+}
+
+// damage wipes a MiB of a disk.
+func damage(t *testing.T, disk string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(disk, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, 1<<20), at)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keepsTheState: cosictl has the node install what the stick is of on a disk that has a state, once, and on none that has not.
+func (k *keeper) keepsTheState(t *testing.T, target qemu.Disk) {
+	t.Helper()
+	install := func(disk string) (string, error) {
+		return k.outside.long(t, "install", "--id", "kept", "--disk", "serial="+disk, "--keep-state", "--no-reboot")
+	}
+	if text, err := install("pushed"); err == nil || !strings.Contains(text, "has no state that could be kept: it holds COSI ") {
+		t.Errorf("a disk without a state: %v\n%s", err, text)
+	}
+	if text, err := install(target.ID); err != nil || !strings.Contains(text, "\nInstalled version ") {
+		t.Errorf("%s: %v\n%s", target.ID, err, text)
+	}
+	if text, err := install(target.ID); err == nil || !strings.Contains(text, " already, whole, beside its state; ") {
+		t.Errorf("%s again: %v\n%s", target.ID, err, text)
 	}
 }
 

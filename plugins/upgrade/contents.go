@@ -32,6 +32,8 @@ type contents struct {
 	found []string
 	// medium: it is an installation medium of ours.
 	medium bool
+	// state: it has the state of a node.
+	state bool
 	// fingerprint is another when what was looked at is another.
 	fingerprint string
 }
@@ -75,7 +77,10 @@ func inspect(d io.ReaderAt, size int64) (c contents, err error) {
 			c.found = append(c.found, s.name)
 		}
 	}
-	table, partitions := partitionsOf(d, first, size)
+	if bytes.HasPrefix(first, []byte(keeping)) {
+		c.found = append(c.found, "a state partition that an installation keeps, which was cut off")
+	}
+	table, partitions := c.partitionsOf(d, first, size)
 	if table != "" {
 		c.found = append(c.found, table)
 	}
@@ -100,7 +105,7 @@ func inspect(d io.ReaderAt, size int64) (c contents, err error) {
 		c.found = []string{"data"}
 	}
 	if bytes.HasPrefix(first, []byte(begun)) { // what was there was to go
-		c.found = nil
+		c.found, c.state = nil, false
 	}
 	c.fingerprint = hex.EncodeToString(h.Sum(nil)[:16])
 	return c, nil
@@ -109,7 +114,7 @@ func inspect(d io.ReaderAt, size int64) (c contents, err error) {
 func empty(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
 
 // partitionsOf describes the partition table of a disk that begins with first, if it has one, and returns where its partitions begin.
-func partitionsOf(d io.ReaderAt, first []byte, size int64) (is string, all []int64) {
+func (c *contents) partitionsOf(d io.ReaderAt, first []byte, size int64) (is string, all []int64) {
 	if table, err := gpt.Read(d, size); err == nil {
 		var names []string
 		for _, p := range table.Partitions {
@@ -117,6 +122,7 @@ func partitionsOf(d io.ReaderAt, first []byte, size int64) (is string, all []int
 				continue
 			}
 			all, names = append(all, p.Start), append(names, fmt.Sprintf("%q", p.Name))
+			c.state = c.state || isState(p)
 			if version := versionOn(d, p); version != "" {
 				is = "COSI " + version + ", "
 			}
@@ -159,4 +165,9 @@ func (seen) WriteAt([]byte, int64) (int, error) { return 0, errReadOnly }
 func (seen) Sync() error { return nil }
 
 // String names all that was found.
-func (c contents) String() string { return strings.Join(slices.Compact(c.found), ", ") }
+func (c contents) String() string {
+	if len(c.found) == 0 {
+		return "nothing"
+	}
+	return strings.Join(slices.Compact(c.found), ", ")
+}

@@ -196,7 +196,7 @@ func (c *controller) install(ctx context.Context, s *sdk.State, i installation, 
 // installing is the job of an Installation: first the disk is chosen, and then the source is opened.
 func (c *controller) installing(i installation, p policy, fit []target, media []string) *job {
 	by := c.installer
-	by.all, by.media, by.fingerprint, by.userData = fit, media, i.Spec.GetFingerprint(), i.Spec.GetUserData()
+	by.all, by.media, by.fingerprint, by.keepState, by.userData = fit, media, i.Spec.GetFingerprint(), i.Spec.GetKeepState(), i.Spec.GetUserData()
 	t := terms{p, i.Spec.GetDigest(), i.Spec.GetVersion()}
 	var j *job
 	j = newJob(i.GetId(), i.GetVersion(), i.Spec.GetUrl(), t.digest, func(open func() (io.ReadCloser, error), opened func(format.Manifest)) error {

@@ -82,6 +82,28 @@ func TestAnInstallationReboots(t *testing.T) {
 	asMade(t, d.Data, raw, i)
 }
 
+func TestAnInstallationThatKeepsTheState(t *testing.T) {
+	i, file, digest, raw := oneImage(t)
+	d := newWhole(former(t, statePart))
+	n := memoryNode(t, d, emptyDisk())
+	n.run(nil, errNoSlot)
+	n.Apply("b", &machinepb.Installation{Disk: &machinepb.Installation_Selector{Name: "vdb"}, Pushed: true, Digest: digest, KeepState: true})
+	n.reads("b", reasonRefused, "/dev/vdb (48.0 MiB) has no state that could be kept")
+	wanted := &machinepb.Installation{Disk: &machinepb.Installation_Selector{Name: "vda"}, Pushed: true, Digest: digest, KeepState: true, NoReboot: true}
+	n.Apply("a", wanted)
+	n.reads("a", reasonReceiving, "")
+	n.push("a", digest, file)
+	n.reads("a", reasonInstalled, "")
+	asMade(t, d.Data, raw, i, statePart)
+	wanted.NoReboot = false
+	n.Apply("a", wanted)
+	n.reads("a", reasonReceiving, "")
+	n.push("a", digest, file)
+	if is := n.reads("a", reasonRefused, "has version 1.0.0 already, whole, beside its state"); !strings.HasSuffix(is.GetMessage(), " fingerprint: "+is.GetFingerprint()) {
+		t.Errorf("status: %v", is)
+	}
+}
+
 // From a URL, and from the medium that the node was booted from, which matches the selector, too.
 func TestOtherSources(t *testing.T) {
 	i, file, digest, raw := oneImage(t)

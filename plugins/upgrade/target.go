@@ -45,6 +45,7 @@ type installer struct {
 	// media are the device nodes that may be an installation medium.
 	media       []string
 	fingerprint string // of what may be lost
+	keepState   bool   // the state partition stays: see kept
 	userData    string // for the first boot from the disk; empty: none
 
 	// open opens a disk for writing, and none of which anything is in use.
@@ -60,7 +61,9 @@ type installer struct {
 // chosen is the disk that is written to.
 type chosen struct {
 	target
-	disk partition
+	disk  partition
+	holds contents
+	kept  *kept // nil: nothing is
 }
 
 // errReadOnly is that of a disk that is looked at.
@@ -68,8 +71,7 @@ var errReadOnly = errors.New("it is only looked at")
 
 // choose opens the one disk. It fails with errRefused if there is more than one, or if it holds something that is not to be lost.
 func (i *installer) choose() (*chosen, error) {
-	var fit []chosen
-	var holds contents
+	var fit []*chosen
 	var names []string
 	var broken error
 	for _, t := range i.all {
@@ -85,7 +87,7 @@ func (i *installer) choose() (*chosen, error) {
 			d.Close()
 			continue
 		default:
-			holds, fit = is, append(fit, chosen{t, d})
+			fit = append(fit, &chosen{target: t, disk: d, holds: is})
 		}
 		names = append(names, t.String())
 	}
@@ -96,8 +98,8 @@ func (i *installer) choose() (*chosen, error) {
 	case len(names) > 1:
 		err = refused("%d disks match, and exactly one must: %s", len(names), strings.Join(names, ", "))
 	case err == nil:
-		i.found(fit[0].target, holds)
-		err = i.mayLose(fit[0].target, holds)
+		i.found(fit[0].target, fit[0].holds)
+		err = i.mayWrite(fit[0])
 	}
 	if err != nil {
 		for _, f := range fit {
@@ -105,24 +107,30 @@ func (i *installer) choose() (*chosen, error) {
 		}
 		return nil, err
 	}
-	return &fit[0], nil
+	return fit[0], nil
 }
 
-// mayLose refuses a disk that holds something, unless that is what may be lost.
-func (i *installer) mayLose(t target, holds contents) error {
-	switch {
-	case t.sector != gpt.Sector:
-		return refused("%s has sectors of %d bytes; want %d", t, t.sector, gpt.Sector)
+// mayWrite refuses a disk that holds something, unless that is what may be lost, or its state is kept.
+func (i *installer) mayWrite(c *chosen) (err error) {
+	switch holds := c.holds; {
+	case c.sector != gpt.Sector:
+		return refused("%s has sectors of %d bytes; want %d", c, c.sector, gpt.Sector)
+	case i.keepState:
+		c.kept, err = i.keep(c.target, c.disk, holds)
+		return err
 	case len(holds.found) == 0 || holds.fingerprint == i.fingerprint:
 		return nil
 	case i.fingerprint != "":
-		return refused("%s holds %s; its fingerprint is %s, and not the one that is quoted", t, holds, holds.fingerprint)
+		return refused("%s holds %s; its fingerprint is %s, and not the one that is quoted", c, holds, holds.fingerprint)
+	case holds.state:
+		return refused("%s holds %s; to keep its state, say keep_state; to lose all of it, quote fingerprint: %s", c, holds, holds.fingerprint)
+	default:
+		return refused("%s holds %s; to lose that, quote fingerprint: %s", c, holds, holds.fingerprint)
 	}
-	return refused("%s holds %s; to lose that, quote fingerprint: %s", t, holds, holds.fingerprint)
 }
 
-// install writes what source brings on the disk. Up to the end the disk says that it is begun: nothing boots it, and another installation takes it. It
-// fails with errRefused before anything is written, with errBroken when what arrived is not whole and right, and otherwise with what made source
+// install writes what source brings on the disk. Up to the end the disk says that it is begun: nothing boots it, and another installation takes it,
+// if it keeps what this one does. It fails with errRefused before anything is written, with errBroken when what arrived is not whole and right, and otherwise with what made source
 // fail.
 func (i *installer) install(c *chosen, source io.Reader, t terms, opened func(upgrade.Manifest)) error {
 	in := newInput(source)
@@ -157,6 +165,8 @@ func (i *installer) preflight(c *chosen, u *upgrade.Reader, t terms) error {
 		return refused("no BIOS boots it, and this node was booted by one")
 	case c.size < is.Disk.Image:
 		return refused("it takes a disk of %s, and %s has less", bytesOf(is.Disk.Image), c)
+	case c.kept != nil:
+		return c.kept.preflight(i, c, is)
 	}
 	return nil
 }
@@ -190,8 +200,11 @@ func (i *installer) write(c *chosen, u *upgrade.Reader) (head []byte, err error)
 	return head, nil
 }
 
-// begin says on the disk what happens, and removes the partition tables.
+// begin says on the disk what happens, and removes the partition tables, or what they say of all that is not kept.
 func (c *chosen) begin() error {
+	if c.kept != nil {
+		return c.kept.begin(c)
+	}
 	nothing := make([]byte, mib)
 	first := make([]byte, gpt.Sector)
 	copy(first, begun)
@@ -223,6 +236,9 @@ func (i *installer) finish(c *chosen, head []byte, is upgrade.Manifest) error {
 	table.DiskGUID = newGUID()
 	for n := range table.Partitions {
 		table.Partitions[n].GUID = newGUID()
+	}
+	if c.kept != nil {
+		table.Partitions = append(table.Partitions, c.kept.partitions()...)
 	}
 	if is.BIOS != "" {
 		table.Code = head[:gpt.CodeSize]

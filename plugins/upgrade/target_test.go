@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -238,11 +239,12 @@ func (i *installer) run(file []byte, t terms) error {
 	return errors.Join(i.install(on, bytes.NewReader(file), t, nobody), on.disk.Close())
 }
 
-// asMade fails the test unless a disk is what the image builder makes, but for its identifiers and its size, and boots the image.
-func asMade(t *testing.T, data, raw []byte, i image) *gpt.Table {
+// asMade fails the test unless a disk is what the image builder makes, but for its identifiers, its size and the partitions that are kept, and boots
+// the image.
+func asMade(t *testing.T, data, raw []byte, i image, kept ...gpt.Partition) *gpt.Table {
 	t.Helper()
 	table, err := gpt.Read(bytes.NewReader(data), int64(len(data)))
-	if err != nil || table.Backup || table.Moved || len(table.Partitions) != 4 {
+	if err != nil || table.Backup || table.Moved || len(table.Partitions) < 4 || !slices.Equal(table.Partitions[4:], kept) {
 		t.Fatalf("%+v, %v", table, err)
 	}
 	if end := len(raw) - mib; !bytes.Equal(data[mib:end], raw[mib:end]) || !bytes.Equal(data[:446], raw[:446]) || data[510] != 0x55 || data[511] != 0xaa {
@@ -510,7 +512,7 @@ func TestWhatADiskHolds(t *testing.T) {
 		}
 	}
 	for want, change := range map[string]func(d []byte){
-		"":                    func([]byte) {},
+		"nothing":             func([]byte) {},
 		"data":                func(d []byte) { d[len(d)-1] = 1 },
 		"an ext file system":  func(d []byte) { copy(d[1080:], "\x53\xef") },
 		"a LUKS volume":       func(d []byte) { copy(d, "LUKS\xba\xbe") },

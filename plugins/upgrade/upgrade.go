@@ -16,7 +16,14 @@
 // panic=, or PID 1 after 15 minutes do; when no tries are left, the version before is booted, and says so in the record.
 //
 // An installation writes all of a disk but its partition table, whose first sector comes last. Until then the disk says that it is begun: no firmware
-// boots it, and another installation takes it.
+// boots it, and another installation takes it. One that keeps the state leaves the partition table, too, and one copy of it names the state whenever
+// power is lost:
+//
+//  1. the first sector says that it is begun, by other words   no firmware boots it, and no installation that keeps nothing takes it
+//  2. the table, each copy, names the state alone              no firmware finds a system that is half there
+//  3. all that lies before the state is written, and read back
+//  4. the table, each copy, names the new partitions, too
+//  5. the first sector                                         it can be booted
 package upgrade
 
 import (

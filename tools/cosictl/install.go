@@ -21,6 +21,7 @@ type installCommand struct {
 	delivery
 	disk                  map[string]string
 	fingerprint, userData string
+	keepState             bool
 }
 
 func newInstall(a *app) *cobra.Command {
@@ -36,10 +37,12 @@ FILE is what "cosi-image build" makes of the output "upgrade"; it is pushed to t
 blob of a registry) the node fetches it itself; its SHA-256 is needed then. With neither it is what the CD or stick is of.
 
 All that --disk says must be so of exactly one disk, and that must hold nothing. If it does, the command says what, and a fingerprint: with that, it is
-overwritten. The installed node has the user data that it finds by itself, and that of --user-data.`,
+overwritten. With --keep-state the disk must be one that a node has run from: its state partition stays as it is, with all that the node has kept, and
+the rest is made anew. The installed node has the user data that it finds by itself, and that of --user-data.`,
 		Example: `  cosictl get disks
   cosictl install --disk serial=S4EVNX0M
   cosictl install build/cosi-metal-amd64.upgrade --disk transport=nvme,model="Samsung SSD 980" --user-data lab1/user-data.yaml
+  cosictl install --disk serial=S4EVNX0M --keep-state
   cosictl install https://images.example/cosi-metal-amd64.upgrade --digest 9f86d0… --disk name=sda`,
 		Args: arguments(0, 1),
 		RunE: a.withClient(i.run),
@@ -48,6 +51,7 @@ overwritten. The installed node has the user data that it finds by itself, and t
 	i.digestFlag(cmd)
 	cmd.Flags().StringToStringVar(&i.disk, "disk", nil, "`KEY=VALUE,…` that one disk has: "+strings.Join(selectors(), ", "))
 	cmd.Flags().StringVar(&i.fingerprint, "fingerprint", "", "`fingerprint` of what the disk holds, to overwrite it")
+	cmd.Flags().BoolVar(&i.keepState, "keep-state", false, "keep the state partition that the disk has")
 	cmd.Flags().StringVar(&i.userData, "user-data", "", "`file` that is put on the disk as user data, for its first boot")
 	cmd.Flags().BoolVar(&i.noReboot, "no-reboot", false, "go on running from memory")
 	noFiles(cmd, "disk", "fingerprint")
@@ -93,7 +97,9 @@ func (i *installCommand) run(ctx context.Context, c *client.Client, args []strin
 	if err != nil {
 		return err
 	}
-	wanted := &machinepb.Installation{Disk: by, Fingerprint: i.fingerprint, Version: i.version, NoReboot: i.noReboot, Medium: len(args) == 0}
+	wanted := &machinepb.Installation{
+		Disk: by, Fingerprint: i.fingerprint, KeepState: i.keepState, Version: i.version, NoReboot: i.noReboot, Medium: len(args) == 0,
+	}
 	if i.userData != "" {
 		text, err := os.ReadFile(i.userData)
 		if err != nil {

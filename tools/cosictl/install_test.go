@@ -84,6 +84,10 @@ func TestInstall(t *testing.T) {
 			"https://x/y --disk name=sda --digest " + digest, &machinepb.Installation{Url: "https://x/y", Digest: digest, Disk: &machinepb.Installation_Selector{Name: "sda"}},
 			&machinepb.InstallationStatus{Reason: "Rebooting", Ready: true}, exitOK, "Rebooting\n",
 		},
+		{
+			"--disk name=sda --keep-state", &machinepb.Installation{Medium: true, KeepState: true, Disk: &machinepb.Installation_Selector{Name: "sda"}},
+			&machinepb.InstallationStatus{Reason: "Rebooting", Ready: true}, exitOK, "Rebooting\n",
+		},
 	} {
 		test.is.ObservedVersion = fmt.Sprint(i + 1)
 		if err := node.say(test.is); err != nil {

@@ -26,12 +26,13 @@ const (
 )
 
 // Installation has a node that was booted from a CD, a stick or the network install a version on a disk, and reboot. Exactly one disk must be the one
-// that is asked for, and it must hold nothing, or what the fingerprint says. Whose versions are taken, UpgradePolicies say. On a node that runs from a
+// that is asked for, and it must hold nothing, or what the fingerprint says, or a state that is kept. Whose versions are taken, UpgradePolicies say. On a node that runs from a
 // disk it does nothing, so it may stay in the user data.
 type Installation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Disk  *Installation_Selector `protobuf:"bytes,1,opt,name=disk,proto3" json:"disk,omitempty"`
-	// What a disk holds that may be lost: what the status says of it. It is another when the contents are others. An empty disk needs none.
+	// What a disk holds that may be lost: what the status says of it. It is another when the contents are others. An empty disk needs none, nor does one
+	// whose state is kept, unless it has the very version already.
 	Fingerprint string `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// One of three. Where the file of an upgrade is: by https or http, or a registry's repository that has it as a blob, oci://HOST/REPOSITORY, by https.
 	Url string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
@@ -46,7 +47,10 @@ type Installation struct {
 	// What is put on the disk as user data, for the first boot from it: a node that was booted over the network finds its own no more.
 	UserData string `protobuf:"bytes,8,opt,name=user_data,json=userData,proto3" json:"user_data,omitempty"`
 	// It is on the CD or stick that the node was booted from.
-	Medium        bool `protobuf:"varint,9,opt,name=medium,proto3" json:"medium,omitempty"`
+	Medium bool `protobuf:"varint,9,opt,name=medium,proto3" json:"medium,omitempty"`
+	// The disk's state partition stays, with all that the node has kept; the rest is made anew. The disk must have one, behind where the version's own
+	// partitions end.
+	KeepState     bool `protobuf:"varint,10,opt,name=keep_state,json=keepState,proto3" json:"keep_state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +148,13 @@ func (x *Installation) GetMedium() bool {
 	return false
 }
 
+func (x *Installation) GetKeepState() bool {
+	if x != nil {
+		return x.KeepState
+	}
+	return false
+}
+
 // InstallationStatus says how far an Installation has come. The plugin upgrade writes it.
 type InstallationStatus struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -151,7 +162,7 @@ type InstallationStatus struct {
 	// The disk is installed.
 	Ready bool `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
 	// Waiting (for a disk, or another Installation), Receiving, Rebooting; and the outcomes: Installed (which the node says, too, when it runs from that
-	// disk), Failed (nothing boots from the disk), Refused (it is not allowed, or makes no sense: the disk is as it was).
+	// disk), Failed (nothing boots from the disk; a state that was to be kept is there), Refused (it is not allowed, or makes no sense: the disk is as it was).
 	Reason  string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
 	// The version that is installed, once it is known, and the hash of its root.
@@ -376,7 +387,7 @@ var File_cosi_machine_v1alpha1_installation_proto protoreflect.FileDescriptor
 
 const file_cosi_machine_v1alpha1_installation_proto_rawDesc = "" +
 	"\n" +
-	"(cosi/machine/v1alpha1/installation.proto\x12\x15cosi.machine.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcosi/resource/meta/meta.proto\"\xa3\a\n" +
+	"(cosi/machine/v1alpha1/installation.proto\x12\x15cosi.machine.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcosi/resource/meta/meta.proto\"\xc2\a\n" +
 	"\fInstallation\x12H\n" +
 	"\x04disk\x18\x01 \x01(\v2,.cosi.machine.v1alpha1.Installation.SelectorB\x06\xbaH\x03\xc8\x01\x01R\x04disk\x12:\n" +
 	"\vfingerprint\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^([0-9a-f]{32})?$R\vfingerprint\x12A\n" +
@@ -386,7 +397,10 @@ const file_cosi_machine_v1alpha1_installation_proto_rawDesc = "" +
 	"\aversion\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\aversion\x12\x1b\n" +
 	"\tno_reboot\x18\a \x01(\bR\bnoReboot\x12&\n" +
 	"\tuser_data\x18\b \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x10R\buserData\x12\x16\n" +
-	"\x06medium\x18\t \x01(\bR\x06medium\x1a\xe4\x01\n" +
+	"\x06medium\x18\t \x01(\bR\x06medium\x12\x1d\n" +
+	"\n" +
+	"keep_state\x18\n" +
+	" \x01(\bR\tkeepState\x1a\xe4\x01\n" +
 	"\bSelector\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04name\x12 \n" +
 	"\x06serial\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x06serial\x12\x1e\n" +
