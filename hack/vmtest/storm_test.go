@@ -152,6 +152,8 @@ func checkKprobe(t *testing.T, n *vmtest.Node) {
 	for plugin, function := range functions {
 		rage(t, n, plugin, "occupy: "+function)
 		gauge(t, n, "kprobe-"+plugin, "kill: "+plugin)
+	}
+	for plugin := range functions { // they have begun again at the same time
 		if u := generator(t, n, plugin, "kprobe").GetUnavailable(); len(u) != 1 || u[0].GetMode() != "fentry" || u[0].GetWhy() == "" {
 			t.Errorf("%s: unavailable: %v; want fentry, and why", plugin, u)
 		}
