@@ -46,6 +46,19 @@ func (o *options) certificate(state string, address netip.Addr, now time.Time, l
 	return c, cert, err
 }
 
+// secure is how HTTPS is served. Firmware may know neither elliptic curves nor TLS 1.3: edk2's OVMF has them from 2025.05 on. Before that it has the key
+// exchanged by Diffie-Hellman without curves, which Go does not do, or by RSA, which Go does only when told to. Nodes ask for neither.
+func (o *options) secure(c tls.Certificate) *tls.Config {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{c}}
+	if o.firmware == "https" {
+		for _, suite := range tls.CipherSuites() {
+			config.CipherSuites = append(config.CipherSuites, suite.ID)
+		}
+		config.CipherSuites = append(config.CipherSuites, tls.TLS_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_RSA_WITH_AES_128_GCM_SHA256)
+	}
+	return config
+}
+
 // makeCertificate writes a certificate that vouches for itself, and its key. It is RSA's, which all firmware knows.
 func makeCertificate(cert, key string, address netip.Addr, now time.Time) error {
 	private, err := rsa.GenerateKey(rand.Reader, 2048)

@@ -221,3 +221,38 @@ func TestTheCertificateIsKept(t *testing.T) {
 		t.Errorf("the key: %v, %v", info.Mode(), err)
 	}
 }
+
+// Firmware without elliptic curves is served if it is to boot by HTTPS, and only then. Whoever knows better gets better.
+func TestHTTPSOfOldFirmware(t *testing.T) {
+	address := netip.MustParseAddr("192.0.2.1")
+	for _, boots := range []string{"http", "https"} {
+		o := &options{firmware: boots}
+		certificate, _, err := o.certificate(t.TempDir(), address, time.Now(), t.Logf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known := x509.NewCertPool()
+		known.AddCert(certificate.Leaf)
+		handshake := func(suites ...uint16) (uint16, error) {
+			t.Helper()
+			ours, theirs := net.Pipe()
+			defer theirs.Close()
+			go func() {
+				defer ours.Close()
+				_ = tls.Server(ours, o.secure(certificate)).HandshakeContext(t.Context()) // the client has the same error
+			}()
+			client := tls.Client(theirs, &tls.Config{RootCAs: known, ServerName: address.String(), MaxVersion: tls.VersionTLS12, CipherSuites: suites})
+			err := client.HandshakeContext(t.Context())
+			return client.ConnectionState().CipherSuite, err
+		}
+		for _, suite := range []uint16{tls.TLS_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_RSA_WITH_AES_128_GCM_SHA256} {
+			if got, err := handshake(suite); (err == nil) != (boots == "https") || err == nil && got != suite {
+				t.Errorf("--http-boot %s: %s: %s, %v", boots, tls.CipherSuiteName(suite), tls.CipherSuiteName(got), err)
+			}
+		}
+		want := uint16(tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256)
+		if got, err := handshake(tls.TLS_RSA_WITH_AES_256_GCM_SHA384, want); err != nil || got != want {
+			t.Errorf("--http-boot %s, with a choice: %s, %v", boots, tls.CipherSuiteName(got), err)
+		}
+	}
+}

@@ -151,7 +151,7 @@ func (s *server) web(o *options, address netip.Addr, state string, b *boot.Serve
 	}
 	quiet := log.New(writer(logf), "", 0)
 	s.serveHTTP(plain, &http.Server{Handler: b.Handler(false), WriteTimeout: fileTime, ErrorLog: quiet})
-	s.serveHTTP(tls.NewListener(secure, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}),
+	s.serveHTTP(tls.NewListener(secure, o.secure(certificate)),
 		&http.Server{Handler: b.Handler(true), WriteTimeout: fileTime, ErrorLog: quiet})
 	s.says("HTTP", url, "scripts, kernels, images")
 	s.says("HTTPS", secureURL, "these and user data; the certificate is "+file)
