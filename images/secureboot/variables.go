@@ -52,7 +52,7 @@ const (
 func (s Signer) Enrolment(v Variable, owner uuid.UUID, certificates ...*x509.Certificate) ([]byte, error) {
 	var lists []byte
 	for _, c := range certificates {
-		lists = append(lists, signatureList(owner, c)...)
+		lists = append(lists, SignatureList(owner, c)...)
 	}
 	at := efiTime(s.Time)
 	signed := utf16(string(v), binary.LittleEndian)
@@ -70,8 +70,8 @@ func (s Signer) Enrolment(v Variable, owner uuid.UUID, certificates ...*x509.Cer
 	return append(out, lists...), nil
 }
 
-// signatureList is an EFI_SIGNATURE_LIST with one certificate.
-func signatureList(owner uuid.UUID, c *x509.Certificate) []byte {
+// SignatureList is an EFI_SIGNATURE_LIST with one certificate, which is how firmware keeps those that it trusts.
+func SignatureList(owner uuid.UUID, c *x509.Certificate) []byte {
 	size := guidSize + len(c.Raw)
 	out := efiGUID(certX509)
 	for _, n := range []int{listHead + size, 0, size} {
