@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,17 +32,24 @@ import (
 var networkBoots = []struct {
 	name  string
 	boot  node.Boot
-	proxy bool // beside a DHCP server
-	nic   string
+	proxy bool   // beside a DHCP server
+	plain bool   // the ROM of its card is none of iPXE, as far as the server sees
+	rom   string // of its card, as an argument of QEMU
+	https bool   // UEFI HTTP boot, over HTTPS
 	extra []string
 	path  string // what the list of machines says of the way
 }{
-	{"a BIOS with iPXE in its ROM", node.BIOS, false, "", nil, "BIOS"},
-	{"UEFI by PXE, beside a DHCP server", node.UEFI, true, ",romfile=", nil, "UEFI"},
-	{"UEFI by HTTP", node.UEFI, false, ",romfile=", []string{
-		"-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n",
-	}, "UEFI HTTP"},
+	{name: "a BIOS with iPXE in its ROM", boot: node.BIOS, path: "BIOS"},
+	{name: "a BIOS with PXE in its ROM", boot: node.BIOS, plain: true, path: "BIOS"},
+	{name: "UEFI by PXE, beside a DHCP server", boot: node.UEFI, proxy: true, rom: noROM, path: "UEFI"},
+	{name: "UEFI by HTTP", boot: node.UEFI, rom: noROM, extra: noPXE, path: "UEFI HTTP"},
+	{name: "UEFI by HTTPS", boot: node.UEFI, rom: noROM, extra: noPXE, https: true, path: "UEFI HTTP"},
 }
+
+// noROM is for a card that the firmware has a driver of its own for, and noPXE leaves it HTTP.
+const noROM = ",romfile="
+
+var noPXE = []string{"-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"}
 
 // bootNIC is the MAC address of the card that machines boot from.
 const bootNIC = "52:54:00:c0:51:01"
@@ -69,18 +77,44 @@ func TestBootServer(t *testing.T) {
 				addressesOnly(t)
 				arguments = nil
 			}
-			serveBoots(t, program, id, arguments...)
+			if tc.https {
+				arguments = append(arguments, "--http-boot", "https")
+			}
+			state, _ := serveBoots(t, program, id, arguments...)
+			card, extra := bootCard("boot", tc.rom), tc.extra
+			rom := &pxeROM{}
+			if tc.plain {
+				c := newCable(t, rom.out, rom.in)
+				card, extra = bootCard(c.backend(), tc.rom), append(c.arguments("boot"), extra...)
+			}
+			if tc.https {
+				extra = append(trusts(t, filepath.Join(state, "https.crt")), extra...)
+			}
 			n := vmtest.Start(t, vmtest.Options{
-				NoImage: true, Boot: tc.boot, Identity: id, NoUserData: true,
-				Extra: append([]string{"-netdev", "tap,id=boot,ifname=boot,script=no,downscript=no", "-device", "virtio-net-pci,netdev=boot,bootindex=0,mac=" + bootNIC + tc.nic}, tc.extra...),
+				NoImage: true, Boot: tc.boot, Identity: id, NoUserData: true, Extra: slices.Concat(bootNetwork, extra, card),
 			})
 			n.Ready(t)
 			checkSource(t, n, "url", "", false)
 			n.Expect(t, 0, `user data url: Applied, 1 of 1 documents\r?\n`)
 			listed(t, n, tc.path)
+			if tc.https {
+				n.Expect(t, 0, `URI: https://192\.0\.2\.1:8443/boot/`)
+			}
+			if asked, name := rom.asked.Load(), rom.loaded.Load(); tc.plain && (asked == 0 || name != "52-54-00-c0-51-01/undionly.kpxe") {
+				t.Errorf("of the ROM's DHCP messages %d said that it is iPXE, and it loaded %v", asked, name)
+			}
 			n.PressPower(t)
 		})
 	}
+	untrusted(t, program)
+}
+
+// bootNetwork is QEMU's end of the network that machines boot from.
+var bootNetwork = []string{"-netdev", "tap,id=boot,ifname=boot,script=no,downscript=no"}
+
+// bootCard is the card that they boot from.
+func bootCard(network, rom string) []string {
+	return []string{"-device", "virtio-net-pci,netdev=" + network + ",bootindex=0,mac=" + bootNIC + rom}
 }
 
 // again runs this test in a network namespace: nothing it does is seen outside.
@@ -145,10 +179,10 @@ func addressesOnly(t *testing.T) {
 	t.Cleanup(func() { server.Close(); <-done })
 }
 
-// serveBoots runs cosi-boot, which has user data for the machine.
-func serveBoots(t *testing.T, program string, id *node.Identity, arguments ...string) {
+// serveBoots runs cosi-boot, which has user data for the machine. It returns the directory with what it keeps, and what it says.
+func serveBoots(t *testing.T, program string, id *node.Identity, arguments ...string) (dir string, out *qemu.Console) {
 	t.Helper()
-	dir := t.TempDir()
+	dir = t.TempDir()
 	data, err := id.UserData()
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +190,7 @@ func serveBoots(t *testing.T, program string, id *node.Identity, arguments ...st
 	writeText(t, filepath.Join(dir, "node.yaml"), string(data))
 	image := strings.TrimSuffix(vmtest.Image(t, "base", "ipxe"), ".ipxe")
 	writeText(t, filepath.Join(dir, "machines.yaml"), fmt.Sprintf("machines: [{mac: %q, image: %s, user_data: node.yaml}]\n", bootNIC, image))
-	out := qemu.NewConsole(nil)
+	out = qemu.NewConsole(nil)
 	cmd := exec.Command(program, append([]string{"serve", "--interface", "boot", "--machines", filepath.Join(dir, "machines.yaml"), "--state", dir}, arguments...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -177,32 +211,38 @@ func serveBoots(t *testing.T, program string, id *node.Identity, arguments ...st
 	if _, err := out.Wait(ctx, 0, regexp.MustCompile(`(?m)^  page `)); err != nil {
 		t.Fatal(err)
 	}
+	return dir, out
+}
+
+// booted is a machine as cosi-boot's list has it.
+type booted struct{ MAC, Stage, Firmware, Image, Problem string }
+
+// machines returns the list.
+func machines(t *testing.T) []booted {
+	t.Helper()
+	var list struct{ Machines []booted }
+	response, err := http.Get("http://127.0.0.1:8068/machines")
+	if err == nil {
+		err = errors.Join(json.NewDecoder(response.Body).Decode(&list), response.Body.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.Machines
 }
 
 // listed waits until the list of machines says that the node serves, and how it has booted.
 func listed(t *testing.T, n *vmtest.Node, firmware string) {
 	t.Helper()
-	var list struct {
-		Machines []struct{ MAC, Stage, Firmware, Image, Problem string }
-	}
-	for ctx := n.Patience(t, moment); ; {
-		response, err := http.Get("http://127.0.0.1:8068/machines")
-		if err == nil {
-			err = errors.Join(json.NewDecoder(response.Body).Decode(&list), response.Body.Close())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(list.Machines) == 1 && list.Machines[0].Stage == "serving" {
-			break
-		}
+	list := machines(t)
+	for ctx := n.Patience(t, moment); len(list) != 1 || list[0].Stage != "serving"; list = machines(t) {
 		select {
 		case <-ctx.Done():
-			t.Fatalf("the list has %+v", list.Machines)
+			t.Fatalf("the list has %+v", list)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	if m := list.Machines[0]; m.MAC != bootNIC || m.Firmware != firmware || m.Image != "cosi-base-amd64" || m.Problem != "" {
+	if m := list[0]; m.MAC != bootNIC || m.Firmware != firmware || m.Image != "cosi-base-amd64" || m.Problem != "" {
 		t.Errorf("the list has %+v; want firmware %s", m, firmware)
 	}
 }
