@@ -40,20 +40,21 @@ func Render(s *node.Snapshot) []string {
 	return all
 }
 
-// links shows one line a link: MAC, carrier, addresses and where they come from.
+// links shows one line a link: MAC, carrier, addresses and where they come from. Those that somebody waits for come first, then those with a
+// cable: there may be more than room.
 func links(s *node.Snapshot) []string {
-	var out []string
+	var missing, connected, others []string
 	for _, l := range s.Links {
 		if l.Spec.GetKind() == "loopback" {
 			continue
 		}
 		if l.Spec.GetName() == "" { // asked for, and not there yet
-			out = append(out, fmt.Sprintf("link %s  %s", l.GetId(), l.Spec.GetMessage()))
+			missing = append(missing, fmt.Sprintf("link %s  %s", l.GetId(), l.Spec.GetMessage()))
 			continue
 		}
-		carrier := "no carrier"
+		carrier, to := "no carrier", &others
 		if l.Spec.GetCarrier() {
-			carrier = "carrier"
+			carrier, to = "carrier", &connected
 		}
 		line := fmt.Sprintf("link %s  %s  %s", l.Spec.GetName(), l.Spec.GetMac(), carrier)
 		if addresses := addresses(s, l.Spec.GetName()); addresses != "" {
@@ -61,8 +62,9 @@ func links(s *node.Snapshot) []string {
 		} else if l.Spec.GetCarrier() {
 			line += "  no address" + lease(s)
 		}
-		out = append(out, line)
+		*to = append(*to, line)
 	}
+	out := slices.Concat(missing, connected, others)
 	if len(out) == 0 {
 		return []string{"link none found: is there a network card, and a driver for it?"}
 	}

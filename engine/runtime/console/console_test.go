@@ -146,7 +146,7 @@ func TestWhatAPersonSees(t *testing.T) {
 		},
 		"many links": func(s *node.Snapshot) {
 			for i := 1; i < 20; i++ {
-				s.Links = append(s.Links, item(fmt.Sprint(i), &networkpb.LinkStatus{Name: fmt.Sprint("eth", i), Kind: "physical"}))
+				s.Links = slices.Insert(s.Links, 0, item(fmt.Sprint(i), &networkpb.LinkStatus{Name: fmt.Sprint("eth", 20-i), Kind: "physical"}))
 				s.UserData = append(s.UserData, item(fmt.Sprint(i), &machinepb.UserDataSource{State: "Failed", Message: "broken"}))
 			}
 			s.UserData[0].Spec.State, s.UserData[0].Spec.Message = "Failed", "\x1b[2J\nnot found "+strings.Repeat("long ", 50)
