@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -32,7 +33,12 @@ func builds(ctx context.Context) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := median(func() error { return removeOutputs(formats) }, func() error { return buildImage(ctx, formats) })
+	peak := 0.0
+	all, err := median(func() error { return removeOutputs(formats) }, func() error {
+		used, err := built(ctx, formats)
+		peak = max(peak, used)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -44,17 +50,25 @@ func builds(ctx context.Context) ([]figure, error) {
 		{"image, up to date", unchanged.Seconds(), "s", 1},
 		{"image, outputs deleted, caches warm", deleted.Seconds(), "s", 1.5},
 		{"image in every format, outputs deleted, caches warm", all.Seconds(), "s", 6},
+		{"image in every format, the builder's memory at most", peak, "MB", 300},
 		{"image, one line of a plugin changed", changed.Seconds(), "s", 6},
 	}, nil
 }
 
 func buildImage(ctx context.Context, definition string) error {
+	_, err := built(ctx, definition)
+	return err
+}
+
+// built builds an image, and returns the MB of memory that the builder used at most.
+func built(ctx context.Context, definition string) (float64, error) {
 	file := filepath.Join("images", definition+".yaml")
-	out, err := exec.CommandContext(ctx, filepath.Join(outputs, "bin/cosi-image"), "build", "-o", outputs, file).CombinedOutput()
+	cmd := exec.CommandContext(ctx, filepath.Join(outputs, "bin/cosi-image"), "build", "-o", outputs, file)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%w: %s", err, out)
+		return 0, fmt.Errorf("%w: %s", err, out)
 	}
-	return nil
+	return float64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) * 1024 / 1e6, nil
 }
 
 func removeOutputs(definition string) error {
