@@ -42,7 +42,7 @@ func mountRoot() (bool, error) {
 	}
 	if err == nil {
 		if err := mountImage(rootImage, newRoot); err != nil {
-			return false, fmt.Errorf("mount %s: %w", rootImage, err)
+			return false, fmt.Errorf("mount %s: %w%s", rootImage, err, withoutArguments())
 		}
 		return true, nil
 	}
@@ -62,6 +62,14 @@ func mountRoot() (bool, error) {
 		return false, fmt.Errorf("mount %s: %w", device, err)
 	}
 	return true, nil
+}
+
+// withoutArguments says so if the kernel has not those of the image, of which this one lets an erofs be mounted from a file in the initramfs.
+func withoutArguments() string {
+	if KernelValue("rootfstype") == "ramfs" {
+		return ""
+	}
+	return "; the kernel does not have the image's arguments: iPXE leaves them out when it loads the unified kernel image by itself, and the .ipxe file gives them"
 }
 
 // warn tells people, by way of the kernel, before there is a log.

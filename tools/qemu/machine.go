@@ -145,9 +145,11 @@ func (a *args) devices(p platform, m Machine) {
 			net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
 		}
 		nic := fmt.Sprintf("virtio-net-pci,id=nic0,netdev=%s", or(m.Backend, "net0"))
-		if m.NetworkBoot == "" {
+		// iPXE in the ROM would give a unified kernel image its name in place of its arguments; the firmware does not.
+		if m.NetworkBoot == "" || !m.BIOS && strings.HasSuffix(m.NetworkBoot, ".efi") {
 			nic += ",romfile="
-		} else {
+		}
+		if m.NetworkBoot != "" {
 			net += fmt.Sprintf(",tftp=%s,bootfile=%s", comma(filepath.Dir(m.NetworkBoot)), comma(filepath.Base(m.NetworkBoot)))
 			nic += ",bootindex=0"
 		}

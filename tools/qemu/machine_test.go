@@ -26,6 +26,7 @@ func TestArgs(t *testing.T) {
 		}},
 		{"uefi-disk-recorded", host, Machine{Disks: []Disk{{ID: "system", File: "/a,b/cosi.raw", Format: "raw", Log: "/a,b/log"}}}},
 		{"bios-stick", host, Machine{BIOS: true, USB: true, Disks: []Disk{{ID: "system", File: "cosi.iso", Format: "raw", ReadOnly: true, Stick: true}}}},
+		{"uefi-network", host, Machine{Network: true, NetworkBoot: "/a/cosi.efi"}},
 		{"bios-network", host, Machine{BIOS: true, Network: true, NetworkBoot: "/a,b/cosi.ipxe"}},
 		{"uefi-iso-kvm", &kvm, Machine{CDROM: "cosi.iso", Memory: 512}},
 		{"direct-counted", &kvm, Machine{Kernel: "vmlinuz", Initrd: "initramfs", CommandLine: "console=ttyS0 quiet", Plugin: "./count.so,out=f", NoReboot: true, Extra: []string{"-S"}}},
