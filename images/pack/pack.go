@@ -12,7 +12,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/internal/inorder"
@@ -32,13 +31,6 @@ const (
 
 // piece is a compromise: smaller ones lose what they have in common, of larger ones there are too few for many processors.
 const piece = 4 << 20
-
-// dictionary is how far back xz looks for what it has seen. For an image, 256 KiB would make 0.3 % less of it, and take a tenth longer; 4 MiB 0.8 %,
-// and three times as long.
-const dictionary = 64 << 10
-
-// worthwhile is the part of a piece that has to be gained, by a quick guess, for xz to be tried on it.
-const worthwhile = 64
 
 // Write writes c to w in a format.
 func (f Format) Write(w io.Writer, c content.Content) error {
@@ -78,15 +70,8 @@ func newPacker(f Format) (*packer, error) {
 	case Gzip:
 		p.compress = stream(func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriterLevel(w, gzip.DefaultCompression) })
 	case XZ:
-		guess, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
-		try := stream(func(w io.Writer) (io.WriteCloser, error) { return xz.WriterConfig{DictCap: dictionary}.NewWriter(w) })
-		var guessed []byte
-		p.compress = func(plain []byte) ([]byte, error) {
-			if guessed = guess.EncodeAll(plain, guessed[:0]); len(guessed) > len(plain)-len(plain)/worthwhile {
-				return storedXZ(plain), nil
-			}
-			return try(plain)
-		}
+		var err error
+		p.compress, err = newXZ()
 		return p, err
 	default:
 		return nil, fmt.Errorf("unknown format")
