@@ -78,13 +78,7 @@ func TestTheStateIsKept(t *testing.T) {
 	if err := by.run(file, terms{policy: anyOne, digest: digest}); err != nil {
 		t.Fatal(err)
 	}
-	system, err := fat.Open(&layouttest.Memory{Data: d.Data[2*mib : 38*mib]})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := system.Read(userDataFile, 1000); err != nil || string(got) != by.userData {
-		t.Errorf("user data: %q, %v", got, err)
-	}
+	hasUserData(t, d.Data, by.userData)
 	if !bytes.Equal(d.Data[statePart.Start:behindPart.End], data[statePart.Start:behindPart.End]) {
 		t.Error("what is kept was written to")
 	}

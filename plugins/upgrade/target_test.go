@@ -338,11 +338,17 @@ func TestUserDataIsPlaced(t *testing.T) {
 	if err := by.run(file, terms{policy: anyOne, digest: digest}); err != nil {
 		t.Fatal(err)
 	}
-	system, err := fat.Open(&layouttest.Memory{Data: d.Data[2*mib : 38*mib]})
+	hasUserData(t, d.Data, by.userData)
+}
+
+// hasUserData fails unless the EFI system partition of a disk has the user data.
+func hasUserData(t *testing.T, data []byte, want string) {
+	t.Helper()
+	system, err := fat.Open(&layouttest.Memory{Data: data[2*mib : 38*mib]})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := system.Read("user-data.yaml", 1000); err != nil || string(got) != by.userData {
+	if got, err := system.Read("user-data.yaml", 1000); err != nil || string(got) != want {
 		t.Errorf("user data: %q, %v", got, err)
 	}
 }
