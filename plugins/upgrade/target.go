@@ -129,9 +129,9 @@ func (i *installer) mayWrite(c *chosen) (err error) {
 	}
 }
 
-// install writes what source brings on the disk. Up to the end the disk says that it is begun: nothing boots it, and another installation takes it,
-// if it keeps what this one does. It fails with errRefused before anything is written, with errBroken when what arrived is not whole and right, and otherwise with what made source
-// fail.
+// install writes what source brings on the disk. Up to the end the disk says that it is begun: nothing boots it, and another installation takes it, if
+// it keeps what this one does. It fails with errRefused before anything is written, with errBroken when what arrived is not whole and right, and
+// otherwise with what made source fail.
 func (i *installer) install(c *chosen, source io.Reader, t terms, opened func(upgrade.Manifest)) error {
 	in := newInput(source)
 	var head []byte

@@ -26,8 +26,8 @@ const (
 )
 
 // Installation has a node that was booted from a CD, a stick or the network install a version on a disk, and reboot. Exactly one disk must be the one
-// that is asked for, and it must hold nothing, or what the fingerprint says, or a state that is kept. Whose versions are taken, UpgradePolicies say. On a node that runs from a
-// disk it does nothing, so it may stay in the user data.
+// that is asked for, and it must hold nothing, or what the fingerprint says, or a state that is kept. Whose versions are taken, UpgradePolicies say.
+// On a node that runs from a disk it does nothing, so it may stay in the user data.
 type Installation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Disk  *Installation_Selector `protobuf:"bytes,1,opt,name=disk,proto3" json:"disk,omitempty"`
