@@ -302,30 +302,6 @@ func needs(tree *kernel.Tree, wishes []Wish, at func(string) *Item) error {
 	return nil
 }
 
-func (p *Plan) explainArguments() []Item {
-	var items []Item
-	for argument := range strings.FieldsSeq(p.CommandLine) {
-		why := ""
-		switch name, _, _ := strings.Cut(argument, "="); {
-		case argument == rootArgument:
-			why = "the root is mounted from a file of the initramfs, except on disks"
-		case name == stateArgument:
-			why = p.origin("state.size", "")
-		case name == sealArgument:
-			why = p.origin("state.seal", "")
-		default:
-			why = p.origin("kernel.arguments", argument)
-		}
-		items = append(items, Item{Name: argument, Why: []string{why}})
-	}
-	if p.HasDisk() {
-		items = append(items,
-			Item{Name: "roothash=…", Why: []string{"on disks: the root in a slot, which the kernel checks as it reads"}},
-			Item{Name: "systemd.verity_root_options=…", Why: []string{"on disks: where in the slot the hashes begin"}})
-	}
-	return items
-}
-
 func (p *Plan) explainPartitions() []Item {
 	if !p.HasDisk() {
 		return nil

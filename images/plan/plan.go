@@ -5,9 +5,7 @@
 package plan
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/extension"
@@ -60,10 +58,6 @@ type Output struct {
 const (
 	// firstPlugin is the uid of the first plugin; the runtime has the one before.
 	firstPlugin = 901
-
-	// rootArgument has the initramfs in a ramfs: Linux mounts an erofs image straight from a file there, but not from a tmpfs, which is
-	// what it takes otherwise (6.12: ENOTBLK).
-	rootArgument = "rootfstype=ramfs"
 
 	// BIOSArch is the architecture whose machines may have a BIOS instead of UEFI.
 	BIOSArch = "amd64"
@@ -129,31 +123,17 @@ var order = []definition.Output{
 	definition.RawZstandard, definition.RawGzip, definition.RawXZ, definition.UpgradeFile,
 }
 
-// Arguments about the node's state partition, how many MiB it has at most and whether it is sealed: see engine/disk.
-const (
-	stateArgument = "cosi.state_mib"
-	sealArgument  = "cosi.state_seal"
-)
-
-// commandLine is what the kernel is told.
-func commandLine(d *definition.Definition) string {
-	arguments := append([]string{rootArgument}, d.Kernel.Arguments...)
-	if n, ok := d.State.Size.MiB(); ok {
-		arguments = append(arguments, fmt.Sprintf("%s=%d", stateArgument, n))
+// kernelRole is that of the kernel's packages in the lock.
+func kernelRole(d *definition.Definition) string {
+	if d.Kernel.Series != "" {
+		return "kernel-" + d.Kernel.Flavour + "-" + d.Kernel.Series
 	}
-	if s := d.State.Seal; s != "" && s != definition.SealAuto {
-		arguments = append(arguments, sealArgument+"="+string(s))
-	}
-	return strings.Join(arguments, " ")
+	return "kernel-" + d.Kernel.Flavour
 }
 
 // New plans the build of d. It fails if the lock has no package for d's architecture.
 func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
-	role := "kernel-" + d.Kernel.Flavour
-	if d.Kernel.Series != "" {
-		role += "-" + d.Kernel.Series
-	}
-	kernel, err := l.Parts(role, d.Arch)
+	kernel, err := l.Parts(kernelRole(d), d.Arch)
 	if err != nil {
 		return nil, err
 	}

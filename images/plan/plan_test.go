@@ -105,6 +105,30 @@ func TestEverythingHasAReason(t *testing.T) {
 	}
 }
 
+// What is built into our own kernel makes no links, unless a definition asks for them. Debian's has modules for that.
+func TestOurOwnKernelMakesNoLinks(t *testing.T) {
+	d, l := load(t, "whole.yaml")
+	d.Kernel.Flavour = "own"
+	d.Kernel.Arguments = append(d.Kernel.Arguments, "bonding.max_bonds=2")
+	p, err := New(d, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "rootfstype=ramfs dummy.numdummies=0 fb_tunnels=none console=ttyS0 panic=30 bonding.max_bonds=2 cosi.state_mib=512 cosi.state_seal=never"
+	if p.CommandLine != want {
+		t.Errorf("the command line is %q; want %q", p.CommandLine, want)
+	}
+	for _, item := range p.explainArguments() {
+		if ours := strings.HasPrefix(item.Name, "dummy.") || strings.HasPrefix(item.Name, "fb_"); ours != strings.HasPrefix(item.Why[0], "without it") {
+			t.Errorf("%s is there because of %q", item.Name, item.Why)
+		}
+	}
+	d.Kernel.Flavour = "metal"
+	if p, err = New(d, l); err != nil || strings.Contains(p.CommandLine, "fb_tunnels") {
+		t.Errorf("Debian's is told %q, %v", p.CommandLine, err)
+	}
+}
+
 func TestAModuleThatTheKernelLacksIsNamed(t *testing.T) {
 	d, l := load(t, "whole.yaml")
 	p, err := New(d, l)
