@@ -145,6 +145,8 @@ func (a *apt) run(ctx context.Context, p lock.Package, dir, command string, argu
 		{"Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false"},
 		{"Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled", "false"},
 		{"Acquire::Retries", "3"},
+		// Otherwise "update" succeeds where nobody could be reached, and a package that no list names would seem to be gone. apt 2.2.
+		{"APT::Update::Error-Mode", "any"},
 	} {
 		options = append(options, "-o", option[0]+"="+option[1])
 	}

@@ -119,6 +119,21 @@ func TestFetchByAptTakesThePinnedVersion(t *testing.T) {
 	}
 }
 
+// A machine without a network is not told that the archive has dropped something.
+func TestFetchByAptSaysThatTheArchiveWasNotReached(t *testing.T) {
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	f, _ := fetcher(t, "")
+	f.Etc = archivetest.Etc(t)
+	if err := os.WriteFile(filepath.Join(f.Etc, "apt/sources.list"), []byte("deb [trusted=yes] "+closed.URL+" bookworm main\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := f.Fetch(context.Background(), pin("linux-image-6.12.8", "linux-image-6.12.*", "6.12.8-1"))
+	if err == nil || errors.Is(err, ErrGone) || !strings.Contains(err.Error(), strings.TrimPrefix(closed.URL, "http://")) {
+		t.Errorf("Fetch = %v; want which archive was not reached, and not ErrGone", err)
+	}
+}
+
 func TestFetchByAptFallsBackToTheNewestOfTheSeriesLoudly(t *testing.T) {
 	series := "linux-image-6.12.*-cloud-amd64"
 	gone, newest := pin("linux-image-6.12.8-cloud-amd64", series, "6.12.8-1"), pin("linux-image-6.12.10-cloud-amd64", series, "6.12.10-1")
