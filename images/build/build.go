@@ -170,7 +170,7 @@ func gather(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (*parts, e
 		for _, wanted := range p.Packages() {
 			fetched := fetch.Result{Package: wanted}
 			if in.own != nil && wanted == in.own.Source {
-				fetched.Dir, err = in.own.Cached(o.Cache)
+				fetched.Dir, err = cachedKernel(o, in.own)
 			} else {
 				fetched, err = fetcher.Fetch(ctx, wanted)
 			}

@@ -101,11 +101,25 @@ func TestAnImageWithOurOwnKernel(t *testing.T) {
 	if e, err := Explain(context.Background(), o, o.definition()); err != nil || !strings.Contains(e.String(), "built into the kernel") {
 		t.Errorf("the plan of what is built: %v, %v", e, err)
 	}
-	if dir, built, err := Kernel(context.Background(), o, "amd64"); err != nil || built || dir != k.Dir(o.Cache) {
-		t.Errorf("Kernel = %s, %v, %v; want nothing to be built", dir, built, err)
+	if got, err := Kernel(context.Background(), o, "amd64", false); err != nil || got.Built || got.Dir != k.Dir(o.Cache) || strings.Count(got.Unrecorded, k.Digest()) != 3 {
+		t.Errorf("Kernel = %+v, %v; want nothing to be built", got, err)
 	}
 	if result, _ := build(t, o); !result.UpToDate {
 		t.Error("it was built again though nothing has changed")
+	}
+	for _, record := range []bool{true, false} {
+		if got, err := Kernel(context.Background(), o, "amd64", record); err != nil || got.Built || got.Unrecorded != "" {
+			t.Errorf("Kernel once it is recorded = %+v, %v", got, err)
+		}
+	}
+	writeFile(t, filepath.Join(k.Dir(o.Cache), "boot/vmlinuz-6.12.1-test"), []byte("another"))
+	changed := o
+	changed.Output = t.TempDir()
+	if _, err := Run(context.Background(), changed, o.definition()); !errors.Is(err, own.ErrOther) {
+		t.Errorf("Run with another kernel than the recorded one: %v; want ErrOther", err)
+	}
+	if _, err := Kernel(context.Background(), o, "amd64", false); !errors.Is(err, own.ErrOther) {
+		t.Errorf("Kernel: %v; want ErrOther", err)
 	}
 	ownTools(t, "14.2")
 	if other, err := different(context.Background(), o, m, o.definition()); err != nil || !slices.ContainsFunc(other, func(s string) bool { return strings.Contains(s, "14.2") }) {
@@ -141,7 +155,7 @@ func TestWithoutToolsThereIsNoOwnKernel(t *testing.T) {
 // Nobody wants to wait half an hour for a kernel that is not the one he has asked for.
 func TestOurOwnKernelIsBuiltOfNoOtherSource(t *testing.T) {
 	o := ownFixture(t, linuxSource("2"))
-	_, _, err := Kernel(context.Background(), o, "amd64")
+	_, err := Kernel(context.Background(), o, "amd64", false)
 	if !errors.Is(err, fetch.ErrGone) || !strings.Contains(err.Error(), "pin 2, SHA-256 "+linuxSource("2").SHA256()) {
 		t.Errorf("Kernel: %v; want ErrGone, and what to pin", err)
 	}

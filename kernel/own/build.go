@@ -23,7 +23,8 @@ type Builder struct {
 }
 
 // Build builds k of its source, unpacked from its package into the directory source, and returns where it lies. A build that was broken off goes on where it
-// was. What the compiler says is in a file of the cache, which errors name.
+// was. What the compiler says is in a file of the cache, which errors name. A kernel that is not the recorded one fails with ErrOther, and is left beside where
+// it would lie, with the directory that it was compiled in.
 func (b *Builder) Build(ctx context.Context, k *Kernel, source string) (string, error) {
 	top := filepath.Join(b.Cache, "kernels")
 	if err := os.MkdirAll(top, 0o755); err != nil {
@@ -192,7 +193,20 @@ func (w *work) install(dir string) error {
 	if err := os.Chmod(temporary, 0o755); err != nil {
 		return err
 	}
+	if err := w.kernel.Check(temporary); errors.Is(err, ErrOther) {
+		return w.putAside(temporary, dir+".other")
+	} else if err != nil && !errors.Is(err, ErrNotRecorded) {
+		return err
+	}
 	return os.Rename(temporary, dir)
+}
+
+// putAside keeps in dir a kernel that is not the recorded one, for whoever wants to know why, and says in what it differs.
+func (w *work) putAside(from, dir string) error {
+	if err := errors.Join(os.RemoveAll(dir), os.Rename(from, dir)); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w\nit was compiled in %s, which is left; without that it is built from the start", w.kernel.Check(dir), w.dir)
 }
 
 func copyFile(from, to string) error {

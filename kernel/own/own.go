@@ -2,7 +2,7 @@
 //
 // "make kernel" calls it, by way of cosi-image; the image builder takes from the cache what is there, and never builds one: it takes half an
 // hour. A kernel says of itself neither when nor where nor by whom it was built: the same source, configuration and tools are meant to give
-// the same bytes, wherever the cache lies.
+// the same bytes, wherever the cache lies. What they gave before stands in RecordFile, and another kernel is not used.
 package own
 
 import (
@@ -38,9 +38,12 @@ type Kernel struct {
 	Options []Option
 	// Tools are what it is built with, by version. They decide what it becomes.
 	Tools []string
+
+	// recorded are the files that it became before, somewhere: see RecordFile.
+	recorded map[string]recorded
 }
 
-// New reads the configuration of a tree and asks the machine for its tools. Errors name the file and line, or wrap ErrNoTool.
+// New reads the configuration of a tree and what it has recorded, and asks the machine for its tools. Errors name the file and line, or wrap ErrNoTool.
 func New(ctx context.Context, tree, architecture string, source lock.Package) (*Kernel, error) {
 	k := &Kernel{Architecture: architecture, Source: source, Files: filesOf(architecture)}
 	var err error
@@ -56,7 +59,8 @@ func New(ctx context.Context, tree, architecture string, source lock.Package) (*
 		first, _, _ := strings.Cut(string(version), "\n")
 		k.Tools = append(k.Tools, tool+": "+strings.TrimSpace(first))
 	}
-	return k, nil
+	k.recorded, err = readRecord(tree, k.Digest())
+	return k, err
 }
 
 // filesOf are the files of a tree that configure the kernel for an architecture.

@@ -9,15 +9,20 @@ import (
 
 	"github.com/cosi-os/cosi/images/build"
 	"github.com/cosi-os/cosi/images/definition"
+	"github.com/cosi-os/cosi/kernel/own"
 	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 func kernelCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "kernel ARCH",
+	var record bool
+	cmd := &cobra.Command{
+		Use:   "kernel [--record] ARCH",
 		Short: "Build our own kernel, for definitions that say: kernel: {flavour: own}",
 		Long: `Builds our own kernel into the cache: Debian's source, with the configuration in kernel/config. That takes half an hour and several GB. Does
 nothing if the cache has the kernel; a build that was broken off goes on where it was.
+
+The same source, options and tools give the same kernel: one that is not as kernel/built.sha256 has it is an error, and enters no image. Of one that this
+file does not know the lines are printed that it lacks; --record adds them.
 
 Environment:
   COSI_CACHE   keeps kernels (default: cosi in $XDG_CACHE_HOME or ~/.cache)
@@ -34,18 +39,30 @@ Environment:
 			if err != nil {
 				return err
 			}
-			dir, built, err := build.Kernel(cmd.Context(), o, args[0])
+			k, err := build.Kernel(cmd.Context(), o, args[0], record)
 			if err != nil {
 				return err
 			}
 			progress.stop()
-			fmt.Fprintln(cmd.OutOrStdout(), dir)
-			if built {
-				progress.log("our own kernel for %s built in %.0f s", args[0], progress.elapsed())
-			} else {
-				progress.log("our own kernel for %s is up to date", args[0])
-			}
+			fmt.Fprintln(cmd.OutOrStdout(), k.Dir)
+			reportKernel(progress, k, args[0])
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&record, "record", false, "add the kernel to those that "+own.RecordFile+" knows")
+	return cmd
+}
+
+// reportKernel says what came of it.
+func reportKernel(progress *progress, k *build.OwnKernel, architecture string) {
+	came := "is up to date"
+	if k.Built {
+		came = fmt.Sprintf("was built in %.0f s", progress.elapsed())
+	}
+	if k.Unrecorded == "" {
+		progress.log("our own kernel for %s %s, and is as %s has it", architecture, came, own.RecordFile)
+		return
+	}
+	progress.log("our own kernel for %s %s; %s does not know what becomes of this source with these options and tools. With --record it would have these lines:\n%s",
+		architecture, came, own.RecordFile, k.Unrecorded)
 }
