@@ -74,7 +74,7 @@ test-kernels: ## Run the tests of the generators on the oldest kernel they are f
 	@COSI_TEST_DEFINITION=metal $(GO) test -count=1 -v -timeout 30m -run '^TestLaptop$$' ./hack/vmtest
 
 # The tests of a node that say something of its kernel, and need no module.
-OWN_TESTS = TestOutputsBoot|TestMachine|TestState|TestRefusals|TestGenerators|TestStorm
+OWN_TESTS = TestTheImageIsSmall|TestOutputsBoot|TestMachine|TestState|TestRefusals|TestGenerators|TestStorm
 
 test-own: ## Build our own kernel, boot every output on it, and test a node there: API, state, watchdogs, confinement, generators
 	@hack/setup test
@@ -106,12 +106,12 @@ test-arm64: ## Boot every output for arm64, emulated, and test a node there: out
 	@for definition in $(ARM64_IMAGES); do $(MAKE) --no-print-directory image DEFINITION=$$definition || exit 1; done
 	@COSI_TEST_ARCH=arm64 COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 60m -run '^($(ARM64_TESTS))$$' ./hack/vmtest
 
-bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean events power idle api boot-server; boot-own is of our own kernel, only if it is named
+bench: ## Measure the figures that the README states, in about a quarter of an hour, or WHAT of them: size build boot split clean events power idle api boot-server; size-own and boot-own are of our own kernel, only if they are named
 	@hack/setup test
 	@$(MAKE) --no-print-directory build image
 	@$(MAKE) --no-print-directory image DEFINITION=bench
 	@$(MAKE) --no-print-directory image DEFINITION=test
-	@$(if $(filter boot-own,$(WHAT)),$(MAKE) --no-print-directory kernel && $(MAKE) --no-print-directory image DEFINITION=own,:)
+	@$(if $(filter %-own,$(WHAT)),$(MAKE) --no-print-directory kernel && $(MAKE) --no-print-directory image DEFINITION=own,:)
 	@$(GO) run ./hack/bench $(WHAT)
 
 # The image that is soaked: with the plugin gauge where the processes of the node are looked at, on metal's kernel where it takes its drivers.

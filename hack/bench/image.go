@@ -98,7 +98,12 @@ func median(before, measured func() error) (time.Duration, error) {
 }
 
 // size looks at the image's files. The initramfs holds the root.
-func size(context.Context) ([]figure, error) {
+func size(context.Context) ([]figure, error) { return sizes(image, "") }
+
+// sizeOwn looks at those of the image on our own kernel, for which the same holds.
+func sizeOwn(context.Context) ([]figure, error) { return sizes(ownImage, " on our own kernel") }
+
+func sizes(image, of string) ([]figure, error) {
 	var figures []figure
 	for _, f := range []figure{{name: "qcow2", target: 40}, {name: "iso", target: 45}, {name: "initramfs", target: 45}} {
 		info, err := os.Stat(filepath.Join(outputs, image+"."+f.name))
@@ -109,6 +114,7 @@ func size(context.Context) ([]figure, error) {
 		if f.name == "initramfs" {
 			f.name = "root and initramfs together"
 		}
+		f.name += of
 		figures = append(figures, f)
 	}
 	return figures, nil

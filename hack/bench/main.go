@@ -2,7 +2,7 @@
 // programs first and calls it; some groups can be named:
 //
 //	make bench                       all; on two idle cores that takes about a quarter of an hour
-//	make bench WHAT="size build"     some of: size build boot split clean events power idle api boot-server boot-own
+//	make bench WHAT="size build"     some of: size build boot split clean events power idle api boot-server size-own boot-own
 //
 // A figure that is missed is shown as missed and is no error; one that cannot be measured is, and the others are shown all the same.
 package main
@@ -71,7 +71,7 @@ func main() {
 var groups = []group{{"size", size}, {"build", builds}, {"boot", boot}, {"split", split}, {"clean", clean}, {"events", events}, {"power", power}, {"idle", idle}, {"api", api}, {"boot-server", bootServer}}
 
 // named are measured only if they are named: building our own kernel takes longer than all of the above.
-var named = []group{{"boot-own", bootOwn}}
+var named = []group{{"size-own", sizeOwn}, {"boot-own", bootOwn}}
 
 // choose returns the groups of these names, all but the named ones if there are no names.
 func choose(names []string) ([]group, error) {
