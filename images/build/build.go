@@ -1,7 +1,8 @@
 // Package build makes images: it follows a plan from sources and packages to the files of the output directory.
 //
 // The same sources, definition and packages give the same bytes, in any directory and for any user; the manifest names them all. A build
-// whose inputs have not changed since its outputs were made does nothing. Outputs appear whole or not at all.
+// whose inputs have not changed since its outputs were made does nothing. Outputs appear whole or not at all, and those of two builds into one
+// directory one after the other.
 package build
 
 import (
@@ -95,7 +96,11 @@ func Run(ctx context.Context, o Options, definitionFile string) (*Result, error)
 	if outputs, ok := fresh(stamp, in, o.Output); ok {
 		return &Result{Plan: p, UpToDate: true, Outputs: outputs}, nil
 	}
-	return assemble(ctx, o, p, in, stamp)
+	result, err := assemble(ctx, o, p, in, stamp)
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err() // rather than how the compiler has ended
+	}
+	return result, err
 }
 
 // assemble builds what is not up to date.
@@ -117,20 +122,25 @@ func assemble(ctx context.Context, o Options, p *plan.Plan, in *Inputs, stamp st
 	if err := os.MkdirAll(o.Output, 0o755); err != nil {
 		return nil, err
 	}
-	work, err := os.MkdirTemp(o.Output, ".work-")
+	work, remove, err := workDir(o.Output)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(work)
+	defer remove()
 	says, err := describe(o, p, in, parts)
 	if err != nil {
 		return nil, err
 	}
-	outputs, err := write(o, p, in, parts, says, work)
+	outputs, err := write(ctx, o, p, in, parts, says, work)
 	if err != nil {
 		return nil, err
 	}
 	says.Signatures = *keys.made
+	release, err := alone(o.Output)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if err := publish(o.Output, work, says, outputs); err != nil {
 		return nil, err
 	}

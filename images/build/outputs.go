@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -32,6 +33,7 @@ var efiNames = map[string]string{"amd64": "EFI/BOOT/BOOTX64.EFI", "arm64": "EFI/
 
 // writer makes the files of one image in a directory of its own.
 type writer struct {
+	ctx   context.Context // of the build: its functions are called by what makes the formats, which knows none
 	o     Options
 	plan  *plan.Plan
 	in    *Inputs
@@ -57,9 +59,9 @@ type bootable struct {
 	arguments string
 }
 
-// write makes the plan's outputs below work and returns them in the plan's order.
-func write(o Options, p *plan.Plan, in *Inputs, parts *parts, says *manifest.Manifest, work string) ([]manifest.File, error) {
-	w := &writer{o: o, plan: p, in: in, parts: parts, work: work, says: says, made: map[string]manifest.File{}}
+// write makes the plan's outputs below work and returns them in the plan's order. It ends soon after ctx does.
+func write(ctx context.Context, o Options, p *plan.Plan, in *Inputs, parts *parts, says *manifest.Manifest, work string) ([]manifest.File, error) {
+	w := &writer{ctx: ctx, o: o, plan: p, in: in, parts: parts, work: work, says: says, made: map[string]manifest.File{}}
 	if err := w.root(); err != nil {
 		return nil, err
 	}
@@ -86,7 +88,7 @@ func write(o Options, p *plan.Plan, in *Inputs, parts *parts, says *manifest.Man
 		group.Go(w.script)
 		group.Go(w.networkLoaders)
 	}
-	if err := group.Wait(); err != nil {
+	if err := errors.Join(group.Wait(), ctx.Err()); err != nil {
 		return nil, err
 	}
 	var all []manifest.File
@@ -110,7 +112,12 @@ func (w *writer) create(suffix string, write func(*os.File) error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(write(f), f.Close())
+	defer context.AfterFunc(w.ctx, func() { f.Close() })() // what is written next fails
+	err = errors.Join(write(f), f.Close())
+	if w.ctx.Err() != nil {
+		return w.ctx.Err()
+	}
+	return err
 }
 
 // hash notes what a file that was made is, if the plan asks for it.

@@ -116,6 +116,11 @@ func (f *Fetcher) fetch(ctx context.Context, p lock.Package) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	// Nobody else fetches: what is there was left by one that was killed.
+	left, _ := filepath.Glob(filepath.Join(f.Cache, "fetch-*")) // the pattern is well-formed
+	for _, dir := range left {
+		os.RemoveAll(dir)
+	}
 	work, err := os.MkdirTemp(f.Cache, "fetch-")
 	if err != nil {
 		return Result{}, err

@@ -46,6 +46,9 @@ func TestFetchFromAMirrorOnce(t *testing.T) {
 	}))
 	defer server.Close()
 	f, _ := fetcher(t, server.URL+"/debian/")
+	if err := os.Mkdir(filepath.Join(f.Cache, "fetch-killed"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 {
 		result, err := f.Fetch(context.Background(), p)
 		if err != nil || result.Unpinned || result.Package != p {

@@ -3,6 +3,7 @@
 package commandline
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -51,6 +52,9 @@ func Root(name, short, long string) *cobra.Command {
 func Exit(program string, err error, stderr io.Writer) int {
 	if err == nil {
 		return 0
+	}
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", program, err)
 	if errors.As(err, &UsageError{}) {
