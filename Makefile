@@ -74,9 +74,9 @@ test-kernels: ## Run the tests of the generators on the oldest kernel they are f
 	@COSI_TEST_DEFINITION=metal $(GO) test -count=1 -v -timeout 30m -run '^TestLaptop$$' ./hack/vmtest
 
 # The tests of a node that say something of its kernel, and need no module.
-OWN_TESTS = TestTheImageIsSmall|TestOutputsBoot|TestMachine|TestState|TestRefusals|TestGenerators|TestStorm
+OWN_TESTS = TestTheImageIsSmall|TestOutputsBoot|TestSecureBoot|TestMachine|TestState|TestRefusals|TestGenerators|TestStorm
 
-test-own: ## Build our own kernel, boot every output on it, and test a node there: API, state, watchdogs, confinement, generators
+test-own: ## Build our own kernel, boot every output on it, and test a node there: API, state, Secure Boot, watchdogs, confinement, generators
 	@hack/setup test
 	@$(MAKE) --no-print-directory build kernel
 	@for definition in own test-own; do $(MAKE) --no-print-directory image DEFINITION=$$definition || exit 1; done

@@ -108,7 +108,7 @@ func checkAttestation(t *testing.T, n *vmtest.Node, image string) {
 	t.Helper()
 	status := &securitypb.SecurityStatus{}
 	n.Until(t, "security", "security", status, func(m *resourcepb.Metadata) bool { return m != nil })
-	if status.GetSecureBoot() != "Enabled" || status.GetLockdown() != "integrity" || status.GetModules() != "Signed" || status.GetTpm() != "Present" {
+	if status.GetSecureBoot() != "Enabled" || status.GetLockdown() != "integrity" || status.GetModules() != checksModules("base") || status.GetTpm() != "Present" {
 		t.Errorf("security: %v", status)
 	}
 	opened, err := inspect.Open(image)
@@ -149,12 +149,13 @@ func checkAttestation(t *testing.T, n *vmtest.Node, image string) {
 	}
 }
 
-// startTPM has a TPM in software run that keeps what it has in a directory (swtpmtest.Dir), and returns what connects a VM to it. It ends with the VM.
+// startTPM has a TPM in software run that keeps what it has in a directory (swtpmtest.Dir), and returns what connects a VM to it. It ends with the VM, even
+// where the test was killed.
 func startTPM(t *testing.T, dir string) []string {
 	t.Helper()
 	socket := filepath.Join(dir, "s")
 	os.Remove(socket) // of a VM before
-	cmd := exec.Command(needed(t, "swtpm"), "socket", "--tpm2", "--tpmstate", "dir="+dir, "--ctrl", "type=unixio,path="+socket)
+	cmd := exec.Command(needed(t, "swtpm"), "socket", "--tpm2", "--terminate", "--tpmstate", "dir="+dir, "--ctrl", "type=unixio,path="+socket)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -210,14 +211,14 @@ pcr_policy: {key: keys/pcr.key, public_key: keys/pcr.pub}
 `, argument)
 }
 
-// buildImage builds a raw image into dir, and makes the CA and the keys there first.
+// buildImage builds a raw image of what the base image's definition and signedDefinition say into dir, and makes the CA and the keys there first.
 func buildImage(t *testing.T, dir string, ca []byte, argument string) string {
 	t.Helper()
 	tree, err := filepath.Abs(filepath.Join("..", ".."))
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, err := filepath.Rel(dir, filepath.Join(tree, "images", "base.yaml"))
+	base, err := filepath.Rel(dir, filepath.Join(tree, "images", vmtest.StandIn("base")+".yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -81,11 +81,14 @@ func DefinitionFile(definition string) string {
 // standIns are the variables that name another definition in the place of one: the same on another kernel.
 var standIns = map[string]string{"base": "COSI_TEST_BASE", "test": "COSI_TEST_DEFINITION"}
 
+// StandIn is the definition that is tested in the place of one: itself, unless one of standIns says another.
+func StandIn(definition string) string { return cmp.Or(os.Getenv(standIns[definition]), definition) }
+
 // Image returns a file of make image: cosi-DEFINITION-ARCH.FORMAT, of what stands in for the definition, if something does. A missing one skips
 // the test, except where CI is set.
 func Image(t testing.TB, definition, format string) string {
 	t.Helper()
-	definition = cmp.Or(os.Getenv(standIns[definition]), definition)
+	definition = StandIn(definition)
 	root, err := moduleRoot()
 	if err != nil {
 		t.Fatal(err)
