@@ -4,6 +4,8 @@ DEFINITION ?= base
 BUILD      := build
 BIN        := $(BUILD)/bin
 GO         ?= go
+# For whatever make calls, tests and what they call included: as the programs are built, so that nothing is compiled in two ways.
+export GOFLAGS := $(strip $(shell $(GO) env GOFLAGS) -trimpath)
 PROGRAMS   := ./tools/cosictl ./tools/cosi-conformance ./tools/cosi-image ./tools/cosi-boot ./tools/cosi-run ./engine ./engine/runtime ./plugins
 
 .DEFAULT_GOAL := help
@@ -13,11 +15,11 @@ help: ## Show this list
 
 # With TAGS=pkcs11 the programs that build images sign with keys in tokens, too. That takes cgo, so they are not static then; all others are.
 BUILDERS := ./tools/cosi-image ./tools/cosi-boot
-WITH_CGO = CGO_ENABLED=$(if $(TAGS),1,0) $(GO) build -trimpath -tags '$(TAGS)' -o $(BIN)/
+WITH_CGO = CGO_ENABLED=$(if $(TAGS),1,0) $(GO) build -tags '$(TAGS)' -o $(BIN)/
 
 build: ## Build the host programs and the protoset into build/bin; TAGS=pkcs11: so that they sign with keys in tokens (docs/trusted-boot.md)
 	@mkdir -p $(BIN)
-	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ $(PROGRAMS)
+	@CGO_ENABLED=0 $(GO) build -o $(BIN)/ $(PROGRAMS)
 	@$(if $(TAGS),$(WITH_CGO) $(BUILDERS))
 	@CGO_ENABLED=0 $(GO) run ./hack/generate -protoset $(BUILD)/cosi.protoset
 
@@ -49,7 +51,7 @@ test: ## Run all tests, those in a VM included
 	@$(MAKE) --no-print-directory image
 	@$(MAKE) --no-print-directory image DEFINITION=test
 	@$(MAKE) --no-print-directory image DEFINITION=test-metal
-	@$(GO) vet ./...
+	@CGO_ENABLED=0 $(GO) vet ./...
 	@$(GO) test -race -p $(TOGETHER) -timeout 15m $$($(GO) list ./... | grep -vE '/hack/vmtest|/engine/disk$$|/images/build$$|/cosi-boot/internal/image$$')
 	@$(GO) test -race -tags pkcs11 ./images/pkcs11
 # Every output there is, at the same time; and what signs with keys in tokens.
@@ -122,7 +124,7 @@ SOAKS = $(or $(ROUNDS),$(if $(filter upgrade-cut,$(WHAT)),200,1000))
 
 soak: ## Kill the runtime ROUNDS times (1000) under load, with SEED, for at most TIME (20m); goes on where it stopped. WHAT=plug, first-boot, cut, upgrade, upgrade-cut (200), or hotplug-scsi, -virtio, -usb, -sd, -reader: a node in a VM
 	@mkdir -p $(BIN)
-	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./engine/runtime ./tools/cosictl
+	@CGO_ENABLED=0 $(GO) build -o $(BIN)/ ./engine/runtime ./tools/cosictl
 	@test "$(or $(WHAT),runtime)" = runtime || $(MAKE) --no-print-directory image DEFINITION=$(SOAKED)
 	@$(GO) run ./hack/soak -what $(or $(WHAT),runtime) -rounds $(SOAKS) -seed $(or $(SEED),1) -for $(or $(TIME),20m)
 
@@ -131,9 +133,9 @@ fuzz: ## Run each fuzz test whose PACKAGE.NAME matches MATCH (all) for CPU (10m)
 
 lint: ## Check formatting, vet, import rules, generated code
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
-	@$(GO) vet ./...
+	@CGO_ENABLED=0 $(GO) vet ./...
 	@CGO_ENABLED=0 GOARCH=arm64 $(GO) vet ./api/... ./engine/... ./plugins/... ./sdk/... # what runs on a node, on the other machines too
-	@$(GO) test -count=1 ./hack/deps
+	@CGO_ENABLED=0 $(GO) test -count=1 ./hack/deps
 	@CGO_ENABLED=0 $(GO) run ./hack/generate && git diff --exit-code --stat -- api
 
 generate: ## Generate Go code from api/**/*.proto, and eBPF objects from plugins/**/*.bpf.c
