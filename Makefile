@@ -75,14 +75,17 @@ test-kernels: ## Run the tests of the generators on the oldest kernel they are f
 	@$(MAKE) --no-print-directory image DEFINITION=metal
 	@COSI_TEST_DEFINITION=metal $(GO) test -count=1 -v -timeout 30m -run '^TestLaptop$$' ./hack/vmtest
 
-# The tests of a node that say something of its kernel, and need no module.
-OWN_TESTS = TestTheImageIsSmall|TestOutputsBoot|TestSecureBoot|TestMachine|TestState|TestRefusals|TestGenerators|TestStorm
+# The definitions on our own kernel, and the tests of a node that say something of its kernel, and need no module.
+OWN_IMAGES = $(addsuffix $(if $(filter arm64,$(ARCH)),-arm64),own test-own)
+OWN_TESTS  = $(if $(filter arm64,$(ARCH)),$(ARM64_TESTS),TestTheImageIsSmall|TestOutputsBoot|TestSecureBoot|TestMachine|TestState|TestRefusals|TestGenerators|TestStorm)
 
-test-own: ## Build our own kernel, boot every output on it, and test a node there: API, state, Secure Boot, watchdogs, confinement, generators
+test-own: ## Build our own kernel for ARCH (amd64), boot every output on it, and test a node there: API, state, Secure Boot, watchdogs, confinement, generators
 	@hack/setup test
+	@$(if $(filter arm64,$(ARCH)),hack/setup arm64)
 	@$(MAKE) --no-print-directory build kernel
-	@for definition in own test-own; do $(MAKE) --no-print-directory image DEFINITION=$$definition || exit 1; done
-	@COSI_TEST_BASE=own COSI_TEST_DEFINITION=test-own COSI_TEST_BOOTS=all $(GO) test -count=1 -v -timeout 60m -run '^($(OWN_TESTS))$$' ./hack/vmtest
+	@for definition in $(OWN_IMAGES); do $(MAKE) --no-print-directory image DEFINITION=$$definition || exit 1; done
+	@COSI_TEST_ARCH=$(or $(ARCH),amd64) COSI_TEST_BASE=own COSI_TEST_DEFINITION=test-own COSI_TEST_BOOTS=all \
+		$(GO) test -count=1 -v -timeout 60m -run '^($(OWN_TESTS))$$' ./hack/vmtest
 
 test-boot: ## Boot every output in every way that it boots: UEFI and BIOS, disk, CD, USB stick, network, cosi-boot, what is for clouds; and nodes that are signed and sealed
 	@hack/setup test
