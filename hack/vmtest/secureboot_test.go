@@ -32,11 +32,12 @@ import (
 	images "github.com/cosi-os/cosi/images/build"
 	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/secureboot"
+	"github.com/cosi-os/cosi/tools/qemu"
 )
 
 // A machine whose firmware knows no keys yet takes those on the disk at its first boot, and is under Secure Boot from then on. There a node leaves
-// alone what anybody may have put on the EFI system partition; it takes its user data from the URL that its signed image names, and believes the
-// server because the image's definition pins its CA. What was measured on the way is what the image's builder predicted, and the TPM signs that; the node's
+// alone what anybody may have put on the EFI system partition, or plugged in with the label CIDATA; it takes its user data from the URL that its signed
+// image names, and believes the server because the image's definition pins its CA. What was measured on the way is what the image's builder predicted, and the TPM signs that; the node's
 // state is sealed to it.
 func TestSecureBoot(t *testing.T) {
 	vmtest.Parallel(t, 40)
@@ -55,21 +56,27 @@ func TestSecureBoot(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	n := vmtest.Start(t, vmtest.Options{File: image, Identity: id, NoUserData: true, Extra: startTPM(t, swtpmtest.Dir(t))})
+	n := vmtest.Start(t, vmtest.Options{
+		File: image, Identity: id, NoUserData: true, Extra: startTPM(t, swtpmtest.Dir(t)),
+		Disks: []qemu.Disk{{ID: "seed", File: seed(t, filepath.Join(dir, "seed"), kept("plugged")), Format: "raw", ReadOnly: true}},
+	})
 	n.Ready(t)
 	n.Expect(t, 0, `Enrolling secure boot keys`)
 	source := &machinepb.UserDataSource{}
 	if n.Get(t, "userdatasources", "url", source); source.GetState() != "Applied" || source.GetUnauthenticated() {
 		t.Errorf("the URL as a source: %v", source)
 	}
-	const why = "not read under Secure Boot, unless the image's definition says user_data.esp_under_secure_boot: true"
-	if n.Get(t, "userdatasources", "esp-vda2", source); source.GetState() != "Refused" || !strings.Contains(source.GetMessage(), why) {
-		t.Errorf("the system partition as a source: %v", source)
+	const why = "not read under Secure Boot, unless the image's definition says user_data.disks_under_secure_boot: true"
+	for disk, document := range map[string]string{"esp-vda2": "planted", "cidata-vdb": "plugged"} {
+		n.Until(t, "userdatasources", disk, source, func(*resourcepb.Metadata) bool { return source.GetState() != "" })
+		if source.GetState() != "Refused" || !strings.Contains(source.GetMessage(), why) {
+			t.Errorf("%s as a source: %v", disk, source)
+		}
+		if n.Get(t, "mountpoints", document, &storagepb.MountPoint{}) != nil {
+			t.Errorf("the document on %s was applied", disk)
+		}
+		n.Expect(t, 0, `user data `+disk+`: Refused: .*under Secure Boot`)
 	}
-	if n.Get(t, "mountpoints", "planted", &storagepb.MountPoint{}) != nil {
-		t.Error("the planted document was applied")
-	}
-	n.Expect(t, 0, `user data esp-vda2: Refused: .*under Secure Boot`)
 	n.Expect(t, 0, `user data url: Applied, 1 of 1 documents\r?\n`)
 	checkAttestation(t, n, image)
 	checkSealed(t, n)

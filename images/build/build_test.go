@@ -429,7 +429,7 @@ func TestRootHoldsWhatTheEngineExpects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.change(t, "images/dev.yaml", "outputs:", "user_data: {url_ca: "+ca+"}\noutputs:")
+	o.change(t, "images/dev.yaml", "outputs:", "user_data: {disks_under_secure_boot: true, url_ca: "+ca+"}\noutputs:")
 	if _, err := Root(context.Background(), o, o.definition()); err != nil {
 		t.Fatal(err)
 	}
@@ -463,7 +463,8 @@ func TestRootHoldsWhatTheEngineExpects(t *testing.T) {
 	if err != nil || set.ByType("MountPoints.storage.cosi.dev") == nil || set.ByType("MountPointStatuses.storage.cosi.dev") == nil {
 		t.Errorf("the definitions hold %d kinds, %v; want those that the plugin reads and writes", len(found), err)
 	}
-	if image := string(read("usr/lib/cosi/image.json")); !strings.Contains(image, `"version": "1.2.3"`) || !strings.Contains(image, `"built": "2026-01-01T00:00:00Z"`) {
+	if image := string(read("usr/lib/cosi/image.json")); !strings.Contains(image, `"version": "1.2.3"`) || !strings.Contains(image, `"built": "2026-01-01T00:00:00Z"`) ||
+		!strings.Contains(image, `"disk_user_data_under_secure_boot": true`) { // as the plugin userdata reads it
 		t.Errorf("image.json: %s", image)
 	}
 	if resources := string(read("usr/lib/cosi/resources.yaml")); !strings.Contains(resources, "all_physical: true") {

@@ -177,9 +177,9 @@ func imageJSON(p *plan.Plan, in *Inputs, unpinned bool) ([]byte, error) {
 		Built      time.Time `json:"built"`
 		Definition string    `json:"definition"`
 		Unpinned   bool      `json:"unpinned"`
-		ESP        bool      `json:"esp_user_data_under_secure_boot"`
+		Disks      bool      `json:"disk_user_data_under_secure_boot"`
 		Platform   string    `json:"platform,omitempty"`
-	}{in.Version, in.Epoch, p.Definition.Name, unpinned, p.Definition.UserData.ESPUnderSecureBoot, p.Definition.Platform}, "", "  ")
+	}{in.Version, in.Epoch, p.Definition.Name, unpinned, p.Definition.UserData.DisksUnderSecureBoot, p.Definition.Platform}, "", "  ")
 	return append(data, '\n'), err
 }
 

@@ -112,9 +112,9 @@ type Initramfs struct {
 
 // UserData says where a node looks for user data, beyond what it always does.
 type UserData struct {
-	// ESPUnderSecureBoot lets a node read user-data.yaml from its EFI system partition under Secure Boot, where anybody with the disk
-	// in his hands may have put it.
-	ESPUnderSecureBoot bool `yaml:"esp_under_secure_boot"`
+	// DisksUnderSecureBoot lets a node read user data from disks and media under Secure Boot: from its EFI system partition, where anybody with
+	// the disk in his hands may have put it, and from CIDATA disks and config drives, which anybody may plug in.
+	DisksUnderSecureBoot bool `yaml:"disks_under_secure_boot"`
 	// URLCA is the path, relative to the definition's, of a PEM file with the certificates that vouch for an https URL of user data. A
 	// node without shows what such a URL brings as unauthenticated, unless the URL says its SHA-256.
 	URLCA string `yaml:"url_ca"`

@@ -87,7 +87,7 @@ resources:
   - {metadata: {type: Links.network.cosi.dev, id: one}, spec: {mtu: 1}}
   - {metadata: {type: Links.network.cosi.dev, id: two}, spec: {mtu: 2}}
   - {metadata: {type: Links.network.cosi.dev, id: three}, spec: {mtu: 3}}
-user_data: {esp_under_secure_boot: true}
+user_data: {disks_under_secure_boot: true}
 platform: gcp
 state: {size: 1GiB}
 partitions: {esp: 512MiB, root: 1GiB, extra: [{name: logs, size: 1GiB}, {name: data, size: 2GiB}]}
@@ -100,7 +100,7 @@ func summary(d *Definition) string {
 	for _, output := range d.Outputs {
 		all = append(all, string(output))
 	}
-	return strings.Join(append(all, d.Name, d.Arch, d.Kernel.Flavour, d.Kernel.Series, string(d.State.Size), string(d.Partitions.ESP), string(d.Partitions.Root), d.Platform, fmt.Sprint(d.UserData.ESPUnderSecureBoot)), " ")
+	return strings.Join(append(all, d.Name, d.Arch, d.Kernel.Flavour, d.Kernel.Series, string(d.State.Size), string(d.Partitions.ESP), string(d.Partitions.Root), d.Platform, fmt.Sprint(d.UserData.DisksUnderSecureBoot)), " ")
 }
 
 func TestExtendingContinuesListsAndReplacesTheRest(t *testing.T) {
@@ -140,7 +140,7 @@ without:
   partitions: [data]
 separate_plugins: [power]
 kernel: {series: "", arguments: [x]}
-user_data: {esp_under_secure_boot: false}
+user_data: {disks_under_secure_boot: false}
 state: {size: ""}
 partitions: {esp: ""}
 `, "base.yaml", base))

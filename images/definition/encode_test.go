@@ -27,7 +27,7 @@ partitions: {extra: [{name: seed, size: 1MiB, content: seed.img}]}
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"name: over\n", "content: seed.img\n", "up: false\n", "name: \"\"\n", "mtu: \"4\"\n", "esp_under_secure_boot: true\n", "- probe\n", "epoch: 2026-01-01T00:00:00Z\n"} {
+	for _, want := range []string{"name: over\n", "content: seed.img\n", "up: false\n", "name: \"\"\n", "mtu: \"4\"\n", "disks_under_secure_boot: true\n", "- probe\n", "epoch: 2026-01-01T00:00:00Z\n"} {
 		if want = strings.ReplaceAll(want, `"`, "'"); want != "- probe\n" && !strings.Contains(strings.ReplaceAll(string(first), `"`, "'"), want) {
 			t.Errorf("no %q in\n%s", want, first)
 		}

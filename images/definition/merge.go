@@ -103,7 +103,7 @@ func merge(base, over *Definition, file string, lines map[string]int) (*Definiti
 	set(said("state.size"), &d.State.Size, over.State.Size)
 	set(said("state.seal"), &d.State.Seal, over.State.Seal)
 	set(said("initramfs.compression"), &d.Initramfs.Compression, over.Initramfs.Compression)
-	set(said("user_data.esp_under_secure_boot"), &d.UserData.ESPUnderSecureBoot, over.UserData.ESPUnderSecureBoot)
+	set(said("user_data.disks_under_secure_boot"), &d.UserData.DisksUnderSecureBoot, over.UserData.DisksUnderSecureBoot)
 	set(said("user_data.url_ca"), &d.UserData.URLCA, over.UserData.URLCA)
 	if said("user_data.url_ca") {
 		d.UserData.URLCertificates = over.UserData.URLCertificates

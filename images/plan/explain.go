@@ -126,7 +126,7 @@ func (p *Plan) explainSettings() []Item {
 	var items []Item
 	for _, s := range []struct{ field, value string }{
 		{"arch", d.Arch}, {"platform", d.Platform}, {"kernel.flavour", d.Kernel.Flavour}, {"kernel.series", d.Kernel.Series}, {"initramfs.compression", string(d.Initramfs.Compression)},
-		{"user_data.esp_under_secure_boot", fmt.Sprint(d.UserData.ESPUnderSecureBoot)}, {"user_data.url_ca", d.UserData.URLCA},
+		{"user_data.disks_under_secure_boot", fmt.Sprint(d.UserData.DisksUnderSecureBoot)}, {"user_data.url_ca", d.UserData.URLCA},
 		{"secure_boot.key", d.SecureBoot.Key}, {"secure_boot.certificate", d.SecureBoot.Certificate}, {"secure_boot.enroll", d.SecureBoot.Enroll},
 		{"secure_boot.variables", d.SecureBoot.Variables}, {"pcr_policy.key", d.PCRPolicy.Key}, {"pcr_policy.public_key", d.PCRPolicy.PublicKey},
 		{"upgrade.key", d.Upgrade.Key}, {"upgrade.public_key", d.Upgrade.PublicKey}, {"upgrade.floor", d.Upgrade.Floor}, {"epoch", d.Epoch.Format("2006-01-02T15:04:05Z07:00")},

@@ -209,13 +209,19 @@ const (
 	secureBootEnabled  = 3
 )
 
-func TestESPIsRefusedUnderSecureBoot(t *testing.T) {
-	params := func(mode byte) string {
-		data := make([]byte, 4096)
-		data[secureBootOffset] = mode
-		return string(data)
-	}
-	const allows, definition = `{"esp_user_data_under_secure_boot": true}`, "user_data.esp_under_secure_boot: true"
+// params is what a kernel of x86 was handed, under that mode of Secure Boot.
+func params(mode byte) string {
+	data := make([]byte, 4096)
+	data[secureBootOffset] = mode
+	return string(data)
+}
+
+const (
+	allowsDisks      = `{"disk_user_data_under_secure_boot": true}`
+	allowsDisksField = "user_data.disks_under_secure_boot: true"
+)
+
+func TestWhenDisksAreAllowed(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		files   map[string]string
@@ -225,8 +231,8 @@ func TestESPIsRefusedUnderSecureBoot(t *testing.T) {
 		{"no EFI, and the byte was not set", map[string]string{bootParams: params(0)}, ""},
 		{"disabled", map[string]string{efiDir + "/x": "", bootParams: params(secureBootDisabled)}, ""},
 		{"enabled", map[string]string{efiDir + "/x": "", bootParams: params(secureBootEnabled)}, "under Secure Boot, unless"},
-		{"enabled, and the image allows it", map[string]string{efiDir + "/x": "", bootParams: params(secureBootEnabled), "usr/lib/cosi/image.json": allows}, ""},
-		{"enabled, and image.json is broken", map[string]string{efiDir + "/x": "", bootParams: params(secureBootEnabled), "usr/lib/cosi/image.json": allows[1:]}, "under Secure Boot"},
+		{"enabled, and the image allows it", map[string]string{efiDir + "/x": "", bootParams: params(secureBootEnabled), "usr/lib/cosi/image.json": allowsDisks}, ""},
+		{"enabled, and image.json is broken", map[string]string{efiDir + "/x": "", bootParams: params(secureBootEnabled), "usr/lib/cosi/image.json": allowsDisks[1:]}, "under Secure Boot"},
 		{"the boot loader left it unset", map[string]string{efiDir + "/x": "", bootParams: params(0)}, "not known"},
 		{"the firmware answered with an error", map[string]string{efiDir + "/x": "", bootParams: params(1)}, "not known"},
 		{"a value of later kernels", map[string]string{efiDir + "/x": "", bootParams: params(4)}, "not known"},
@@ -239,15 +245,17 @@ func TestESPIsRefusedUnderSecureBoot(t *testing.T) {
 			for path, content := range c.files {
 				put(t, root, path, content)
 			}
-			err := (&controller{root: root, trusted: new(bool)}).espAllowed()
-			if c.refusal == "" {
-				if err != nil {
-					t.Errorf("espAllowed = %v; want none", err)
+			for _, source := range []string{sourceCIDATA, sourceConfigDrive, sourceESP} {
+				err := (&controller{root: root, trusted: new(bool)}).diskAllowed(source)
+				if c.refusal == "" {
+					if err != nil {
+						t.Errorf("diskAllowed(%q) = %v; want none", source, err)
+					}
+					continue
 				}
-				return
-			}
-			if !errors.Is(err, errRefused) || !strings.Contains(err.Error(), c.refusal) || !strings.Contains(err.Error(), definition) {
-				t.Errorf("espAllowed = %v; want a refusal with %q and %q", err, c.refusal, definition)
+				if !errors.Is(err, errRefused) || !strings.Contains(err.Error(), c.refusal) || !strings.Contains(err.Error(), allowsDisksField) {
+					t.Errorf("diskAllowed(%q) = %v; want a refusal with %q and %q", source, err, c.refusal, allowsDisksField)
+				}
 			}
 		})
 	}

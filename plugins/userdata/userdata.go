@@ -143,8 +143,8 @@ func (c *controller) offline(argument string) []*found {
 		all = append(all, inline(argument))
 	}
 	for _, f := range disks(c.root) {
-		if f.source == sourceESP && !f.absent() {
-			if err := c.espAllowed(); err != nil {
+		if !f.absent() {
+			if err := c.diskAllowed(f.source); err != nil {
 				f.data, f.err = nil, err
 			}
 		}
