@@ -53,10 +53,13 @@ const (
 	mostRetry  = time.Minute
 )
 
-// remotes are the sources that take a network, in the order in which they are applied. A config drive holds what OpenStack's service would say.
+// remotes are the sources that take a network, in the order in which they are applied. A config drive holds what OpenStack's service would say; one
+// that is refused may be anybody's, and keeps nobody from asking.
 func (c *controller) remotes(argument string, offline []*found) []remote {
 	var all []remote
-	drive := slices.ContainsFunc(offline, func(f *found) bool { return f.source == sourceConfigDrive && !f.absent() })
+	drive := slices.ContainsFunc(offline, func(f *found) bool {
+		return f.source == sourceConfigDrive && !f.absent() && !errors.Is(f.err, errRefused)
+	})
 	if services[c.platform] != nil && !(drive && c.platform == platformOpenStack) {
 		fetch := func(ctx context.Context) *found { return askService(ctx, c.platform, c.metadata) }
 		all = append(all, remote{string(c.platform), fetch, !c.named})

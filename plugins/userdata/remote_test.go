@@ -118,6 +118,25 @@ func TestAConfigDriveIsAskedInTheServicesPlace(t *testing.T) {
 	}
 }
 
+// TestARefusedConfigDriveKeepsNobodyFromAsking: it may be anybody's, whom it would serve that the node does not get its own user data.
+func TestARefusedConfigDriveKeepsNobodyFromAsking(t *testing.T) {
+	server := httptest.NewServer(clouds[platformOpenStack](document1))
+	defer server.Close()
+	c := ofPlatform(t, platformOpenStack, server.URL, "")
+	put(t, c.root, efiDir+"/x", "")
+	put(t, c.root, bootParams, params(secureBootEnabled))
+	planted := strings.Replace(document1, "id: data", "id: planted", 1)
+	makeDevice(t, c.root, "vdb", 40<<20, disk.FilesystemSpec{FSType: filesystem.TypeFat32, VolumeLabel: "config-2"}, map[string]string{configDriveFile: planted})
+	r := plugintest.Start(t, declaration)
+	runController(t, r, c)
+	if s := source(r, "config-drive-vdb"); s.State != stateRefused || r.Get("planted", &storagepb.MountPoint{}) != nil {
+		t.Errorf("the config drive is %v; want it refused", s)
+	}
+	if s := source(r, string(platformOpenStack)); s.State != stateApplied || r.Get("data", &storagepb.MountPoint{}) == nil {
+		t.Errorf("the service is %v; want it applied", s)
+	}
+}
+
 // TestVMwaresVariableIsApplied, and a named platform that the machine is not of is a failure to be seen.
 func TestVMwaresVariableIsApplied(t *testing.T) {
 	c := ofPlatform(t, platformVMware, "", "")
