@@ -8,6 +8,7 @@ package build
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -73,10 +74,10 @@ func Plan(o Options, definitionFile string) (*plan.Plan, error) {
 		return nil, err
 	}
 	p, err := plan.New(d, l)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", LockFile, err)
+	if err != nil && !errors.As(err, &definition.Problems{}) {
+		err = fmt.Errorf("%s: %w", LockFile, err)
 	}
-	return p, nil
+	return p, err
 }
 
 // Run builds the image of a definition.

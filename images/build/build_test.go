@@ -386,9 +386,9 @@ func TestBuildFailsInWords(t *testing.T) {
 		"a default resource that breaks a rule": {"images/dev.yaml", "all_physical: true", "all_physical: false", "dev.yaml:9: resources[0].spec.link.all_physical"},
 		"a kind that does not exist":            {"plugins/mount/plugin.json", "MountPoints.", "MountPoint.", "plugins/mount/plugin.json: MountPoint.storage.cosi.dev"},
 		"a plugin under another name":           {"plugins/mount/plugin.json", `"mount"`, `"mound"`, `plugins/mount/plugin.json: name: "mound"`},
-		"a plugin that is not there":            {"images/dev.yaml", "\nplugins: [mount]", "\nplugins: [mount, nfs]", "plugins/nfs/plugin.json"},
+		"a plugin that is not there":            {"images/dev.yaml", "\nplugins: [mount]", "\nplugins: [mount, nfs]", "dev.yaml:6: plugins: \"nfs\": there is no plugins/nfs/plugin.json"},
 		"a program that does not compile":       {"engine/main.go", "println", "printline", "engine/main.go:5"},
-		"a module that the kernel lacks":        {"images/dev.yaml", "ext4", "ext5", "dev.yaml:4: kernel.modules: ext5"},
+		"a module that the kernel lacks":        {"images/dev.yaml", "ext4", "ext5", "dev.yaml:4: kernel.modules.ship: ext5"},
 		"an argument that iPXE would change":    {"images/dev.yaml", "ttyS0]", "ttyS0, 'a=${b}']", "${"},
 		"an architecture without packages":      {"images/dev.yaml", "amd64", "arm64", "kernel/lock.yaml: kernel-cloud for arm64"},
 	} {

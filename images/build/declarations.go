@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
+	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/plan"
 )
 
@@ -25,6 +27,7 @@ import (
 func declarations(tree string, p *plan.Plan) ([]*declaration.Declaration, error) {
 	set := builtin.Set()
 	var all []*declaration.Declaration
+	var unknown definition.Problems
 	var problems []error
 	for _, plugin := range p.Plugins {
 		file := filepath.Join("plugins", plugin.Name, "plugin.json")
@@ -34,6 +37,10 @@ func declarations(tree string, p *plan.Plan) ([]*declaration.Declaration, error)
 			read = func() (*declaration.Declaration, []byte, error) { d := *x.Declaration; return &d, x.Kinds, nil }
 		}
 		d, err := declare(read, plugin, set)
+		if plugin.Extension == nil && errors.Is(err, fs.ErrNotExist) {
+			unknown = append(unknown, noPlugin(tree, p.Definition, plugin.Name))
+			continue
+		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", file, err))
 			continue
@@ -43,7 +50,26 @@ func declarations(tree string, p *plan.Plan) ([]*declaration.Declaration, error)
 	if err := declaration.CheckClaims(all, set.Desired); err != nil {
 		problems = append(problems, err)
 	}
+	if len(unknown) > 0 {
+		problems = append(problems, unknown)
+	}
 	return all, errors.Join(problems...)
+}
+
+// noPlugin says that the tree has no plugin of a name, where that is asked for, and which may have been meant.
+func noPlugin(tree string, d *definition.Definition, name string) definition.Problem {
+	field := "plugins"
+	if slices.Contains(d.SeparatePlugins, name) {
+		field = "separate_plugins"
+	}
+	var names []string
+	files, _ := filepath.Glob(filepath.Join(tree, "plugins", "*", "plugin.json")) // at worst nothing was meant
+	for _, file := range files {
+		names = append(names, filepath.Base(filepath.Dir(file)))
+	}
+	at := d.Origin(field, name)
+	message := fmt.Sprintf("%q: there is no plugins/%s/plugin.json", name, name) + definition.Meant(name, names)
+	return definition.Problem{File: at.File, Line: at.Line, Field: field, Message: message}
 }
 
 func readDeclaration(file string) (*declaration.Declaration, []byte, error) {

@@ -123,6 +123,7 @@ func (c *checker) structure(node *yaml.Node, field string, v reflect.Value) {
 			known = append(known, name)
 		}
 	}
+	met := map[string]int{}
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
 		path := key.Value
@@ -134,6 +135,11 @@ func (c *checker) structure(node *yaml.Node, field string, v reflect.Value) {
 			c.problem(key.Line, path, "%s", among(key.Value, "a field", known))
 			continue
 		}
+		if line, twice := met[key.Value]; twice {
+			c.problem(key.Line, path, "stands in line %d already", line)
+			continue
+		}
+		met[key.Value] = key.Line
 		c.value(value, path, v.Field(n))
 	}
 }
@@ -185,6 +191,9 @@ func (c *checker) meaning(d *Definition) {
 	for i, output := range d.Outputs {
 		if !slices.Contains(Outputs, output) {
 			at(fmt.Sprintf("outputs[%d]", i), "%s", among(string(output), "an output", Outputs))
+		}
+		if slices.Contains(d.Outputs[:i], output) {
+			at(fmt.Sprintf("outputs[%d]", i), "%q is listed before", output)
 		}
 	}
 	c.each("plugins", d.Plugins, func(s string) bool { return namePattern.MatchString(s) }, "%q is not a plugin's name")

@@ -326,3 +326,13 @@ func TestAPartitionHoldsItsContent(t *testing.T) {
 		}
 	}
 }
+
+func TestADefinitionMayExtendOneByItsWholePath(t *testing.T) {
+	whole, err := filepath.Abs("testdata/whole.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := Load(write(t, "one.yaml", "name: heir\nextends: "+whole+"\n")); err != nil || d.Name != "heir" || d.Arch == "" {
+		t.Errorf("Load = %+v, %v; want what %s says", d, err, whole)
+	}
+}

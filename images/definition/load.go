@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -20,7 +20,7 @@ func Load(file string) (*Definition, error) {
 // load reads file, which was named by the definitions in chain, the first by the user.
 func load(file string, chain []string) (*Definition, error) {
 	if slices.Contains(chain, file) {
-		return nil, fmt.Errorf("%s: extends itself, by way of %q", file, chain)
+		return nil, fmt.Errorf("%s extends itself, by way of %s", file, strings.Join(chain, " and "))
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -40,7 +40,7 @@ func load(file string, chain []string) (*Definition, error) {
 		return nil, problems
 	}
 	if d.Extends != "" {
-		base, err := load(filepath.Join(filepath.Dir(file), d.Extends), append(chain, file))
+		base, err := load(beside(file, d.Extends), append(chain, file))
 		if err != nil {
 			var nested Problems
 			if errors.As(err, &nested) {

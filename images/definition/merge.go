@@ -204,11 +204,7 @@ func (d *Definition) take(w *Without, base, file string, lines map[string]int) (
 		}
 		for i, name := range t.names {
 			if field := fmt.Sprintf("%s[%d]", t.field, i); !slices.Contains(there, name) {
-				message := fmt.Sprintf("%q is not in %s", name, base)
-				if near := nearest(name, there); near != "" {
-					message += fmt.Sprintf("; did you mean %q?", near)
-				}
-				problems = append(problems, Problem{file, lines[field], field, message})
+				problems = append(problems, Problem{file, lines[field], field, fmt.Sprintf("%q is not in %s", name, base) + Meant(name, there)})
 			}
 		}
 	}

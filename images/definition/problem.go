@@ -9,16 +9,20 @@ import (
 // Problem is one mistake in a definition.
 type Problem struct {
 	File    string
-	Line    int
+	Line    int    // 0: none is known
 	Field   string // "kernel.modules.boot[2]"
 	Message string
 }
 
 func (p Problem) String() string {
-	if p.Field == "" {
-		return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message)
+	where := p.File
+	if p.Line > 0 {
+		where += fmt.Sprintf(":%d", p.Line)
 	}
-	return fmt.Sprintf("%s:%d: %s: %s", p.File, p.Line, p.Field, p.Message)
+	if p.Field == "" {
+		return where + ": " + p.Message
+	}
+	return where + ": " + p.Field + ": " + p.Message
 }
 
 // Problems are all mistakes of a definition, as an error.
@@ -39,10 +43,18 @@ func among[T ~string](got string, what string, words []T) string {
 		all[i] = string(w)
 	}
 	message := fmt.Sprintf("%q is not %s", got, what)
-	if near := nearest(got, all); near != "" {
-		return message + fmt.Sprintf("; did you mean %q?", near)
+	if hint := Meant(got, all); hint != "" {
+		return message + hint
 	}
 	return message + fmt.Sprintf(" (%s)", strings.Join(all, ", "))
+}
+
+// Meant asks whether one of the words there are was meant, as the end of a message. It is empty if none is like got.
+func Meant(got string, words []string) string {
+	if near := nearest(got, words); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	return ""
 }
 
 // nearest is the word that got is a likely misspelling of, or empty.

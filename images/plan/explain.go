@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -53,6 +54,9 @@ type Known struct {
 // Wish is a module that somebody asks for.
 type Wish struct {
 	Module, Note, Why string
+
+	field string            // that asks for it
+	at    definition.Origin // the zero one if a plugin does
 }
 
 // Wishes are all modules that the definition and the plugins ask for, those to load at boot first.
@@ -60,21 +64,26 @@ func (p *Plan) Wishes(declarations []*declaration.Declaration) []Wish {
 	var all []Wish
 	d := p.Definition
 	for _, name := range d.Kernel.Modules.Boot {
-		all = append(all, Wish{name, "at boot", p.origin("kernel.modules.boot", name)})
+		all = append(all, p.wish("kernel.modules.boot", name, "at boot"))
 	}
 	for _, name := range d.Kernel.Modules.Ship {
-		all = append(all, Wish{name, "", p.origin("kernel.modules.ship", name)})
+		all = append(all, p.wish("kernel.modules.ship", name, ""))
 	}
 	for _, declared := range declarations {
 		for _, name := range declared.Modules {
-			all = append(all, Wish{name, "", "plugin " + declared.Name})
+			all = append(all, Wish{Module: name, Why: "plugin " + declared.Name, field: "modules"})
 		}
 	}
 	return all
 }
 
-// Resolve returns the modules that are wished for, and all that they need. It fails with kernel.ErrUnknownModule, naming who wishes for it, if the
-// kernel has not what is asked of it.
+func (p *Plan) wish(field, name, note string) Wish {
+	at := p.Definition.Origin(field, name)
+	return Wish{name, note, at.String(), field, at}
+}
+
+// Resolve returns the modules that are wished for, and all that they need. It fails with kernel.ErrUnknownModule, and definition.Problems that name each
+// that the kernel lacks, and who wishes for it.
 func Resolve(tree *kernel.Tree, wishes []Wish) ([]*kernel.Module, error) {
 	names := make([]string, len(wishes))
 	for i, w := range wishes {
@@ -84,12 +93,20 @@ func Resolve(tree *kernel.Tree, wishes []Wish) ([]*kernel.Module, error) {
 	if err == nil {
 		return all, nil
 	}
+	unknown := caused{cause: kernel.ErrUnknownModule}
 	for _, w := range wishes {
-		if _, err := tree.Resolve(w.Module); err != nil {
-			return nil, fmt.Errorf("%s: kernel.modules: %w", w.Why, err)
+		_, err := tree.Resolve(w.Module)
+		if err == nil {
+			continue
 		}
+		if !errors.Is(err, kernel.ErrUnknownModule) {
+			return nil, fmt.Errorf("%s: %s: %w", w.Why, w.field, err)
+		}
+		problem := definition.Problem{File: cmp.Or(w.at.File, w.Why), Line: w.at.Line, Field: w.field, Message: err.Error() + " in Linux " + tree.Release}
+		problem.Message += definition.Meant(w.Module, tree.Names())
+		unknown.Problems = append(unknown.Problems, problem)
 	}
-	return nil, err
+	return nil, unknown
 }
 
 func (p *Plan) origin(field, value string) string { return p.Definition.Origin(field, value).String() }
@@ -254,7 +271,7 @@ func (p *Plan) explainModules(k Known) ([]Item, error) {
 	}
 	wishes := p.Wishes(k.Declarations)
 	for _, name := range k.Mounting {
-		wishes = append(wishes, Wish{name, "in the initramfs", "mounting the root takes it"})
+		wishes = append(wishes, Wish{Module: name, Note: "in the initramfs", Why: "mounting the root takes it", field: "modules"})
 	}
 	for _, w := range wishes {
 		item := at(w.Module)

@@ -5,7 +5,10 @@
 package plan
 
 import (
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/extension"
@@ -131,9 +134,12 @@ func kernelRole(d *definition.Definition) string {
 	return "kernel-" + d.Kernel.Flavour
 }
 
-// New plans the build of d. It fails if the lock has no package for d's architecture.
+// New plans the build of d. It fails if the lock has no package for d's architecture, with a definition.Problems if it is the kernel's series that it lacks.
 func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 	kernel, err := l.Parts(kernelRole(d), d.Arch)
+	if errors.Is(err, lock.ErrNotPinned) && d.Kernel.Series != "" {
+		return nil, caused{definition.Problems{noSeries(d, l)}, lock.ErrNotPinned}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -176,6 +182,31 @@ func New(d *definition.Definition, l *lock.Lock) (*Plan, error) {
 		}
 	}
 	return p, nil
+}
+
+// caused are mistakes in definitions for a reason that callers may ask for.
+type caused struct {
+	definition.Problems
+	cause error
+}
+
+func (c caused) Unwrap() []error { return []error{c.cause, c.Problems} }
+
+// noSeries says which series of the kernel are pinned, of which d's is none.
+func noSeries(d *definition.Definition, l *lock.Lock) definition.Problem {
+	at := d.Origin("kernel.series", "")
+	var there []string
+	for _, p := range l.Packages {
+		series, of := strings.CutPrefix(p.Role, "kernel-"+d.Kernel.Flavour+"-")
+		if of && p.Architecture == d.Arch && !slices.Contains(there, series) {
+			there = append(there, series)
+		}
+	}
+	message := fmt.Sprintf("no kernel %s of the series %q is pinned for %s in kernel/lock.yaml", d.Kernel.Flavour, d.Kernel.Series, d.Arch)
+	if len(there) > 0 {
+		message += fmt.Sprintf(" (%s)", strings.Join(there, ", "))
+	}
+	return definition.Problem{File: at.File, Line: at.Line, Field: "kernel.series", Message: message}
 }
 
 // Packages are all packages to fetch.

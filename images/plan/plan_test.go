@@ -137,8 +137,15 @@ func TestAModuleThatTheKernelLacksIsNamed(t *testing.T) {
 	}
 	k := known(t)
 	k.Declarations[1].Modules = []string{"nonesuch"}
-	if _, err := p.Explain(k); !errors.Is(err, kernel.ErrUnknownModule) || !strings.Contains(err.Error(), "plugin power: kernel.modules: nonesuch") {
-		t.Errorf("Explain = %v; want ErrUnknownModule", err)
+	d.Kernel.Modules.Ship = append(d.Kernel.Modules.Ship, "xfz")
+	_, err = p.Explain(k)
+	if !errors.Is(err, kernel.ErrUnknownModule) || !errors.As(err, &definition.Problems{}) {
+		t.Errorf("Explain = %v; want ErrUnknownModule and Problems", err)
+	}
+	for _, want := range []string{"plugin power: modules: nonesuch: no such module in Linux 6.12.1-test", "kernel.modules.ship: xfz: no such module in Linux 6.12.1-test; did you mean \"xfs\"?"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Explain = %v; want %q", err, want)
+		}
 	}
 }
 

@@ -109,7 +109,8 @@ file of machines names: image: "sha256:…". A definition that is sent extends t
 			}
 			built := image.Built{}
 			if err := call(cmd.Context(), http.MethodPost, address, "/images", text, &built); err != nil {
-				return err
+				// The server calls what it was sent by one name, whatever it is called here.
+				return errors.New(strings.ReplaceAll(err.Error(), image.Posted+":", args[0]+":"))
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), built.ID)
 			return nil

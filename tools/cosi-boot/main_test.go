@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -254,5 +255,21 @@ func TestHTTPSOfOldFirmware(t *testing.T) {
 		if got, err := handshake(tls.TLS_RSA_WITH_AES_256_GCM_SHA384, want); err != nil || got != want {
 			t.Errorf("--http-boot %s, with a choice: %s, %v", boots, tls.CipherSuiteName(got), err)
 		}
+	}
+}
+
+// Who has posted a definition looks for its mistakes in the file that he knows.
+func TestMistakesAreThoseOfTheFileThatWasPosted(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "posted.yaml:1: name: missing\nposted.yaml:2: plugins: none", http.StatusBadRequest)
+	}))
+	defer server.Close()
+	file := filepath.Join(t.TempDir(), "mine.yaml")
+	if err := os.WriteFile(file, []byte("name: mine\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := cosiBoot(t, "post", "--admin", strings.TrimPrefix(server.URL, "http://"), file)
+	if code != 1 || !strings.Contains(stderr, file+":1: name: missing\n"+file+":2: plugins: none\n") {
+		t.Errorf("exit %d, %s", code, stderr)
 	}
 }

@@ -37,6 +37,9 @@ func NewBuilder(o build.Options, dir string, store *Store, named func() []string
 	return b
 }
 
+// Posted is what a definition is called that was posted, where it is at fault.
+const Posted = "posted.yaml"
+
 // kept is how many images there are besides those that are named, and how many outputs of builds.
 const kept = 8
 
@@ -52,7 +55,7 @@ type Built struct {
 // Build builds the image of a definition, which may extend those in the tree's images, by their names. A definition that was built before, from the same
 // sources, is there at once. The error is a definition.Problems if the definition is at fault.
 func (b *Builder) Build(ctx context.Context, text []byte) (*Built, error) {
-	const name = "posted.yaml"
+	const name = Posted
 	if err := definition.Foreign(name, text); err != nil {
 		return nil, err
 	}
@@ -74,24 +77,30 @@ func (b *Builder) Build(ctx context.Context, text []byte) (*Built, error) {
 	if err == nil && !slices.Contains(plan.Definition.Outputs, definition.PXE) {
 		err = definition.Problems{{File: name, Line: 1, Field: "outputs", Message: "want pxe among them: machines boot that"}}
 	}
-	if problems := (definition.Problems)(nil); errors.As(err, &problems) {
-		for i := range problems {
-			problems[i].File = filepath.Base(problems[i].File)
-		}
-		return nil, problems
-	}
 	if err != nil {
-		return nil, err
+		return nil, posted(err)
 	}
 	result, err := build.Run(ctx, o, file)
 	if err != nil {
-		return nil, err
+		return nil, posted(err)
 	}
 	id, there, err := b.keep(filepath.Join(o.Output, result.Plan.Name))
 	if err != nil {
 		return nil, err
 	}
 	return &Built{ID: Prefix + id, Name: result.Plan.Name, Cached: result.UpToDate && there}, b.prune()
+}
+
+// posted takes the directory of the definition out of the mistakes that it has: nobody who posts one knows it.
+func posted(err error) error {
+	problems := definition.Problems(nil)
+	if !errors.As(err, &problems) {
+		return err
+	}
+	for i := range problems {
+		problems[i].File = filepath.Base(problems[i].File)
+	}
+	return problems
 }
 
 // place puts a definition where it finds those of the tree beside it, and returns its path: the same each time, as it is seen in no image.

@@ -64,12 +64,13 @@ func TestAPostedDefinitionIsBuilt(t *testing.T) {
 func TestWhatCannotBeBuiltIsSaid(t *testing.T) {
 	b := newBuilder(t, nil)
 	for text, want := range map[string]string{
-		"name: a\nextends: base.yaml\noutputs: [raw]\n":            "posted.yaml:1: outputs: want pxe among them",
-		"name: a\nextends: base.yaml\nkernel: {flavour: huge}\n":   "posted.yaml:3: kernel.flavour: ",
-		"name: a\nextends: none.yaml\n":                            "posted.yaml:2: extends: ",
-		"name: a\nextends: ../kernel/lock.yaml\n":                  "posted.yaml:2: extends: ",
-		"name: a\nextends: base.yaml\nextensions: [/etc]\n":        "posted.yaml:3: extensions[0]: ",
-		"name: a\nextends: base.yaml\nextends: /etc/hostname.yaml": "posted.yaml:3: extends: ",
+		"name: a\nextends: base.yaml\noutputs: [raw]\n":                      "posted.yaml:1: outputs: want pxe among them",
+		"name: a\nextends: base.yaml\nkernel: {flavour: huge}\n":             "posted.yaml:3: kernel.flavour: ",
+		"name: a\nextends: base.yaml\nplugins: [nonesuch]\noutputs: [pxe]\n": "posted.yaml:3: plugins: ",
+		"name: a\nextends: none.yaml\n":                                      "posted.yaml:2: extends: ",
+		"name: a\nextends: ../kernel/lock.yaml\n":                            "posted.yaml:2: extends: ",
+		"name: a\nextends: base.yaml\nextensions: [/etc]\n":                  "posted.yaml:3: extensions[0]: ",
+		"name: a\nextends: base.yaml\nextends: /etc/hostname.yaml":           "posted.yaml:3: extends: ",
 	} {
 		_, err := b.Build(t.Context(), []byte(text))
 		if problems := (definition.Problems)(nil); !errors.As(err, &problems) || !strings.HasPrefix(err.Error(), want) {
