@@ -56,7 +56,7 @@ func machinesCommand() *cobra.Command {
 		Short: "Print the machines that a server on this machine has seen, and how far each has come",
 		Long: `Prints the machines that a server on this machine has seen, and how far each has come: dhcp (told what to load), loader (has iPXE), script (iPXE has
 its script), kernel (has the kernel), user-data (the node has it), serving (its API answers; whether it is ready, cosictl get machine says).`,
-		Args: commandline.Arguments(cobra.NoArgs),
+		Args: commandline.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), asked)
 			defer cancel()
@@ -98,7 +98,7 @@ func postCommand() *cobra.Command {
 		Long: `Sends a definition to a server on this machine that was started with --tree, which builds the image, or has it. The id that is printed is what the
 file of machines names: image: "sha256:…". A definition that is sent extends those of the tree's images, by their names, and names no files.`,
 		Example: `  cosi-boot post mine.yaml`,
-		Args:    commandline.Arguments(cobra.ExactArgs(1)),
+		Args:    commandline.Arguments(1, 1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"yaml"}, cobra.ShellCompDirectiveFilterFileExt
 		},

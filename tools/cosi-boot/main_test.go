@@ -58,7 +58,7 @@ func TestMistakesAreSaid(t *testing.T) {
 		{nil, 0, "Boots machines over the network"},
 		{[]string{"serve"}, 2, "say on which interface"},
 		{[]string{"serve", "--interface", link.Name}, 2, "--machines FILE"},
-		{serve("here"), 2, "unknown command"},
+		{serve("here"), 2, "1 argument does not fit: cosi-boot serve --interface NAME"},
 		{serve("--nonsense"), 2, "unknown flag"},
 		{serve("--interface", "none0"), 1, "interface none0: "},
 		{serve("--interface", "clients"), 1, "interface clients: has no IPv4 address"},
@@ -77,7 +77,7 @@ func TestMistakesAreSaid(t *testing.T) {
 		{serve("--tree", dir), 1, "--tree: "},
 		{[]string{"machines", "-o", "xml"}, 2, "must be one of table, json"},
 		{[]string{"machines"}, 1, "no boot server answers"},
-		{[]string{"post"}, 2, "accepts 1 arg"},
+		{[]string{"post"}, 2, "0 arguments do not fit: cosi-boot post DEFINITION"},
 		{[]string{"post", filepath.Join(dir, "none.yaml")}, 1, "none.yaml: no such file"},
 	} {
 		code, stdout, stderr := cosiBoot(t, tc.arguments...)

@@ -56,7 +56,7 @@ User data goes over HTTPS, to the machine with the MAC address; a UUID and a ser
 can say them, and can take a MAC address: that network has to be trusted, or user data hold no secrets (cosictl gen user-data --self-signed).`,
 		Example: `  cosi-boot serve --interface eth0 --machines machines.yaml
   cosi-boot serve --interface eth1 --machines machines.yaml --dhcp 10.0.0.100-10.0.0.199`,
-		Args: commandline.Arguments(cobra.NoArgs),
+		Args: commandline.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := o.prepare(logger(cmd.ErrOrStderr()))
 			if err != nil {

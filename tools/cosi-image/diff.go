@@ -23,7 +23,7 @@ Ends with 1 if there is a difference, and with 2 if they could not be compared.`
 		Example: `  cosi-image diff images/base.yaml images/test.yaml
   cosi-image diff old.raw build/cosi-base-amd64.qcow2
   cosi-image diff images/base.yaml old.raw`,
-		Args:              commandline.Arguments(cobra.ExactArgs(2)),
+		Args:              commandline.Arguments(2, 2),
 		ValidArgsFunction: completeFiles(2, append([]string{"yaml"}, imageFiles...)...),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var both [2]*inspect.Facts

@@ -15,9 +15,8 @@ func genCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gen",
 		Short: "Make keys",
-		Args:  commandline.Arguments(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	commandline.Group(cmd)
 	cmd.AddCommand(genSecureBootKeysCommand())
 	return cmd
 }
@@ -33,7 +32,7 @@ firmware in setup mode trust these keys, and nobody else's. pcr.key signs which 
 A definition names them: secure_boot: {key: DIR/db.key, certificate: DIR/db.crt, enroll: if-safe, variables: DIR} and
 pcr_policy: {key: DIR/pcr.key, public_key: DIR/pcr.pub}. Keep PK.key and KEK.key where no build is: a build does not need them.`,
 		Example: `  cosi-image gen secure-boot-keys --name "Example Ltd" keys`,
-		Args:    commandline.Arguments(cobra.ExactArgs(1)),
+		Args:    commandline.Arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := secureboot.WriteKeys(args[0], name, time.Now())
 			for _, file := range names {

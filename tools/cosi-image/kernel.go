@@ -27,7 +27,7 @@ file does not know the lines are printed that it lacks; --record adds them.
 Environment:
   COSI_CACHE   keeps kernels (default: cosi in $XDG_CACHE_HOME or ~/.cache)
   COSI_MIRROR  URL of a Debian archive; by default apt's own, where there is apt`,
-		Args:      commandline.Arguments(cobra.ExactArgs(1)),
+		Args:      commandline.Arguments(1, 1),
 		ValidArgs: definition.Architectures,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains(definition.Architectures, args[0]) {

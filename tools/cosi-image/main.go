@@ -98,7 +98,7 @@ func buildCommand() *cobra.Command {
 What a definition has signed, a private key signs. With --signatures none is needed: an image that is there, or the manifest beside it, gives the
 signatures that it has, and what they are not over is left without a good one.
 ` + environment,
-		Args: commandline.Arguments(cobra.ExactArgs(1)),
+		Args: commandline.Arguments(1, 1),
 
 		ValidArgsFunction: completeFiles(1, "yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -147,7 +147,7 @@ func rootCommand() *cobra.Command {
 		Use:   "root -o DIR DEFINITION",
 		Short: "Write the root file system into a directory, for an engine beside another system",
 		Long:  "Writes what a node runs, compiled for this machine and without kernel modules, into a directory: engine --root DIR runs it.",
-		Args:  commandline.Arguments(cobra.ExactArgs(1)),
+		Args:  commandline.Arguments(1, 1),
 
 		ValidArgsFunction: completeFiles(1, "yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -177,7 +177,7 @@ func planCommand() *cobra.Command {
 modules need, and sizes, are known once the packages were fetched and the programs compiled.`,
 		Example: `  cosi-image plan images/base.yaml
   cosi-image plan -o json images/base.yaml | jq '.sections[] | select(.name == "modules").items[].name'`,
-		Args:              commandline.Arguments(cobra.ExactArgs(1)),
+		Args:              commandline.Arguments(1, 1),
 		ValidArgsFunction: completeFiles(1, "yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := complete(build.Options{}, args[0], nil)
@@ -209,7 +209,7 @@ the boot loaders. Licences of modules are looked up in Go's module cache, where 
 		Example: `  cosi-image inspect build/cosi-base-amd64.raw
   cosi-image inspect -o spdx build/cosi-base-amd64.raw > sbom.spdx.json
   cosi-image inspect -o json build/cosi-base-amd64.iso | jq '.files[] | select(.place == "root")'`,
-		Args:              commandline.Arguments(cobra.ExactArgs(1)),
+		Args:              commandline.Arguments(1, 1),
 		ValidArgsFunction: completeFiles(1, imageFiles...),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			image, err := inspect.Open(args[0])

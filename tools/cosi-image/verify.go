@@ -21,7 +21,7 @@ Ends with 1 if something is not equal, and with 2 if that cannot be known, as wh
 ` + environment,
 		Example: `  cosi-image verify build/cosi-base-amd64.qcow2
   cosi-image verify --tree ~/cosi build/cosi-base-amd64.manifest.json`,
-		Args:              commandline.Arguments(cobra.ExactArgs(1)),
+		Args:              commandline.Arguments(1, 1),
 		ValidArgsFunction: completeFiles(1, append([]string{"manifest.json"}, imageFiles...)...),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			progress := newProgress(cmd.ErrOrStderr())

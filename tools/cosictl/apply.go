@@ -46,7 +46,7 @@ the files. What user data, plugins or other sets have written is never pruned.`,
   cosictl apply -f mount.yaml --wait --timeout 30s
   cosictl apply -f site/ --set site --prune
   cosictl get mount/data -o yaml | sed s/ext4/xfs/ | cosictl apply -f - --dry-run`,
-		Args: arguments(0, 0),
+		Args: commandline.Arguments(0, 0),
 		RunE: a.withClient(p.run),
 	}
 	flags := cmd.Flags()

@@ -18,7 +18,7 @@ func newContext(a *app) *cobra.Command {
 		Short: "Choose the node to talk to",
 		Long:  "A context is an address, the name that the node must prove, and this client's certificate. Contexts are kept in the configuration file.",
 	}
-	group(cmd)
+	commandline.Group(cmd)
 	cmd.AddCommand(newContextList(a), newContextUse(a), newContextAdd(a), newContextRemove(a))
 	return cmd
 }
@@ -28,7 +28,7 @@ func newContextList(a *app) *cobra.Command {
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List the contexts; * marks the current one",
-		Args:    arguments(0, 0),
+		Args:    commandline.Arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			config, _, err := a.config()
 			if err != nil {
@@ -69,7 +69,7 @@ func newContextUse(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "use NAME",
 		Short:             "Make a context the current one",
-		Args:              arguments(1, 1),
+		Args:              commandline.Arguments(1, 1),
 		ValidArgsFunction: a.completeContexts,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.changeConfig(func(config *client.Config) error {
@@ -88,7 +88,7 @@ func newContextRemove(a *app) *cobra.Command {
 		Use:               "remove NAME",
 		Aliases:           []string{"rm"},
 		Short:             "Remove a context",
-		Args:              arguments(1, 1),
+		Args:              commandline.Arguments(1, 1),
 		ValidArgsFunction: a.completeContexts,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.changeConfig(func(config *client.Config) error {
@@ -123,7 +123,7 @@ come from what "cosictl gen" keeps (--client NAME), or from files.`,
 		Example: `  cosictl context add lab1 --endpoint 192.0.2.10 --client me
   cosictl context add vm --endpoint 127.0.0.1:50000 --node lab1 --ca ca.crt --cert me.crt --key me.key
   cosictl context add dev --endpoint unix:///tmp/dev/run/cosi/runtime.sock`,
-		Args: arguments(1, 1),
+		Args: commandline.Arguments(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error { return add.run(args[0]) },
 	}
 	flags := cmd.Flags()

@@ -34,7 +34,7 @@ When the time is over, a resource stays in tearing down and goes as soon as it c
 		Example: `  cosictl delete mount data
   cosictl delete mountpoint/data --timeout 10s
   cosictl delete -f mount.yaml`,
-		Args:              arguments(0, 2),
+		Args:              commandline.Arguments(0, 2),
 		ValidArgsFunction: a.completeKindAndID,
 		RunE:              a.withClient(d.run),
 	}

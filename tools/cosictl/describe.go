@@ -24,7 +24,7 @@ func newDescribe(a *app) *cobra.Command {
 		Use:               "describe KIND ID",
 		Short:             "Show one resource and how far it has converged",
 		Example:           "  cosictl describe mount data\n  cosictl describe mountpoint/data",
-		Args:              arguments(1, 2),
+		Args:              commandline.Arguments(1, 2),
 		ValidArgsFunction: a.completeKindAndID,
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			if args = splitID(args); len(args) != 2 {

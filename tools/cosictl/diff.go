@@ -44,7 +44,7 @@ Of Sensitive kinds only the names of the fields that differ are shown. Exits wit
 and 2 when that could not be told.`,
 		Example: `  cosictl diff -f mount.yaml
   cosictl diff -f site/ --set site --prune`,
-		Args: arguments(0, 0),
+		Args: commandline.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := a.withClient(d.run)(cmd, args)
 			if _, ok := err.(differs); err != nil && !ok {

@@ -36,7 +36,7 @@ oldest first, with the time of the kernel. "cosictl get generators" says how eac
 		Example: `  cosictl events
   cosictl events -w
   cosictl events -w -o json | jq -r .resource.spec.device`,
-		Args: arguments(0, 0),
+		Args: commandline.Arguments(0, 0),
 		RunE: a.withClient(e.run),
 	}
 	commandline.AddOutput(cmd, &e.format, formatText, formatJSON)

@@ -11,6 +11,7 @@ import (
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 func newExplain(a *app) *cobra.Command {
@@ -19,7 +20,7 @@ func newExplain(a *app) *cobra.Command {
 		Use:               "explain KIND",
 		Short:             "Show the names, fields and rules of a kind",
 		Example:           "  cosictl explain mount\n  cosictl explain links --offline",
-		Args:              arguments(1, 1),
+		Args:              commandline.Arguments(1, 1),
 		ValidArgsFunction: a.completeKindAndID,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if offline {

@@ -11,6 +11,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 func newExport(a *app) *cobra.Command {
@@ -25,7 +26,7 @@ node that was given the file exports the same bytes. Sensitive kinds, among them
 unless --include-secrets is there; then keep the file like the keys in it.`,
 		Example: `  cosictl export > user-data.yaml
   cosictl export --include-secrets | age -r … > node.yaml.age`,
-		Args: arguments(0, 0),
+		Args: commandline.Arguments(0, 0),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			return export(ctx, a.out, c, secrets)
 		}),

@@ -47,7 +47,7 @@ The CA's key stays in the directory of this program: neither a node nor its user
   cosictl gen user-data lab1 -o user-data.yaml
   cosictl context add lab1 --endpoint 192.0.2.10 --client me`,
 	}
-	group(cmd)
+	commandline.Group(cmd)
 	cmd.PersistentFlags().StringVar(&g.dir, "dir", "", dirUsage)
 	cmd.AddCommand(newGenCA(g), newGenNode(g), newGenClient(g), newGenUserData(g), newGenRenew(g))
 	return cmd
@@ -58,7 +58,7 @@ func newGenCA(g *genCommand) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ca",
 		Short: "Make the CA of nodes and clients",
-		Args:  arguments(0, 0),
+		Args:  commandline.Arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			_, err := g.make(pki.CAName, func(*pki.Pair) (*pki.Pair, error) { return g.maker().CA(name) })
 			return err
@@ -74,7 +74,7 @@ func newGenNode(g *genCommand) *cobra.Command {
 		Use:   "node NAME",
 		Short: "Make the serving pair of a node",
 		Long:  "Make the serving pair of a node, for its name: clients verify that name whatever address they dial.",
-		Args:  arguments(1, 1),
+		Args:  commandline.Arguments(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			_, err := g.make(pki.NodeName(args[0]), func(ca *pki.Pair) (*pki.Pair, error) { return g.maker().Node(ca, args[0]) })
 			return err
@@ -89,7 +89,7 @@ func newGenClient(g *genCommand) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "client NAME",
 		Short: "Make the pair of a client with a role",
-		Args:  arguments(1, 1),
+		Args:  commandline.Arguments(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			parsed, err := pki.ParseRole(role)
 			if err != nil {

@@ -38,7 +38,7 @@ The node's serving pair is made if there is none. With --self-signed the user da
 it on its disk and shows its fingerprint on the console, for "cosictl trust".`,
 		Example: `  cosictl gen user-data lab1 -o user-data.yaml
   cosictl gen user-data lab1 -f network.yaml -f mounts/ -o user-data.yaml`,
-		Args: arguments(1, 1),
+		Args: commandline.Arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return u.run(cmd.Context(), args[0]) },
 	}
 	cmd.Flags().StringArrayVarP(&u.files, "filename", "f", nil, "`file`, directory or - with more documents (repeat for more)")

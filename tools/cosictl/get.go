@@ -41,7 +41,7 @@ A kind goes by its type, plural, singular or an alias: MountPoints.storage.cosi.
   cosictl get mountpoint/data -o yaml
   cosictl list links -l 'tier=db,!old'
   cosictl get mountstatus -w`,
-		Args:              arguments(0, 2),
+		Args:              commandline.Arguments(0, 2),
 		ValidArgsFunction: a.completeKindAndID,
 		RunE:              a.withClient(g.run),
 	}

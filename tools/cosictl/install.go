@@ -44,7 +44,7 @@ the rest is made anew. The installed node has the user data that it finds by its
   cosictl install build/cosi-metal-amd64.upgrade --disk transport=nvme,model="Samsung SSD 980" --user-data lab1/user-data.yaml
   cosictl install --disk serial=S4EVNX0M --keep-state
   cosictl install https://images.example/cosi-metal-amd64.upgrade --digest 9f86d0… --disk name=sda`,
-		Args: arguments(0, 1),
+		Args: commandline.Arguments(0, 1),
 		RunE: a.withClient(i.run),
 	}
 	i.flags(cmd, "Installation")

@@ -42,7 +42,7 @@ func newLogs(a *app) *cobra.Command {
 		Example: `  cosictl logs engine
   cosictl logs mount -f
   cosictl logs network --tail 5 -o json`,
-		Args:              arguments(1, 1),
+		Args:              commandline.Arguments(1, 1),
 		ValidArgsFunction: a.completeIDs(logsKind),
 		RunE:              a.withClient(l.run),
 	}

@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string, a *app) int {
 	// Cobra's, which keeps the output that root has now, shows its help for a shell that it does not know, and no error.
 	root.InitDefaultCompletionCmd()
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
-		group(completion)
+		commandline.Group(completion)
 	}
 	err := root.ExecuteContext(ctx)
 	if err == nil {

@@ -21,7 +21,7 @@ func newReset(a *app) *cobra.Command {
 		Use:   "reset",
 		Short: "Give something up and start afresh",
 	}
-	group(cmd)
+	commandline.Group(cmd)
 	cmd.AddCommand(newResetState(a))
 	return cmd
 }
@@ -43,7 +43,7 @@ All configuration that was written over the API is gone afterwards; the node sta
 A node that made its own certificate makes another, to be trusted again ("cosictl trust"). The old state is moved aside on the disk. This is also the way out for a node whose state is damaged ("cosictl get state").`,
 		Example: `  cosictl export > node.yaml               # keep what can still be read
   cosictl reset state --confirm node-7`,
-		Args: arguments(0, 0),
+		Args: commandline.Arguments(0, 0),
 		RunE: a.withClient(r.run),
 	}
 	cmd.Flags().StringVar(&r.confirm, "confirm", "", "the `name` of the node, so that it is no other one (see \"cosictl get machine\")")

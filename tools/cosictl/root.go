@@ -26,11 +26,9 @@ What people want stands in the namespace config; what is so stands in status. "c
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	group(root)
+	commandline.Group(root)
 	root.ValidArgs = []cobra.Completion{"list\tAnother name of get"} // cobra completes commands, not their aliases
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return commandline.Usagef("%w\nSee '%s --help'", err, cmd.CommandPath())
-	})
+	commandline.Flags(root)
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.configFile, "config", "", "configuration `file` (default $XDG_CONFIG_HOME/cosi/config.yaml)")
 	flags.StringVar(&a.contextName, "context", "", "`name` of the context to use instead of the current one")
@@ -41,36 +39,6 @@ What people want stands in the namespace config; what is so stands in status. "c
 		newUpgrade(a), newRollback(a), newInstall(a), newReset(a), newContext(a), newTrust(a), newGen(a), newVersion(a),
 	)
 	return root
-}
-
-// group makes cmd one that only holds others: alone it prints its help.
-func group(cmd *cobra.Command) {
-	cmd.Args = cobra.ArbitraryArgs
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return unknownCommand(cmd, args[0])
-		}
-		return cmd.Help()
-	}
-}
-
-func unknownCommand(cmd *cobra.Command, name string) error {
-	// Cobra's own limit, which it fills in only when it reports the error itself.
-	cmd.SuggestionsMinimumDistance = 2
-	if near := cmd.SuggestionsFor(name); len(near) > 0 {
-		return commandline.Usagef("unknown command %q (did you mean %s?)", name, strings.Join(near, ", "))
-	}
-	return commandline.Usagef("unknown command %q (see '%s --help')", name, cmd.CommandPath())
-}
-
-// arguments says how many arguments a command takes, in the words of its usage line.
-func arguments(least, most int) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) < least || len(args) > most {
-			return commandline.Usagef("%d arguments do not fit: %s", len(args), cmd.UseLine())
-		}
-		return nil
-	}
 }
 
 // config reads the configuration and says where it is.

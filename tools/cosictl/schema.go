@@ -8,6 +8,7 @@ import (
 
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/tools/client"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 	"github.com/cosi-os/cosi/tools/jsonschema"
 )
 
@@ -23,7 +24,7 @@ completes and checks user data with it: put "# yaml-language-server: $schema=cos
 What JSON Schema cannot say, such as rules that are expressions, is left to "cosictl validate" and the node.`,
 		Example: `  cosictl schema > cosi.schema.json
   cosictl schema mount link --offline`,
-		Args:              arguments(0, 1000),
+		Args:              commandline.Arguments(0, 1000),
 		ValidArgsFunction: a.completeKindAndID,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if offline || image != "" {

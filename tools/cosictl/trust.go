@@ -28,7 +28,7 @@ accepted in that context from then on. If it does not fit, somebody else answers
 The node keeps its certificate on its disk: it is the same after every boot, until the state is reset ("cosictl reset state"). A node that has
 no disk of its own, or whose state is damaged, makes another at each start, and must be trusted again.`,
 		Example: "  cosictl trust 192.0.2.10 --fingerprint 3f0c…  --client me --as lab1",
-		Args:    arguments(1, 1),
+		Args:    commandline.Arguments(1, 1),
 		RunE:    t.run,
 	}
 	flags := cmd.Flags()

@@ -41,7 +41,7 @@ The node writes the new version into the slot that it does not run from, and reb
   cosictl upgrade build/cosi-base-amd64.upgrade --when 2026-12-01T03:00:00Z
   cosictl get bootentries                  # what the node can be booted from
   cosictl rollback                         # back to the version before`,
-		Args: arguments(1, 1),
+		Args: commandline.Arguments(1, 1),
 		RunE: a.withClient(u.run),
 	}
 	u.flags(cmd)
@@ -59,7 +59,7 @@ func newRollback(a *app) *cobra.Command {
 It is on trial, like a new version: if it is not healthy in time, the version that runs now comes back. What was written since the upgrade stays.`,
 		Example: `  cosictl rollback
   cosictl rollback --version 0.1.0         # only if it is that one`,
-		Args: arguments(0, 0),
+		Args: commandline.Arguments(0, 0),
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, _ []string) error {
 			return u.ask(ctx, c, &machinepb.Upgrade{Previous: true})
 		}),

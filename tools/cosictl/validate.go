@@ -9,6 +9,7 @@ import (
 	"github.com/cosi-os/cosi/api/kinds"
 	"github.com/cosi-os/cosi/api/kinds/builtin"
 	"github.com/cosi-os/cosi/images/inspect"
+	"github.com/cosi-os/cosi/tools/internal/commandline"
 )
 
 func newValidate(a *app) *cobra.Command {
@@ -22,7 +23,7 @@ func newValidate(a *app) *cobra.Command {
 Each problem is printed with its file, line and field.`,
 		Example: `  cosictl validate -f user-data.yaml -f mounts/
   cosictl validate -f user-data.yaml --image build/cosi-base-amd64.raw`,
-		Args: arguments(0, 0),
+		Args: commandline.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			set, err := offlineKinds(image)
 			if err != nil {

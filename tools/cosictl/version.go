@@ -18,7 +18,7 @@ func newVersion(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Show the versions of this program and of the node",
-		Args:  arguments(0, 0),
+		Args:  commandline.Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fmt.Fprintf(a.out, "Client:  %s\n", commandline.Version())
 			if offline {

@@ -33,7 +33,7 @@ the columns of a kind have it: .spec.state=Applied. A resource that is not there
 		Example: `  cosictl wait mount/data
   cosictl wait mount/data mount/logs --for deleted --timeout 10s
   cosictl wait userdata/fw_cfg --for .spec.state=Applied`,
-		Args:              arguments(1, 1000),
+		Args:              commandline.Arguments(1, 1000),
 		ValidArgsFunction: a.completeKindAndID,
 		RunE:              a.withClient(w.run),
 	}

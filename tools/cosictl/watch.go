@@ -36,7 +36,7 @@ lost, the watch goes on where it was; if the node no longer has what followed, i
 		Example: `  cosictl watch mountstatus
   cosictl watch mount/data
   cosictl watch links --only-new | jq -r .resource.metadata.id`,
-		Args:              arguments(1, 2),
+		Args:              commandline.Arguments(1, 2),
 		ValidArgsFunction: a.completeKindAndID,
 		RunE:              a.withClient(w.run),
 	}

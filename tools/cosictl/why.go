@@ -32,7 +32,7 @@ func newWhy(a *app) *cobra.Command {
 		Long: `Show the chain of causes of a resource: who wrote it and when, the resource that it answers to, the plugin at work and how it is, what
 its status says, who holds it, and which other resources answer to it. Contents are never shown.`,
 		Example:           "  cosictl why mount/data\n  cosictl why mountstatus/data -o json",
-		Args:              arguments(1, 2),
+		Args:              commandline.Arguments(1, 2),
 		ValidArgsFunction: a.completeKindAndID,
 		RunE: a.withClient(func(ctx context.Context, c *client.Client, args []string) error {
 			if args = splitID(args); len(args) != 2 {

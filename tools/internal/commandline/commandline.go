@@ -26,14 +26,45 @@ func Usage(err error) error { return UsageError{err} }
 // Usagef returns a mistake of usage.
 func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
-// Arguments makes what check refuses a mistake of usage.
-func Arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
+// Arguments says how many arguments a command takes, in the words of its usage line.
+func Arguments(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return UsageError{err}
+		switch n := len(args); {
+		case n >= least && n <= most:
+			return nil
+		case n == 1:
+			return Usagef("1 argument does not fit: %s", cmd.UseLine())
+		default:
+			return Usagef("%d arguments do not fit: %s", n, cmd.UseLine())
 		}
-		return nil
 	}
+}
+
+// Group makes cmd one that only holds others: alone it prints its help, and a command that it has not is a mistake of usage.
+func Group(cmd *cobra.Command) {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return unknown(cmd, args[0])
+		}
+		return cmd.Help()
+	}
+}
+
+func unknown(cmd *cobra.Command, name string) error {
+	// Cobra's own limit, which it fills in only when it reports the error itself.
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		return Usagef("unknown command %q (did you mean %s?)", name, strings.Join(near, ", "))
+	}
+	return Usagef("unknown command %q (see '%s --help')", name, cmd.CommandPath())
+}
+
+// Flags makes a flag that cmd, and those below it, do not have a mistake of usage.
+func Flags(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return Usagef("%w\nSee '%s --help'", err, cmd.CommandPath())
+	})
 }
 
 // Root returns the command that holds a program's others, and alone prints its help. long may be empty.
@@ -41,10 +72,9 @@ func Root(name, short, long string) *cobra.Command {
 	root := &cobra.Command{
 		Use: name, Short: short, Long: long,
 		SilenceErrors: true, SilenceUsage: true,
-		Args: Arguments(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
+	Group(root)
+	Flags(root)
 	return root
 }
 
@@ -58,7 +88,6 @@ func Exit(program string, err error, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", program, err)
 	if errors.As(err, &UsageError{}) {
-		fmt.Fprintf(stderr, "Type %s --help for how it is used.\n", program)
 		return 2
 	}
 	return 1
@@ -100,7 +129,7 @@ func VersionCommand(program string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print which " + program + " this is",
-		Args:  Arguments(cobra.NoArgs),
+		Args:  Arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), program, Version())
 			return err
