@@ -51,6 +51,16 @@ func TestAnImageShowsWhatIsInIt(t *testing.T) {
 		formats[suffix] = image{format, "1 bios-boot, 2 esp, 3 root-a, 4 root-b", onDisk, "rootfstype=ramfs console=ttyS0 roothash="}
 	}
 	for suffix, want := range formats {
+		whole, err := os.ReadFile(filepath.Join(o.Output, m.Image+suffix))
+		if err != nil {
+			t.Fatal(err)
+		}
+		half := filepath.Join(t.TempDir(), "half")
+		writeFile(t, half, whole[:len(whole)*6/10/512*512])
+		_, err = inspect.Open(half)
+		if said := err != nil && (strings.Contains(err.Error(), "cut off") || strings.Contains(err.Error(), "EOF")); !said && suffix != ".oci.tar" { // what is read of that is there
+			t.Errorf("%s, of which the end is missing: %v; want that", suffix, err)
+		}
 		r := report(t, filepath.Join(o.Output, m.Image+suffix))
 		var partitions, files []string
 		for _, p := range r.Partitions {

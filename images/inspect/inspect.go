@@ -9,10 +9,12 @@ import (
 	"bytes"
 	"compress/gzip"
 	"debug/pe"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"regexp"
 	"strconv"
@@ -246,6 +248,9 @@ func (i *Image) open(f io.ReaderAt, size int64) error {
 func (i *Image) openDisk(f io.ReaderAt, size int64) error {
 	var err error
 	if i.table, err = gpt.Read(f, size); err != nil {
+		if err := cut(size, claimed(f)); err != nil {
+			return err
+		}
 		return errForeign
 	}
 	for _, p := range i.table.Partitions {
@@ -266,6 +271,24 @@ func (i *Image) openDisk(f io.ReaderAt, size int64) error {
 		return i.openSlot(f)
 	}
 	return errForeign
+}
+
+// claimed is how many bytes a disk has by its partition table, 0 if that has no header: where the copy of the table ends.
+func claimed(f io.ReaderAt) int64 {
+	header := make([]byte, 40)
+	if _, err := f.ReadAt(header, gpt.Sector); err != nil || !bytes.HasPrefix(header, []byte("EFI PART")) {
+		return 0
+	}
+	last := binary.LittleEndian.Uint64(header[32:])
+	return int64(min(last, math.MaxInt64/gpt.Sector-1)+1) * gpt.Sector
+}
+
+// cut says that something has less than its size, as a download that was broken off.
+func cut(is, want int64) error {
+	if is >= want {
+		return nil
+	}
+	return fmt.Errorf("was cut off: it has %d bytes of %d", is, want)
 }
 
 // openESP reads what the firmware starts, and returns the unified kernel image: that, or what it starts.
@@ -385,6 +408,11 @@ func (i *Image) openBoot(r *io.SectionReader) error {
 	if err != nil {
 		return errForeign
 	}
+	for _, s := range image.Sections {
+		if err := cut(r.Size(), int64(s.Offset)+int64(s.Size)); err != nil {
+			return err
+		}
+	}
 	i.boot, i.raw = image, r
 	initrd := image.Section(".initrd")
 	if initrd == nil {
@@ -399,12 +427,18 @@ var legacyLZ4 = []byte{0x02, 0x21, 0x4c, 0x18}
 // mostUnpacked is how large an initramfs may become.
 const mostUnpacked = 1 << 30
 
+// sized is something to read whose size is known.
+type sized interface {
+	io.ReaderAt
+	Size() int64
+}
+
 func (i *Image) openInitramfs(r *io.SectionReader) error {
 	magic := make([]byte, 6)
 	if _, err := r.ReadAt(magic, 0); err != nil {
 		return errForeign
 	}
-	var archive io.ReaderAt = r
+	var archive sized = r
 	if bytes.HasPrefix(magic, legacyLZ4) {
 		plain, err := io.ReadAll(io.LimitReader(lz4.NewReader(r), mostUnpacked))
 		if err != nil {
@@ -423,6 +457,9 @@ func (i *Image) openInitramfs(r *io.SectionReader) error {
 			return fmt.Errorf("initramfs: %w", err)
 		}
 		i.early = append(i.early, record)
+		if err := cut(archive.Size(), record.FilePos+int64(record.FileSize)); err != nil {
+			return fmt.Errorf("initramfs: %w", err)
+		}
 		if record.Name != "root.erofs" {
 			continue
 		}

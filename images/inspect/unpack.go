@@ -113,10 +113,7 @@ func unpackUpgrade(dst *os.File, r io.ReadSeeker) error {
 	if err != nil {
 		return err
 	}
-	if err := makeDisk(dst, u); err != nil {
-		return fmt.Errorf("%s: %w", Upgrade, err)
-	}
-	return nil
+	return makeDisk(dst, u)
 }
 
 func openUpgrade(r io.ReadSeeker) (*upgrade.Reader, error) {

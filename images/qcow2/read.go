@@ -50,7 +50,7 @@ func open(file io.ReaderAt, length int64) (*Disk, error) {
 		return nil, fmt.Errorf("its L1 table has %d entries, a disk of %d bytes needs %d", be.Uint32(header[36:]), d.size, entries)
 	}
 	if !d.holds(d.l1, 8*entries) {
-		return nil, errors.New("its L1 table lies outside of the file")
+		return nil, errors.New("its L1 table lies outside of the file, as in one that was cut off")
 	}
 	return d, nil
 }

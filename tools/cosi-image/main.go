@@ -200,8 +200,7 @@ func inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect IMAGE",
 		Short: "Print what is in an image: partitions, files, versions, arguments, signatures",
-		Long: `Prints what an image is and holds: a raw disk, a qcow2, an ISO, an .upgrade (as the disk that it is installed as), a unified kernel image (.efi) or
-an initramfs. What it is made of, it says itself. Signatures are shown with the certificate that they carry, and whether they are good by it; whether
+		Long: `Prints what an image is and holds: any output but .vmlinuz and .ipxe; an .upgrade as the disk that it is installed as. What it is made of, it says itself. Signatures are shown with the certificate that they carry, and whether they are good by it; whether
 that is to be trusted is for the firmware and the kernel to say. PCR 11 is what a TPM holds once the image runs.
 
 With -o spdx it prints the list of all software in the image (SBOM, SPDX 2.3): the programs and of which modules each was linked, the kernel and
@@ -244,4 +243,4 @@ func moduleCache(ctx context.Context) string {
 }
 
 // imageFiles are the extensions of images.
-var imageFiles = []string{"raw", "qcow2", "iso", "upgrade", "efi", "initramfs"}
+var imageFiles = []string{"raw", "qcow2", "iso", "upgrade", "efi", "initramfs", "vhd", "vmdk", "ova", "gcp.tar.gz", "oci.tar", "raw.zst", "raw.gz", "raw.xz"}

@@ -181,8 +181,8 @@ func TestCompletionOffersFilesAndFormats(t *testing.T) {
 		"yaml\n:8\n":            {"plan", ""},
 		"json\n":                {"plan", "-o", ""},
 		"yaml\nraw\nqcow2\niso": {"diff", "a.raw", ""},
-		"raw\nqcow2\niso":       {"inspect", ""},
-		":4\n":                  {"inspect", "a.raw", ""},
+		"raw\nqcow2\niso\nupgrade\nefi\ninitramfs\nvhd\nvmdk\nova\ngcp.tar.gz\noci.tar\nraw.zst\nraw.gz\nraw.xz\n:8": {"inspect", ""},
+		":4\n": {"inspect", "a.raw", ""},
 	} {
 		code, stdout, stderr := cosiImage(t, append([]string{"__complete"}, words...)...)
 		if code != 0 || !strings.Contains(stdout, want) {

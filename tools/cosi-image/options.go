@@ -25,6 +25,9 @@ func complete(o build.Options, definition string, p *progress) (build.Options, e
 	return o, nil
 }
 
+// errNoModule says that a directory is in no source tree.
+var errNoModule = errors.New("in no Go module: an image is built of the source tree that its definition lies in, as those in images do")
+
 // module is the directory of the module that a definition, or a directory, belongs to: the nearest with a go.mod.
 func module(definition string) (string, error) {
 	path, err := filepath.Abs(definition)
@@ -47,7 +50,7 @@ func module(definition string) (string, error) {
 			return "", err
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("%s: in no Go module: an image is built of the module that its definition lies in", definition)
+			return "", fmt.Errorf("%s: %w", definition, errNoModule)
 		}
 	}
 }

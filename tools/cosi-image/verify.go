@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"github.com/cosi-os/cosi/images/build"
@@ -27,6 +30,9 @@ Ends with 1 if something is not equal, and with 2 if that cannot be known, as wh
 			progress := newProgress(cmd.ErrOrStderr())
 			defer progress.stop()
 			o, err := complete(build.Options{}, tree, progress)
+			if errors.Is(err, errNoModule) {
+				err = fmt.Errorf("%s: in no Go module: want the source tree, with --tree DIR", tree)
+			}
 			if err != nil {
 				return undecidedError{err}
 			}
