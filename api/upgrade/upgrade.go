@@ -287,6 +287,21 @@ func (u *Reader) Close() error {
 	return nil
 }
 
+// Check reads the file of an upgrade to its end. It fails unless all parts are there, as the manifest says.
+func Check(r io.Reader) error {
+	u, err := Open(r)
+	if err == nil {
+		err = u.Root(io.Discard)
+	}
+	if err == nil {
+		err = u.Kernel(io.Discard)
+	}
+	if err == nil {
+		err = u.Close()
+	}
+	return err
+}
+
 func (u *Reader) part(w io.Writer, name string, want Part) error {
 	if u.next.Name != name || u.next.Size != want.Size {
 		return fmt.Errorf("upgrade: %q of %d bytes; want %q of %d", u.next.Name, u.next.Size, name, want.Size)

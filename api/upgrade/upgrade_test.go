@@ -82,6 +82,9 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 // A byte that was changed anywhere is seen: by the hash, by the signature, or by the archive itself.
 func TestWhatWasChangedIsSeen(t *testing.T) {
 	data := made(t, key)
+	if err := Check(bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
 	public := []ed25519.PublicKey{key.Public().(ed25519.PublicKey)}
 	for at := 0; at < len(data); at += 101 {
 		changed := bytes.Clone(data)
@@ -93,7 +96,7 @@ func TestWhatWasChangedIsSeen(t *testing.T) {
 		}
 	}
 	for at := 0; at < len(data)-1024; at += 997 {
-		if _, _, _, err := read(data[:at]); err == nil {
+		if _, _, _, err := read(data[:at]); err == nil || Check(bytes.NewReader(data[:at])) == nil {
 			t.Errorf("cut after %d of %d bytes: nobody saw it", at, len(data))
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,7 +42,12 @@ type delivery struct {
 	digest string // of the file, or of what is at the URL
 	url    string // one of the two, or neither
 	file   *os.File
+
+	answered atomic.Bool // the plugin has said something of what was written
 }
+
+// patience is how long nobody has to have answered before that is said.
+const patience = 10 * time.Second
 
 // status is an UpgradeStatus or an InstallationStatus.
 type status interface {
@@ -78,7 +85,11 @@ var digestPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // open finds out what FILE|URL is. Who calls it closes the file.
 func (d *delivery) open(source string) error {
-	if location, err := url.Parse(source); err == nil && slices.Contains([]string{"http", "https", "oci"}, location.Scheme) {
+	schemes := []string{"https", "http", "oci"}
+	if scheme, _, is := strings.Cut(source, "://"); is && !slices.Contains(schemes, scheme) {
+		return commandline.Usagef("%s: a node fetches nothing by %s (%s)", source, scheme, strings.Join(schemes, ", "))
+	}
+	if location, err := url.Parse(source); err == nil && slices.Contains(schemes, location.Scheme) {
 		if !digestPattern.MatchString(d.digest) {
 			return commandline.Usagef("--digest: want the SHA-256 of what the URL brings, 64 hexadecimal digits: sha256sum prints it")
 		}
@@ -100,7 +111,8 @@ func (d *delivery) open(source string) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	if _, err := upgrade.Open(f); err != nil {
+	// A node writes what arrives over the version that it could go back to. What is broken is seen here.
+	if err := upgrade.Check(f); err != nil {
 		return fmt.Errorf("%s: %w", source, err)
 	}
 	d.digest = hex.EncodeToString(h.Sum(nil))
@@ -134,8 +146,16 @@ func (d *delivery) ask(ctx context.Context, c *client.Client, wanted proto.Messa
 		return err
 	}
 	name := k.Singular() + "/" + d.id
+	defer time.AfterFunc(patience, func() {
+		if !d.answered.Load() {
+			fmt.Fprintf(d.err, "cosictl: %s is written, and nothing on the node has answered yet: cosictl get plugins\n", name)
+		}
+	}).Stop()
 	err = d.follow(ctx, c, statuses, name, version, p)
 	if ctx.Err() == context.DeadlineExceeded {
+		if !d.answered.Load() {
+			return timeoutError{fmt.Errorf("%s was answered by nobody within %v: it takes the plugin upgrade (cosictl get plugins)", name, d.timeout)}
+		}
 		return timeoutError{fmt.Errorf("%s has come no further within %v: cosictl describe %s", name, d.timeout, name)}
 	}
 	return err
@@ -199,6 +219,7 @@ func (d *delivery) follow(ctx context.Context, c *client.Client, k *kinds.Kind, 
 		if e.GetEventType() == resourcepb.EventType_DESTROYED || is.GetObservedVersion() != version {
 			return nil // not yet
 		}
+		d.answered.Store(true)
 		rebooting = is.GetReason() == "Rebooting"
 		show(progress(is))
 		switch {

@@ -79,6 +79,8 @@ func selectorOf(disk map[string]string) (*machinepb.Installation_Selector, error
 		switch {
 		case field == nil:
 			return nil, commandline.Usagef("--disk %s=%s: want one of %s", key, value, strings.Join(selectors(), ", "))
+		case value == "":
+			return nil, commandline.Usagef("--disk %s=: says nothing, which would be so of every disk", key)
 		case field.Kind() == protoreflect.StringKind:
 			m.Set(field, protoreflect.ValueOfString(value))
 		default:

@@ -111,6 +111,7 @@ func TestWhatNoInstallationIs(t *testing.T) {
 		"--disk size=1: want one of name, serial, model, wwid, transport, min_size, max_size": "--disk size=1",
 		"--disk min_size=1T: want a number of bytes":                                          "--disk min_size=1T",
 		"--digest: want the SHA-256":                                                          "https://x/y --disk name=sda",
+		"--disk serial=: says nothing":                                                        "--disk transport=nvme,serial=",
 		"2 arguments do not fit":                                                              path + " another --disk name=sda",
 	} {
 		if text := p.want(exitUsage, append([]string{"install"}, strings.Fields(args)...)...); !strings.Contains(text, want) {

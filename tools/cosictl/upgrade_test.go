@@ -218,20 +218,26 @@ func TestRollbackAndURL(t *testing.T) {
 
 func TestWhatNoUpgradeIs(t *testing.T) {
 	p := newPerson(t, "unix://"+startRuntime(t))
-	path, _ := upgradeFile(t, p)
+	path, data := upgradeFile(t, p)
 	for want, args := range map[string][]string{
-		"--digest: want the SHA-256":          {"upgrade", "https://x/y"},
-		"--digest is for a URL":               {"upgrade", path, "--digest", strings.Repeat("ab", 32)},
-		"--when tomorrow: want a time, as in": {"upgrade", path, "--when", "tomorrow"},
-		"--when says when to reboot":          {"rollback", "--when", "2026-12-01T03:00:00Z", "--no-reboot"},
+		"a node fetches nothing by ftp (https": {"upgrade", "ftp://x/y"},
+		"--digest: want the SHA-256":           {"upgrade", "https://x/y"},
+		"--digest is for a URL":                {"upgrade", path, "--digest", strings.Repeat("ab", 32)},
+		"--when tomorrow: want a time, as in":  {"upgrade", path, "--when", "tomorrow"},
+		"--when says when to reboot":           {"rollback", "--when", "2026-12-01T03:00:00Z", "--no-reboot"},
 	} {
 		if text := p.want(exitUsage, args...); !strings.Contains(text, want) {
 			t.Errorf("%q said %q; want %q", args, text, want)
 		}
 	}
+	if text := p.want(exitTimeout, "rollback", "--timeout", "100ms"); !strings.Contains(text, "was answered by nobody within 100ms: it takes the plugin upgrade") {
+		t.Errorf("where no plugin is: %q", text)
+	}
 	for want, args := range map[string][]string{
 		"no such file":               {"upgrade", p.home + "/nothing"},
 		"not the file of an upgrade": {"upgrade", p.file("text", strings.Repeat("x", 2048))},
+		"root: unexpected EOF":       {"upgrade", p.file("half", string(data[:len(data)/2]))},
+		"root: its SHA-256 is":       {"upgrade", p.file("flipped", strings.Replace(string(data), "rootroot", "rootrood", 1))},
 	} {
 		if text := p.want(exitError, args...); !strings.Contains(text, want) {
 			t.Errorf("%q said %q; want %q", args, text, want)
