@@ -20,6 +20,7 @@ import (
 	"github.com/cosi-os/cosi/api/kinds/descriptors"
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/plan"
+	"github.com/cosi-os/cosi/images/strict"
 )
 
 // declarations reads the plugin.json of each plugin and fills in what only the image knows: how it is started, as whom, and the
@@ -68,7 +69,7 @@ func noPlugin(tree string, d *definition.Definition, name string) definition.Pro
 		names = append(names, filepath.Base(filepath.Dir(file)))
 	}
 	at := d.Origin(field, name)
-	message := fmt.Sprintf("%q: there is no plugins/%s/plugin.json", name, name) + definition.Meant(name, names)
+	message := fmt.Sprintf("%q: there is no plugins/%s/plugin.json", name, name) + strict.Meant(name, names)
 	return definition.Problem{File: at.File, Line: at.Line, Field: field, Message: message}
 }
 

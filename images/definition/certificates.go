@@ -25,7 +25,7 @@ func (d *Definition) readURLCA(file string, lines map[string]int) Problems {
 	}
 	if err != nil {
 		const field = "user_data.url_ca"
-		return Problems{{file, lines[field], field, err.Error()}}
+		return Problems{{File: file, Line: lines[field], Field: field, Message: err.Error()}}
 	}
 	return nil
 }

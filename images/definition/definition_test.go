@@ -248,14 +248,6 @@ func TestAnUpgradeKeyThatIsNone(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	for got, want := range map[string]string{"clowd": "cloud", "emtal": "metal", "CLOUD": "cloud", "kubernetes": ""} {
-		if near := nearest(got, Flavours); near != want {
-			t.Errorf("nearest(%q) = %q; want %q", got, near, want)
-		}
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{"wrong", "broken", "lacking"} {
 		data, err := os.ReadFile(filepath.Join("testdata", name+".yaml"))

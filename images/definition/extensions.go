@@ -17,7 +17,7 @@ func (d *Definition) openExtensions() (problems Problems) {
 	for _, path := range d.Extensions {
 		at := d.Origin("extensions", extension.Name(path))
 		problem := func(format string, args ...any) {
-			problems = append(problems, Problem{at.File, at.Line, "extensions", fmt.Sprintf(format, args...)})
+			problems = append(problems, Problem{File: at.File, Line: at.Line, Field: "extensions", Message: fmt.Sprintf(format, args...)})
 		}
 		x, err := extension.Open(path, d.Arch)
 		if err != nil {

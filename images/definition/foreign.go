@@ -18,11 +18,11 @@ func Foreign(file string, text []byte) error {
 	}
 	names := func(field, path string) {
 		if path != "" {
-			problems = append(problems, Problem{file, lines[field], field, fmt.Sprintf("%q: a definition that is sent names no files", pkcs11.WithoutPINs([]byte(path)))})
+			problems = append(problems, Problem{File: file, Line: lines[field], Field: field, Message: fmt.Sprintf("%q: a definition that is sent names no files", pkcs11.WithoutPINs([]byte(path)))})
 		}
 	}
 	if d.Extends != "" && (filepath.Base(d.Extends) != d.Extends || d.Extends == ".." || filepath.Ext(d.Extends) != ".yaml") {
-		problems = append(problems, Problem{file, lines["extends"], "extends", fmt.Sprintf("%q: a definition that is sent extends one by its name alone, as base.yaml", d.Extends)})
+		problems = append(problems, Problem{File: file, Line: lines["extends"], Field: "extends", Message: fmt.Sprintf("%q: a definition that is sent extends one by its name alone, as base.yaml", d.Extends)})
 	}
 	names("user_data.url_ca", d.UserData.URLCA)
 	names("upgrade.key", d.Upgrade.Key)

@@ -1,15 +1,13 @@
 package definition
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v4"
+	"github.com/cosi-os/cosi/images/strict"
 )
 
 // Load reads the definition in file, and what it extends, merged: nothing is extended any more, and nothing taken away. The error is a Problems if the definition is at fault.
@@ -46,7 +44,7 @@ func load(file string, chain []string) (*Definition, error) {
 			if errors.As(err, &nested) {
 				return nil, err // they name their file
 			}
-			return nil, Problems{{file, lines["extends"], "extends", err.Error()}}
+			return nil, Problems{{File: file, Line: lines["extends"], Field: "extends", Message: err.Error()}}
 		}
 		if d, problems = merge(base, d, file, lines); len(problems) > 0 {
 			return nil, problems
@@ -66,31 +64,22 @@ func load(file string, chain []string) (*Definition, error) {
 
 // parse reads one file on its own.
 func parse(file string, data []byte) (*Definition, map[string]int, Problems) {
-	document := yaml.Node{}
-	if err := yaml.Load(data, &document); err != nil {
-		line, message := broken(err)
-		if errors.Is(yaml.NewDecoder(bytes.NewReader(data)).Decode(&document), io.EOF) {
-			message = "is empty: a definition says at least its name and what it extends"
-		}
-		return nil, nil, Problems{{file, line, "", message}}
-	}
-	root := &document
-	if root.Kind == yaml.DocumentNode && len(root.Content) == 1 {
-		root = root.Content[0]
-	}
-	c := checker{file: file, lines: map[string]int{}}
 	d := &Definition{}
-	c.fill(root, "", d)
+	read, ok := strict.Parse(file, data, d)
+	if !ok {
+		if strict.Empty(data) {
+			read.Problems[0].Message = "is empty: a definition says at least its name and what it extends"
+		}
+		return nil, nil, read.Problems
+	}
+	c := checker{read}
 	c.meaning(d)
-	d.locate(file, c.lines)
-	return d, c.lines, c.problems
+	d.locate(file, c.Lines)
+	return d, c.Lines, c.Problems
 }
 
-// broken says where and why the YAML itself cannot be read.
-func broken(err error) (line int, message string) {
-	var at *yaml.LoadError
-	if errors.As(err, &at) && at.Mark.Line > 0 {
-		return at.Mark.Line, at.Message
-	}
-	return 1, err.Error()
-}
+// Problem is one mistake in a definition, and Problems are all, as an error.
+type (
+	Problem  = strict.Problem
+	Problems = strict.Problems
+)

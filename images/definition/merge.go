@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/cosi-os/cosi/images/extension"
+	"github.com/cosi-os/cosi/images/strict"
 )
 
 // Origin is where a definition says something.
@@ -204,7 +205,7 @@ func (d *Definition) take(w *Without, base, file string, lines map[string]int) (
 		}
 		for i, name := range t.names {
 			if field := fmt.Sprintf("%s[%d]", t.field, i); !slices.Contains(there, name) {
-				problems = append(problems, Problem{file, lines[field], field, fmt.Sprintf("%q is not in %s", name, base) + Meant(name, there)})
+				problems = append(problems, Problem{File: file, Line: lines[field], Field: field, Message: fmt.Sprintf("%q is not in %s", name, base) + strict.Meant(name, there)})
 			}
 		}
 	}

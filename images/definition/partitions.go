@@ -28,7 +28,7 @@ func (c *checker) partitions(p *Partitions) {
 	for i, extra := range p.Extra {
 		field := fmt.Sprintf("partitions.extra[%d]", i)
 		if extra.Size == "" {
-			c.problem(c.lines[field], field+".size", "missing")
+			c.Problem(c.Lines[field], field+".size", "missing")
 		}
 		c.size(field+".size", extra.Size, leastData)
 	}
@@ -40,11 +40,11 @@ func (c *checker) size(field string, s Size, least int64) {
 	switch {
 	case s == "":
 	case !ok:
-		c.problem(c.lines[field], field, "%q is not a size (try 10GiB)", s)
+		c.Problem(c.Lines[field], field, "%q is not a size (try 10GiB)", s)
 	case n < least:
-		c.problem(c.lines[field], field, "%s is too small: want %dMiB at least", s, least)
+		c.Problem(c.Lines[field], field, "%s is too small: want %dMiB at least", s, least)
 	case n > mostSize:
-		c.problem(c.lines[field], field, "%s is too large: want 1TiB at most", s)
+		c.Problem(c.Lines[field], field, "%s is too large: want 1TiB at most", s)
 	}
 }
 
@@ -65,7 +65,7 @@ func (d *Definition) findContents(file string, lines map[string]int) (problems P
 		}
 		if err != nil {
 			field := fmt.Sprintf("partitions.extra[%d].content", i)
-			problems = append(problems, Problem{file, lines[field], field, err.Error()})
+			problems = append(problems, Problem{File: file, Line: lines[field], Field: field, Message: err.Error()})
 		}
 	}
 	return problems

@@ -13,6 +13,7 @@ import (
 	"github.com/cosi-os/cosi/api/upgrade"
 	"github.com/cosi-os/cosi/images/pkcs11"
 	"github.com/cosi-os/cosi/images/secureboot"
+	"github.com/cosi-os/cosi/images/strict"
 	"github.com/cosi-os/cosi/initramfs"
 )
 
@@ -55,7 +56,7 @@ func (s *SecureBoot) Enrols() bool { return s.Enroll != "" && s.Enroll != "off" 
 func (d *Definition) readSigning(file string, lines map[string]int) (problems Problems) {
 	problem := func(field string, err error) {
 		if err != nil {
-			problems = append(problems, Problem{file, lines[field], field, err.Error()})
+			problems = append(problems, Problem{File: file, Line: lines[field], Field: field, Message: err.Error()})
 		}
 	}
 	read := func(field string, path *string, do func() error) {
@@ -140,7 +141,7 @@ func (d *Definition) mergeSigning(over *Definition, said func(string) bool) {
 func (d *Definition) wholeSigning() (problems Problems) {
 	problem := func(field, near, format string, args ...any) {
 		at := d.Origin(near, "")
-		problems = append(problems, Problem{at.File, at.Line, field, fmt.Sprintf(format, args...)})
+		problems = append(problems, Problem{File: at.File, Line: at.Line, Field: field, Message: fmt.Sprintf(format, args...)})
 	}
 	s, p, u := d.SecureBoot, d.PCRPolicy, d.Upgrade
 	for _, pair := range []struct{ has, value, needs, missing, why string }{
@@ -174,6 +175,6 @@ func (d *Definition) wholeSigning() (problems Problems) {
 // signing finds words that make no sense.
 func (c *checker) signing(d *Definition) {
 	if e := d.SecureBoot.Enroll; e != "" && !slices.Contains(Enrolments, e) {
-		c.problem(c.lines["secure_boot.enroll"], "secure_boot.enroll", "%s", among(e, "a way to enrol", Enrolments))
+		c.Problem(c.Lines["secure_boot.enroll"], "secure_boot.enroll", "%s", strict.Among(e, "a way to enrol", Enrolments))
 	}
 }

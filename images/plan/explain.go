@@ -11,6 +11,7 @@ import (
 	"github.com/cosi-os/cosi/api/declaration"
 	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/disk"
+	"github.com/cosi-os/cosi/images/strict"
 	"github.com/cosi-os/cosi/kernel"
 	"github.com/cosi-os/cosi/kernel/lock"
 )
@@ -103,7 +104,7 @@ func Resolve(tree *kernel.Tree, wishes []Wish) ([]*kernel.Module, error) {
 			return nil, fmt.Errorf("%s: %s: %w", w.Why, w.field, err)
 		}
 		problem := definition.Problem{File: cmp.Or(w.at.File, w.Why), Line: w.at.Line, Field: w.field, Message: err.Error() + " in Linux " + tree.Release}
-		problem.Message += definition.Meant(w.Module, tree.Names())
+		problem.Message += strict.Meant(w.Module, tree.Names())
 		unknown.Problems = append(unknown.Problems, problem)
 	}
 	return nil, unknown

@@ -50,6 +50,16 @@ func TestMistakesAreSaid(t *testing.T) {
 	serve := func(more ...string) []string {
 		return append([]string{"serve", "--state", dir, "--interface", link.Name, "--machines", good, "--tftp=false", "--http", "0", "--https", "0"}, more...)
 	}
+	taken, err := net.Listen("tcp4", "192.0.2.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	lost := filepath.Join(dir, "lost.yaml")
+	if err := os.WriteFile(lost, []byte("default: {image: nothere}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		arguments []string
 		code      int
@@ -60,7 +70,9 @@ func TestMistakesAreSaid(t *testing.T) {
 		{[]string{"serve", "--interface", link.Name}, 2, "--machines FILE"},
 		{serve("here"), 2, "1 argument does not fit: cosi-boot serve --interface NAME"},
 		{serve("--nonsense"), 2, "unknown flag"},
-		{serve("--interface", "none0"), 1, "interface none0: "},
+		{serve("--interface", "none0"), 1, "interface none0: there is none of this name (lo, "},
+		{serve("--http", port), 1, "another server on this machine has it; --http PORT takes another port"},
+		{serve("--machines", lost, "--http", port), 1, "WARNING: " + lost + ": image " + dir + "/nothere: "},
 		{serve("--interface", "clients"), 1, "interface clients: has no IPv4 address"},
 		{serve("--machines", machines), 1, machines + ":1: machines[0].mac: "},
 		{serve("--http-boot", "ftp"), 2, "must be http or https"},

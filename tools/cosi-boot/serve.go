@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -141,7 +142,8 @@ func (o *options) stateDir() (string, error) {
 func (o *options) address() (*net.Interface, netip.Prefix, error) {
 	link, err := net.InterfaceByName(o.link)
 	if err != nil {
-		return nil, netip.Prefix{}, fmt.Errorf("interface %s: %w", o.link, err)
+		names, _ := completeInterfaces(nil, nil, "")
+		return nil, netip.Prefix{}, fmt.Errorf("interface %s: there is none of this name (%s)", o.link, strings.Join(names, ", "))
 	}
 	all, err := link.Addrs()
 	if err != nil {

@@ -82,6 +82,11 @@ func (o *options) prepare(logf func(format string, args ...any)) (*server, error
 	if err != nil {
 		return nil, err
 	}
+	for _, name := range all.Images() {
+		if _, err := images.Open(name); name != "" && err != nil {
+			logf("WARNING: %s: %v", o.machines, err) // it may be built before somebody boots it
+		}
+	}
 	for _, step := range []func() error{
 		func() error { return s.web(o, network.Addr(), state, b, logf) },
 		func() error { return s.dhcp(o, link, network, state, b, logf) },
@@ -90,7 +95,7 @@ func (o *options) prepare(logf func(format string, args ...any)) (*server, error
 	} {
 		if err := step(); err != nil {
 			s.end()
-			return nil, hint(err)
+			return nil, err
 		}
 	}
 	return s, nil
@@ -104,10 +109,13 @@ func probe(ctx context.Context, address netip.Addr) error {
 	return err
 }
 
-// hint says what to do about a port that may not be bound.
-func hint(err error) error {
-	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+// hint says what to do about a port that may not be bound: other, where another server has it.
+func hint(err error, other string) error {
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return fmt.Errorf("%w: ports below 1024 take root, or setcap cap_net_bind_service+ep on this program", err)
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%w: another server on this machine has it; %s", err, other)
 	}
 	return err
 }
@@ -132,7 +140,7 @@ func (s *server) web(o *options, address netip.Addr, state string, b *boot.Serve
 	bind := func(scheme string, port uint16) (net.Listener, string, error) {
 		l, err := net.Listen("tcp4", netip.AddrPortFrom(address, port).String())
 		if err != nil {
-			return nil, "", err
+			return nil, "", fmt.Errorf("%s: %w", scheme, hint(err, "--"+scheme+" PORT takes another port"))
 		}
 		s.close = append(s.close, l)
 		return netutil.LimitListener(l, connections), scheme + "://" + l.Addr().String(), nil
@@ -186,7 +194,7 @@ func (s *server) dhcp(o *options, link *net.Interface, network netip.Prefix, sta
 	}
 	d, err := dhcp.Listen(c)
 	if err != nil {
-		return err
+		return hint(err, "--dhcp off leaves DHCP to it")
 	}
 	s.running = append(s.running, d.Serve)
 	if c.Pool == nil {
@@ -203,7 +211,7 @@ func (s *server) tftp(o *options, address netip.Addr, b *boot.Server) error {
 	}
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(address, tftpPort)))
 	if err != nil {
-		return fmt.Errorf("tftp: %w", err)
+		return fmt.Errorf("tftp: %w", hint(err, "--tftp=false leaves TFTP to it"))
 	}
 	s.close = append(s.close, conn)
 	t := &tftp.Server{Open: b.OpenTFTP, Ended: b.EndedTFTP, Transfers: transfers}
@@ -215,7 +223,7 @@ func (s *server) tftp(o *options, address netip.Addr, b *boot.Server) error {
 func (s *server) admin(o *options, handler http.Handler) error {
 	l, err := net.Listen("tcp", o.admin)
 	if err != nil {
-		return fmt.Errorf("--admin: %w", err)
+		return fmt.Errorf("--admin: %w", hint(err, "--admin 127.0.0.1:PORT takes another port"))
 	}
 	s.close = append(s.close, l)
 	s.serveHTTP(netutil.LimitListener(l, connections), &http.Server{Handler: handler})

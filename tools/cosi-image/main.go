@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cosi-os/cosi/images/build"
-	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/inspect"
 	"github.com/cosi-os/cosi/images/sbom"
 	"github.com/cosi-os/cosi/tools/internal/commandline"
@@ -41,21 +40,6 @@ type undecidedError struct{ error }
 
 func (e undecidedError) Unwrap() error { return e.error }
 
-// problemsError counts the mistakes of a definition, which were printed.
-type problemsError struct {
-	error
-	count int
-}
-
-func (p problemsError) Error() string {
-	if p.count == 1 {
-		return "1 problem"
-	}
-	return fmt.Sprintf("%d problems", p.count)
-}
-
-func (p problemsError) Unwrap() error { return p.error }
-
 // run executes one command line and returns the exit code: 0, 1 if it failed, 2 if it makes no sense. Of commands that compare, 1 says that
 // there are differences, and 2 that nobody knows.
 func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int {
@@ -67,12 +51,6 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) int 
 	err := root.ExecuteContext(ctx)
 	if errors.As(err, &unequalError{}) {
 		return 1
-	}
-	if errors.As(err, &definition.Problems{}) {
-		// A line each, as editors read them.
-		lines := err.Error()
-		fmt.Fprintln(stderr, lines)
-		err = problemsError{err, strings.Count(lines, "\n") + 1}
 	}
 	code := commandline.Exit("cosi-image", err, stderr)
 	if errors.As(err, &undecidedError{}) {

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/cosi-os/cosi/images/strict"
 )
 
 // UsageError is a command line that makes no sense: exit code 2.
@@ -78,15 +80,26 @@ func Root(name, short, long string) *cobra.Command {
 	return root
 }
 
-// Exit prints an error of a program and returns its exit code: 0 if there is none, 2 for a mistake of usage, otherwise 1.
+// Exit prints an error of a program and returns its exit code: 0 if there is none, 2 for a mistake of usage, otherwise 1. Of mistakes in a file it
+// prints a line each, and counts them.
 func Exit(program string, err error, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	if errors.Is(err, context.Canceled) {
-		err = errors.New("interrupted")
+	text := err.Error()
+	switch {
+	case errors.Is(err, context.Canceled):
+		text = "interrupted"
+	case errors.As(err, &strict.Problems{}):
+		// A line each, as editors read them.
+		fmt.Fprintln(stderr, text)
+		if n := strings.Count(text, "\n") + 1; n > 1 {
+			text = fmt.Sprintf("%d problems", n)
+		} else {
+			text = "1 problem"
+		}
 	}
-	fmt.Fprintf(stderr, "%s: %v\n", program, err)
+	fmt.Fprintf(stderr, "%s: %s\n", program, text)
 	if errors.As(err, &UsageError{}) {
 		return 2
 	}

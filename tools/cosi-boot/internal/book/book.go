@@ -10,10 +10,7 @@
 package book
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,7 +20,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"go.yaml.in/yaml/v4"
+
+	"github.com/cosi-os/cosi/images/strict"
 )
 
 // Entry is what machines boot.
@@ -162,42 +160,46 @@ func (b *Book) read() error {
 	return nil
 }
 
-// parse reads the text of a file. Paths in it are relative to the file's directory.
+// parse reads the text of a file. Paths in it are relative to the file's directory. The error is a strict.Problems.
 func parse(file string, data []byte) (*content, error) {
 	c := &content{}
-	if err := yaml.Load(data, c, yaml.WithKnownFields()); err != nil && !errors.Is(err, io.EOF) && len(bytes.TrimSpace(data)) > 0 {
-		return nil, fmt.Errorf("%s: %w", file, err)
+	if strict.Empty(data) {
+		return c, nil
 	}
-	lines := linesOf(data)
-	var all []error
-	problem := func(where, format string, args ...any) {
-		line := ""
-		if n := lines[where]; n > 0 {
-			line = fmt.Sprintf(":%d", n)
-		}
-		all = append(all, fmt.Errorf("%s%s: %s: %s", file, line, where, fmt.Sprintf(format, args...)))
+	read, ok := strict.Parse(file, data, c)
+	if !ok {
+		return nil, read.Problems
 	}
+	problem := func(where, format string, args ...any) { read.Problem(read.Lines[where], where, format, args...) }
 	if d := c.Default; d.MAC != "" || d.UUID != "" || d.Serial != "" {
 		problem("default", "is what all others boot: it has no mac, uuid or serial")
 	}
 	c.Default.check("default", filepath.Dir(file), problem)
-	met := map[string]string{}
 	for i := range c.Machines {
 		e, where := &c.Machines[i], fmt.Sprintf("machines[%d]", i)
-		e.check(where, filepath.Dir(file), problem)
-		key := e.MAC + " " + e.UUID + " " + e.Serial
-		switch {
-		case key == "  ":
+		if e.MAC == "" && e.UUID == "" && e.Serial == "" {
 			problem(where, "wants a mac, a uuid or a serial")
-		case met[key] != "":
-			problem(where, "is the machine of %s", met[key])
 		}
-		met[key] = where
+		e.check(where, filepath.Dir(file), problem)
+		for k := range c.Machines[:i] {
+			if c.Machines[k].covers(e) {
+				problem(where, "is a machine of machines[%d], which comes first", k)
+				break
+			}
+		}
 		if e.Image == "" && c.Default.Image == "" {
 			problem(where, "has no image, and there is none in default")
 		}
 	}
-	return c, errors.Join(all...)
+	if len(read.Problems) > 0 {
+		return nil, read.Problems
+	}
+	return c, nil
+}
+
+// covers reports whether every machine of other is one of e.
+func (e *Entry) covers(other *Entry) bool {
+	return (e.MAC != "" || e.UUID != "" || e.Serial != "") && (e.MAC == "" || e.MAC == other.MAC) && (e.UUID == "" || e.UUID == other.UUID) && (e.Serial == "" || e.Serial == other.Serial)
 }
 
 // check writes what is in e as it is compared, and finds what makes no sense.
@@ -236,33 +238,4 @@ func (e *Entry) check(where, dir string, problem func(where, format string, args
 	case !info.Mode().IsRegular() || info.Size() > MaxUserData:
 		problem(where+".user_data", "%s is not a file of at most %d bytes", e.UserData, MaxUserData)
 	}
-}
-
-// linesOf returns where things stand: "default", "machines[1]", "machines[1].mac".
-func linesOf(data []byte) map[string]int {
-	lines := map[string]int{}
-	var document yaml.Node
-	if yaml.Load(data, &document) != nil {
-		return lines
-	}
-	var walk func(n *yaml.Node, path string)
-	walk = func(n *yaml.Node, path string) {
-		lines[path] = n.Line
-		switch n.Kind {
-		case yaml.DocumentNode:
-			for _, child := range n.Content {
-				walk(child, "")
-			}
-		case yaml.MappingNode:
-			for i := 0; i+1 < len(n.Content); i += 2 {
-				walk(n.Content[i+1], strings.TrimPrefix(path+"."+n.Content[i].Value, "."))
-			}
-		case yaml.SequenceNode:
-			for i, child := range n.Content {
-				walk(child, fmt.Sprintf("%s[%d]", path, i))
-			}
-		}
-	}
-	walk(&document, "")
-	return lines
 }

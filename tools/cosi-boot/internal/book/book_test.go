@@ -119,6 +119,7 @@ machines:
   - {image: a, user_data: none.yaml}
   - {serial: s, image: a}
   - {serial: s, image: b, user_data: .}
+  - {serial: s, mac: "52:54:00:aa:bb:02", imag: c}
 `)
 	_, err := Open(file, t.Logf)
 	if err == nil {
@@ -126,7 +127,8 @@ machines:
 	}
 	for _, want := range []string{
 		":1: default: is what all others boot", ":3: machines[0].mac: ", ":4: machines[0].arguments[0]: ", ":4: machines[0].arguments[1]: ", ":3: machines[0]: has no image",
-		":5: machines[1].uuid: \"nonsense\"", ":7: machines[2].user_data: stat ", ":7: machines[2]: wants a mac", ":9: machines[4]: is the machine of machines[3]", ":9: machines[4].user_data: ",
+		":5: machines[1].uuid: \"nonsense\"", ":7: machines[2].user_data: stat ", ":7: machines[2]: wants a mac", ":9: machines[4]: is a machine of machines[3], which comes first", ":9: machines[4].user_data: ",
+		":10: machines[5]: is a machine of machines[3], which comes first", ":10: machines[5].imag: \"imag\" is not a field; did you mean \"image\"?",
 	} {
 		if !strings.Contains(err.Error(), file+want) {
 			t.Errorf("no %q in:\n%v", want, err)

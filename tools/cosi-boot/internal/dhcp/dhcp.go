@@ -16,6 +16,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/server4"
+	"golang.org/x/sys/unix"
 )
 
 // BootPort is where firmware asks a proxy for what it was offered, and for nothing else.
@@ -62,11 +63,21 @@ func Listen(c Config) (*Server, error) {
 		conn, err := server4.NewIPv4UDPConn(c.Interface, &net.UDPAddr{Port: port})
 		if err != nil {
 			s.close()
-			return nil, fmt.Errorf("dhcp: %s port %d: %w", c.Interface, port, err)
+			return nil, fmt.Errorf("dhcp: %s port %d: %w", c.Interface, port, errno(err))
 		}
 		s.conns = append(s.conns, conn)
 	}
 	return s, nil
+}
+
+// errno is the kernel's error that err ends with: server4 passes on its text alone.
+func errno(err error) error {
+	for _, known := range []unix.Errno{unix.EACCES, unix.EPERM, unix.EADDRINUSE, unix.ENODEV} {
+		if strings.HasSuffix(err.Error(), known.Error()) {
+			return known
+		}
+	}
+	return err
 }
 
 func (s *Server) close() {

@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/insomniacslk/dhcp/iana"
+	"golang.org/x/sys/unix"
 
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/nettest"
 )
@@ -260,4 +262,16 @@ func FuzzAnswer(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What is to be done about a port depends on why it cannot be had.
+func TestWhyAPortCannotBeHad(t *testing.T) {
+	for _, want := range []unix.Errno{unix.EACCES, unix.EPERM, unix.EADDRINUSE, unix.ENODEV} {
+		if err := errno(fmt.Errorf("cannot bind to port 67: %v", want)); !errors.Is(err, want) {
+			t.Errorf("%v; want %v", err, want)
+		}
+	}
+	if other := errors.New("cannot bind"); errno(other) != other {
+		t.Errorf("%v; want it as it is", errno(other))
+	}
 }

@@ -1,4 +1,4 @@
-package definition
+package strict
 
 import (
 	"fmt"
@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Problem is one mistake in a definition.
+// Problem is one mistake in a file.
 type Problem struct {
 	File    string
 	Line    int    // 0: none is known
@@ -25,7 +25,7 @@ func (p Problem) String() string {
 	return where + ": " + p.Field + ": " + p.Message
 }
 
-// Problems are all mistakes of a definition, as an error.
+// Problems are all mistakes of a file and of those that it extends, as an error.
 type Problems []Problem
 
 func (p Problems) Error() string {
@@ -36,8 +36,8 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// among says that got is none of the words there are, and which may have been meant.
-func among[T ~string](got string, what string, words []T) string {
+// Among says that got is none of the words there are, and which may have been meant.
+func Among[T ~string](got string, what string, words []T) string {
 	all := make([]string, len(words))
 	for i, w := range words {
 		all[i] = string(w)
