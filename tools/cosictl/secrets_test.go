@@ -68,6 +68,7 @@ func TestASecretIsSaidByNoCommand(t *testing.T) {
 	for _, kind := range []struct{ name, id, good, more string }{
 		{"cert", "node", "{client_cas: [%s], serving_key: %[1]s}", "serving_key"},
 		{"token", "a", "{key: %s, more: {%[1]s: a}}", "key"},
+		{"registrycredentials", "registry.example:5000", "{username: node, password: %s, ca: '-----BEGIN CERTIFICATE----- %[1]s'}", "password"},
 	} {
 		resource := kind.name + "/" + kind.id
 		document := func(spec string) string {
@@ -103,10 +104,13 @@ func TestASecretIsSaidByNoCommand(t *testing.T) {
 			"{" + kind.more + ": \"" + canary, "{" + kind.more + ": 1, " + kind.more + ": " + canary + "}\n" + canary + ": x", "{numbers: [" + canary + "]}", "{numbers: {" + canary + ": 1}}",
 			"{more: {" + canary + ": [1]}}", "{revoked: [" + canary + "]}",
 		}
-		if kind.name == "token" {
+		switch kind.name {
+		case "token":
 			bad = append(bad, "{key: "+other+"}", "{more: {"+canary+": long-"+other+"}}")
-		} else {
+		case "cert":
 			bad = append(bad, "{client_cas: ["+strings.Repeat(canary+", ", 17)+"]}")
+		case "registrycredentials":
+			bad = append(bad, "{username: '"+canary+":', password: x}", "{username: x, password: \""+canary+"\\n\"}", "{username: x, password: x, ca: "+canary+"}")
 		}
 		for _, spec := range bad {
 			file := p.file("bad.yaml", document(spec))

@@ -46,6 +46,7 @@ func load() (*kinds.Set, error) {
 		machinepb.File_cosi_machine_v1alpha1_access_proto,
 		machinepb.File_cosi_machine_v1alpha1_machine_proto,
 		machinepb.File_cosi_machine_v1alpha1_installation_proto,
+		machinepb.File_cosi_machine_v1alpha1_registry_proto,
 		machinepb.File_cosi_machine_v1alpha1_upgrade_proto,
 		networkpb.File_cosi_network_v1alpha1_network_proto,
 		powerpb.File_cosi_power_v1alpha1_power_proto,

@@ -34,7 +34,8 @@ type Installation struct {
 	// What a disk holds that may be lost: what the status says of it. It is another when the contents are others. An empty disk needs none, nor does one
 	// whose state is kept, unless it has the very version already.
 	Fingerprint string `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	// One of three. Where the file of an upgrade is: by https or http, or a registry's repository that has it as a blob, oci://HOST/REPOSITORY, by https.
+	// One of three. Where the file of an upgrade is: by https or http, or a registry's repository that has it as a blob, oci://HOST/REPOSITORY, by https. What
+	// a registry that is not everybody's is told, RegistryCredentials say.
 	Url string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
 	// It comes as UpgradeChunks that name this Installation.
 	Pushed bool `protobuf:"varint,4,opt,name=pushed,proto3" json:"pushed,omitempty"`
@@ -387,11 +388,11 @@ var File_cosi_machine_v1alpha1_installation_proto protoreflect.FileDescriptor
 
 const file_cosi_machine_v1alpha1_installation_proto_rawDesc = "" +
 	"\n" +
-	"(cosi/machine/v1alpha1/installation.proto\x12\x15cosi.machine.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcosi/resource/meta/meta.proto\"\xc2\a\n" +
+	"(cosi/machine/v1alpha1/installation.proto\x12\x15cosi.machine.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcosi/resource/meta/meta.proto\"\xc3\a\n" +
 	"\fInstallation\x12H\n" +
 	"\x04disk\x18\x01 \x01(\v2,.cosi.machine.v1alpha1.Installation.SelectorB\x06\xbaH\x03\xc8\x01\x01R\x04disk\x12:\n" +
-	"\vfingerprint\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^([0-9a-f]{32})?$R\vfingerprint\x12A\n" +
-	"\x03url\x18\x03 \x01(\tB/\xbaH,r*\x18\x80\x102%^(https?://.*|oci://[^/?#]+/[^?#]+)?$R\x03url\x12\x16\n" +
+	"\vfingerprint\x18\x02 \x01(\tB\x18\xbaH\x15r\x132\x11^([0-9a-f]{32})?$R\vfingerprint\x12B\n" +
+	"\x03url\x18\x03 \x01(\tB0\xbaH-r+\x18\x80\x102&^(https?://.*|oci://[^/?#@]+/[^?#]+)?$R\x03url\x12\x16\n" +
 	"\x06pushed\x18\x04 \x01(\bR\x06pushed\x120\n" +
 	"\x06digest\x18\x05 \x01(\tB\x18\xbaH\x15r\x132\x11^([0-9a-f]{64})?$R\x06digest\x12\"\n" +
 	"\aversion\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\aversion\x12\x1b\n" +

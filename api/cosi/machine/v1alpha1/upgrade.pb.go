@@ -167,7 +167,8 @@ func (x *BootEntry) GetMessage() string {
 // UpgradeStatus. An Upgrade that has an outcome is not tried again until somebody writes it again.
 type Upgrade struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One of three. Where the upgrade is: by https or http, or a registry's repository that has it as a blob, oci://HOST/REPOSITORY, by https.
+	// One of three. Where the upgrade is: by https or http, or a registry's repository that has it as a blob, oci://HOST/REPOSITORY, by https. What
+	// a registry that is not everybody's is told, RegistryCredentials say.
 	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
 	// It comes as UpgradeChunks.
 	Pushed bool `protobuf:"varint,2,opt,name=pushed,proto3" json:"pushed,omitempty"`
@@ -906,9 +907,9 @@ const file_cosi_machine_v1alpha1_upgrade_proto_rawDesc = "" +
 	"\x04NEXT\x12\f{.spec.next}2 \n" +
 	"\n" +
 	"TRIES-LEFT\x12\x12{.spec.tries_left}2\x18\n" +
-	"\x06DEVICE\x12\x0e{.spec.device}\xba\x06 What the node can be booted from\"\xf8\x03\n" +
-	"\aUpgrade\x12A\n" +
-	"\x03url\x18\x01 \x01(\tB/\xbaH,r*\x18\x80\x102%^(https?://.*|oci://[^/?#]+/[^?#]+)?$R\x03url\x12\x16\n" +
+	"\x06DEVICE\x12\x0e{.spec.device}\xba\x06 What the node can be booted from\"\xf9\x03\n" +
+	"\aUpgrade\x12B\n" +
+	"\x03url\x18\x01 \x01(\tB0\xbaH-r+\x18\x80\x102&^(https?://.*|oci://[^/?#@]+/[^?#]+)?$R\x03url\x12\x16\n" +
 	"\x06pushed\x18\x02 \x01(\bR\x06pushed\x12\x1a\n" +
 	"\bprevious\x18\x03 \x01(\bR\bprevious\x120\n" +
 	"\x06digest\x18\x04 \x01(\tB\x18\xbaH\x15r\x132\x11^([0-9a-f]{64})?$R\x06digest\x12\"\n" +
