@@ -174,7 +174,7 @@ func (c *controller) install(ctx context.Context, s *sdk.State, i installation, 
 			return waits("%v for other disks", c.settle)
 		}
 	}
-	started, other, err := c.begin(ctx, i.Metadata, func() *job {
+	started, other, err := c.begin(ctx, s, i.Metadata, i.Spec.GetUrl(), func() *job {
 		j := c.installing(i, *p, fit, media(s))
 		j.judges = judged
 		return j
@@ -228,7 +228,7 @@ func (c *controller) installing(i installation, p policy, fit []target, media []
 
 // progress says how far the job of an Installation is, and what came of it.
 func (c *controller) progress(ctx context.Context, s *sdk.State, i installation) (installationStatus, error) {
-	progress, judges := c.job.look(), c.job.judges
+	over, progress := c.job, c.job.look()
 	is := &machinepb.InstallationStatus{
 		Reason: reasonReceiving, Device: progress.device, Received: uint64(progress.received), Size: uint64(progress.size),
 	}
@@ -241,7 +241,7 @@ func (c *controller) progress(ctx context.Context, s *sdk.State, i installation)
 	c.job = nil
 	switch err := progress.err; {
 	case errors.Is(err, errRefused):
-		c.judged[i.GetId()] = judges
+		c.judged[i.GetId()] = over.judges
 		c.at(time.Now()) // the disks may be others by now
 		is.Reason, is.Message, is.Done = reasonRefused, why(err), true
 		if len(progress.holds.found) > 0 {
@@ -252,7 +252,7 @@ func (c *controller) progress(ctx context.Context, s *sdk.State, i installation)
 		is.Reason, is.Message, is.Done = reasonFailed, err.Error(), true
 		return is, nil
 	case err != nil:
-		is.Reason, is.Message = reasonWaiting, c.later(i.GetId(), err)
+		is.Reason, is.Message = reasonWaiting, c.later(s, over, err)
 		return is, nil
 	}
 	is.Reason, is.Done = reasonInstalled, true

@@ -2,24 +2,17 @@ package upgrade
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/cosi-os/cosi/api/upgrade"
 )
 
-const (
-	// caFile, if the image has it, holds the certificates that servers are checked against.
-	caFile = "/usr/lib/cosi/userdata-ca.pem"
-	// stalled is how long a server may say nothing.
-	stalled = time.Minute
-)
+// stalled is how long a server may say nothing.
+const stalled = time.Minute
 
 // job is an upgrade that is being installed: one goroutine that reads a source to its end.
 type job struct {
@@ -30,6 +23,9 @@ type job struct {
 	medium  func() (*medium, error)
 	work    work
 	judges  string // of an Installation: its version, and the disks when it began
+	// Of a registry's blob.
+	credentials credentials
+	attempt     attempt
 	// cancelled is done when nobody wants it any more.
 	cancelled context.Context
 	cancel    context.CancelFunc
@@ -114,42 +110,23 @@ func (j *job) open(ctx context.Context, wake func()) (io.ReadCloser, error) {
 	if j.url == "" {
 		return io.NopCloser(&fed{ctx: ctx, chunks: j.chunks, wake: wake}), nil
 	}
-	pool, err := certificates(caFile)
+	f, err := newFetcher(caFile, j.credentials)
 	if err != nil {
 		return nil, err
 	}
-	// What arrives is checked by its digest, which came over the API: without certificates to check the server by, none is needed.
-	transport := &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: pool, InsecureSkipVerify: pool == nil}, ResponseHeaderTimeout: stalled, DisableCompression: true,
-	}
-	response, err := fetch(ctx, &http.Client{Transport: transport}, j.url, j.digest)
-	if err != nil {
-		transport.CloseIdleConnections()
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
+	response, err := f.fetch(ctx, j.url, j.digest)
+	if err == nil && response.StatusCode != http.StatusOK {
 		response.Body.Close()
-		transport.CloseIdleConnections()
-		return nil, fmt.Errorf("%s: %s", j.url, response.Status)
+		err = fmt.Errorf("%s: %s", shown(j.url), response.Status)
+	}
+	if err != nil {
+		f.close()
+		return nil, err
 	}
 	j.note(func(p *progress) { p.size = max(response.ContentLength, 0) })
 	silent := time.AfterFunc(stalled, func() { response.Body.Close() })
 	silent.Stop()
-	return &download{metered{Reader: response.Body, job: j, wake: wake}, response.Body, transport, silent}, nil
-}
-
-// certificates returns nil if there is no such file. One without a certificate trusts nobody.
-func certificates(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if os.IsNotExist(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(pem)
-	return pool, nil
+	return &download{metered{Reader: response.Body, job: j, wake: wake}, response.Body, f, silent}, nil
 }
 
 // metered counts what is read for a job, and wakes every second.
@@ -173,9 +150,9 @@ func (c *metered) Read(b []byte) (int, error) {
 // download is a response whose server may not fall silent.
 type download struct {
 	metered
-	body      io.Closer
-	transport *http.Transport
-	silent    *time.Timer
+	body    io.Closer
+	fetcher *fetcher
+	silent  *time.Timer
 }
 
 func (d *download) Read(b []byte) (int, error) {
@@ -187,7 +164,7 @@ func (d *download) Read(b []byte) (int, error) {
 func (d *download) Close() error {
 	d.silent.Stop()
 	err := d.body.Close()
-	d.transport.CloseIdleConnections()
+	d.fetcher.close()
 	return err
 }
 

@@ -59,6 +59,9 @@ const (
 	installationType       = "Installations.machine.cosi.dev"
 	installationStatusType = "InstallationStatuses.machine.cosi.dev"
 	diskType               = "Disks.storage.cosi.dev"
+
+	credentialsType       = "RegistryCredentials.machine.cosi.dev"
+	credentialsStatusType = "RegistryCredentialsStatuses.machine.cosi.dev"
 )
 
 // conditionTypes are the observed kinds that BootHealths may name, beside machineType.
@@ -85,14 +88,15 @@ func Plugin() sdk.Plugin {
 }
 
 func plugin(c *controller) sdk.Plugin {
-	c.jobs, c.judged = make(chan *job), map[string]string{}
+	c.jobs, c.judged, c.failed = make(chan *job), map[string]string{}, map[string]failure{}
 	return sdk.Plugin{
 		Declaration: declared,
 		Version:     Version,
 		Controllers: []sdk.Controller{{
-			Name:      "upgrade",
-			Inputs:    append([]string{upgradeType, installationType, diskType, chunkType, policyType, healthType, machineType, shutdownStateType}, conditionTypes...),
-			Outputs:   []string{statusType, recordType, installationStatusType, policyStatusType, healthStatusType, entryType, shutdownType},
+			Name: "upgrade",
+			Inputs: append([]string{upgradeType, installationType, diskType, chunkType, policyType, credentialsType, healthType, machineType, shutdownStateType},
+				conditionTypes...),
+			Outputs:   []string{statusType, recordType, installationStatusType, policyStatusType, credentialsStatusType, healthStatusType, entryType, shutdownType},
 			Reconcile: c.reconcile,
 			Watch:     c.watch,
 		}},
@@ -148,9 +152,8 @@ type controller struct {
 	missing string
 	givenUp bool // the trial of what runs
 	job     *job
-	failed  string    // the Upgrade or Installation whose source failed
-	retry   time.Time // when that is tried again
-	ring    time.Time // when to reconcile again
+	failed  map[string]failure // of sources, by the id of the Upgrade or Installation
+	ring    time.Time          // when to reconcile again
 
 	installer installer // but for what Installations say
 	settle    time.Duration
@@ -187,8 +190,11 @@ func (c *controller) at(t time.Time) {
 	}
 }
 
-// soon is when what failed is tried again.
-const soon = 10 * time.Second
+// soon is when what failed is tried again, and rarely when that takes somebody who changes something.
+const (
+	soon   = 10 * time.Second
+	rarely = 10 * time.Minute
+)
 
 // reconcile looks what runs, says whether it is good, and goes on with the Upgrades.
 func (c *controller) reconcile(ctx context.Context, s *sdk.State) error {
@@ -201,6 +207,9 @@ func (c *controller) reconcile(ctx context.Context, s *sdk.State) error {
 func (c *controller) all(ctx context.Context, s *sdk.State) error {
 	policy, err := c.policy(ctx, s)
 	if err != nil {
+		return err
+	}
+	if err := credentialStatuses(ctx, s); err != nil {
 		return err
 	}
 	if c.machine == nil {

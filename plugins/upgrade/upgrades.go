@@ -50,11 +50,11 @@ func (c *controller) policy(ctx context.Context, s *sdk.State) (*policy, error) 
 	if !ok || wanted.TearingDown() {
 		return nil, s.Delete(ctx, policyStatusType, nodeID)
 	}
-	p, is := &policy{unsigned: wanted.Spec.GetAllowUnsigned()}, &machinepb.UpgradePolicyStatus{ObservedVersion: wanted.GetVersion(), Ready: true, Reason: "InForce"}
+	p, is := &policy{unsigned: wanted.Spec.GetAllowUnsigned()}, &machinepb.UpgradePolicyStatus{ObservedVersion: wanted.GetVersion(), Ready: true, Reason: reasonInForce}
 	for i, text := range wanted.Spec.GetKeys() {
 		key, err := format.ParseKey(text)
 		if err != nil {
-			is.Ready, is.Reason, is.Message = false, "Invalid", fmt.Sprintf("keys[%d]: %v", i, err)
+			is.Ready, is.Reason, is.Message = false, reasonInvalid, fmt.Sprintf("keys[%d]: %v", i, err)
 			p = nil
 			break
 		}
@@ -300,7 +300,7 @@ func (c *controller) back(ctx context.Context, s *sdk.State, u request) (says, e
 
 // receive goes on with what is installed from a source.
 func (c *controller) receive(ctx context.Context, s *sdk.State, u request, p policy) (says, error) {
-	started, waits, err := c.begin(ctx, u.Metadata, func() *job {
+	started, waits, err := c.begin(ctx, s, u.Metadata, u.Spec.GetUrl(), func() *job {
 		t := terms{p, u.Spec.GetDigest(), u.Spec.GetVersion()}
 		m := c.machine
 		return newJob(u.GetId(), u.GetVersion(), u.Spec.GetUrl(), t.digest, func(open func() (io.ReadCloser, error), opened func(format.Manifest)) error {
@@ -333,6 +333,7 @@ func (c *controller) receive(ctx context.Context, s *sdk.State, u request, p pol
 	if !progress.done {
 		return is, nil
 	}
+	over := c.job
 	c.job, c.fresh = nil, false
 	switch err := progress.err; {
 	case errors.Is(err, errRefused):
@@ -340,7 +341,7 @@ func (c *controller) receive(ctx context.Context, s *sdk.State, u request, p pol
 	case errors.Is(err, errBroken):
 		return c.end(ctx, s, u, r, reasonFailed, err.Error())
 	case err != nil:
-		is.Message = c.later(u.GetId(), err)
+		is.Message = c.later(s, over, err)
 		return is, nil
 	}
 	root, err := verity.ParseHash(is.RootHash)
@@ -358,22 +359,38 @@ func (c *controller) receive(ctx context.Context, s *sdk.State, u request, p pol
 // retries is what begin waits for when a source has failed.
 const retries = "the source"
 
+// attempt is what a source was asked for. When it has failed, anything else is tried at once.
+type attempt struct {
+	wanted      string // the Upgrade or Installation, as it stands
+	credentials string // those that there were; empty: none
+}
+
+// failure is an attempt that failed, and when it is made again.
+type failure struct {
+	attempt
+	again time.Time
+}
+
 // begin starts the job of an Upgrade or an Installation, unless it runs: started. Or it waits for something.
-func (c *controller) begin(ctx context.Context, m *resourcepb.Metadata, make func() *job) (started bool, waits string, err error) {
+func (c *controller) begin(ctx context.Context, s *sdk.State, m *resourcepb.Metadata, url string, make func() *job) (started bool, waits string, err error) {
 	if c.job != nil {
 		if c.job.id != m.GetId() {
 			return false, fmt.Sprintf("for %q", c.job.id), nil
 		}
 		return false, "", nil
 	}
-	if now := time.Now(); c.failed == m.GetId() && now.Before(c.retry) {
-		c.at(c.retry)
+	known, which := credentialsFor(s, url)
+	next := attempt{written(m), which}
+	if f := c.failed[m.GetId()]; f.attempt == next && time.Now().Before(f.again) {
+		c.at(f.again)
 		return false, retries, nil
 	}
 	j := make()
+	j.credentials, j.attempt = known, next
 	select {
 	case c.jobs <- j:
 		c.job = j
+		delete(c.failed, j.id)
 	case <-time.After(100 * time.Millisecond): // one that was cancelled is not over yet
 		c.at(time.Now().Add(time.Second))
 	case <-ctx.Done():
@@ -391,11 +408,24 @@ func (c *controller) feed(s *sdk.State, id, digest string) {
 	}
 }
 
-// later has a source that failed tried again, and says so.
-func (c *controller) later(id string, err error) string {
-	c.failed, c.retry = id, time.Now().Add(soon)
-	c.at(c.retry)
-	return fmt.Sprintf("%v; tried again in %v", err, soon)
+// written tells what is written from all else that was or will be, under the same id.
+func written(m *resourcepb.Metadata) string {
+	return m.GetCreated().AsTime().String() + " " + m.GetVersion()
+}
+
+// later has a source that failed tried again, and says so. Whoever is not let in does not knock every 10 seconds.
+func (c *controller) later(s *sdk.State, j *job, err error) string {
+	wait, or := soon, ""
+	if errors.Is(err, errDenied) {
+		wait, or = rarely, fmt.Sprintf(", or when %s are written", j.credentials)
+	}
+	again := time.Now().Add(wait)
+	c.failed[j.id] = failure{j.attempt, again}
+	c.at(again)
+	if _, which := credentialsFor(s, j.url); which != j.attempt.credentials {
+		c.at(time.Now()) // they were written while it was tried
+	}
+	return fmt.Sprintf("%v; tried again in %v%s", err, wait, or)
 }
 
 // try records that a version is tried, has it booted next, and asks for the reboot.
