@@ -93,6 +93,9 @@ func (d *delivery) open(source string) error {
 		if !digestPattern.MatchString(d.digest) {
 			return commandline.Usagef("--digest: want the SHA-256 of what the URL brings, 64 hexadecimal digits: sha256sum prints it")
 		}
+		if location.Scheme == "oci" && location.User != nil {
+			return commandline.Usagef("%s: a name and password do not belong in the URL: write RegistryCredentials %q", location.Redacted(), strings.ToLower(location.Host))
+		}
 		d.url = source
 		return nil
 	}

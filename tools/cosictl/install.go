@@ -34,7 +34,8 @@ func newInstall(a *app) *cobra.Command {
 		Long: `Have a node that was booted from a CD, a stick or the network install a version on a disk, and reboot.
 
 FILE is what "cosi-image build" makes of the output "upgrade"; it is pushed to the node. From a URL (https or http, or oci://HOST/REPOSITORY for a
-blob of a registry) the node fetches it itself; its SHA-256 is needed then. With neither it is what the CD or stick is of.
+blob of a registry, with RegistryCredentials if it is not everybody's) the node fetches it itself; its SHA-256 is needed then. With neither it is
+what the CD or stick is of.
 
 All that --disk says must be so of exactly one disk, and that must hold nothing. If it does, the command says what, and a fingerprint: with that, it is
 overwritten. With --keep-state the disk must be one that a node has run from: its state partition stays as it is, with all that the node has kept, and

@@ -32,6 +32,7 @@ func newUpgrade(a *app) *cobra.Command {
 
 FILE is what "cosi-image build" makes of the output "upgrade"; it is pushed to the node, and the command goes on where it stopped when it is
 called again. From a URL (https or http, or oci://HOST/REPOSITORY for a blob of a registry) the node fetches it itself; its SHA-256 is needed then.
+What a registry wants to know of who asks stands in a RegistryCredentials document ("cosictl explain registrycredentials"), not in the URL.
 
 The node writes the new version into the slot that it does not run from, and reboots. If the new version is not healthy in time
 ("cosictl explain boothealth"), the version before comes back by itself, and the command says why.`,

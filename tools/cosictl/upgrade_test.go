@@ -224,7 +224,10 @@ func TestWhatNoUpgradeIs(t *testing.T) {
 		"--digest: want the SHA-256":           {"upgrade", "https://x/y"},
 		"--digest is for a URL":                {"upgrade", path, "--digest", strings.Repeat("ab", 32)},
 		"--when tomorrow: want a time, as in":  {"upgrade", path, "--when", "tomorrow"},
-		"--when says when to reboot":           {"rollback", "--when", "2026-12-01T03:00:00Z", "--no-reboot"},
+		"oci://u:xxxxx@R:5000/x: a name and password do not belong in the URL: write RegistryCredentials \"r:5000\"": {
+			"upgrade", "oci://u:xyzzy@R:5000/x", "--digest", strings.Repeat("ab", 32),
+		},
+		"--when says when to reboot": {"rollback", "--when", "2026-12-01T03:00:00Z", "--no-reboot"},
 	} {
 		if text := p.want(exitUsage, args...); !strings.Contains(text, want) {
 			t.Errorf("%q said %q; want %q", args, text, want)
