@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -211,4 +212,26 @@ func TestAnInstallationThatFails(t *testing.T) {
 	n.Apply("y", &machinepb.Installation{Disk: &machinepb.Installation_Selector{Name: "none"}, Pushed: true, Digest: wrong})
 	n.reads("y", reasonWaiting, "for a disk that matches")
 	n.reads("x", reasonFailed, "")
+}
+
+func TestTwoSourcesThatFailAreEachLeftAlone(t *testing.T) {
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer server.Close()
+	n := memoryNode(t, emptyDisk(), emptyDisk())
+	n.run(nil, errNoSlot)
+	for _, name := range []string{"vda", "vdb"} {
+		n.Apply(name, &machinepb.Installation{Disk: &machinepb.Installation_Selector{Name: name}, Url: server.URL, Digest: strings.Repeat("0", 64)})
+		n.reads(name, reasonWaiting, "503 Service Unavailable; tried again in 10s")
+	}
+	for i := range 5 { // each has the plugin look at everything again
+		n.Apply("vdc", &storagepb.Disk{Device: "/dev/vdc", Diskseq: uint64(i)})
+		time.Sleep(20 * time.Millisecond)
+	}
+	if asked.Load() != 2 {
+		t.Errorf("the server is asked %d times", asked.Load())
+	}
 }
