@@ -135,6 +135,10 @@ func (e *Entry) is(m Machine) bool {
 	return false
 }
 
+// NoUUID tells what firmware says where a machine has no UUID: bits that are all zero or, where one could be set, all one (SMBIOS, 7.2.1). Machines
+// that have it in common are not one machine.
+func NoUUID(id uuid.UUID) bool { return id == uuid.Nil || id == uuid.Max }
+
 // read reads the file if it is another than the last time. One that is wrong is read again when it has changed.
 func (b *Book) read() error {
 	info, err := os.Stat(b.file)
@@ -213,8 +217,11 @@ func (e *Entry) check(where, dir string, problem func(where, format string, args
 	}
 	if e.UUID != "" {
 		id, err := uuid.Parse(e.UUID)
-		if err != nil {
+		switch {
+		case err != nil:
 			problem(where+".uuid", "%q is not a UUID", e.UUID)
+		case NoUUID(id):
+			problem(where+".uuid", "%q is what machines say that have none", e.UUID)
 		}
 		e.UUID = id.String()
 	}

@@ -120,6 +120,8 @@ machines:
   - {serial: s, image: a}
   - {serial: s, image: b, user_data: .}
   - {serial: s, mac: "52:54:00:aa:bb:02", imag: c}
+  - {uuid: 00000000-0000-0000-0000-000000000000, image: a}
+  - {uuid: FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF, image: a}
 `)
 	_, err := Open(file, t.Logf)
 	if err == nil {
@@ -129,6 +131,7 @@ machines:
 		":1: default: is what all others boot", ":3: machines[0].mac: ", ":4: machines[0].arguments[0]: ", ":4: machines[0].arguments[1]: ", ":3: machines[0]: has no image",
 		":5: machines[1].uuid: \"nonsense\"", ":7: machines[2].user_data: stat ", ":7: machines[2]: wants a mac", ":9: machines[4]: is a machine of machines[3], which comes first", ":9: machines[4].user_data: ",
 		":10: machines[5]: is a machine of machines[3], which comes first", ":10: machines[5].imag: \"imag\" is not a field; did you mean \"image\"?",
+		":11: machines[6].uuid: \"00000000-0000-0000-0000-000000000000\" is what", ":12: machines[7].uuid: \"FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF\" is what",
 	} {
 		if !strings.Contains(err.Error(), file+want) {
 			t.Errorf("no %q in:\n%v", want, err)

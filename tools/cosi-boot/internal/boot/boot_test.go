@@ -377,6 +377,19 @@ func TestMachinesByUUIDAndSerialNumber(t *testing.T) {
 	}
 }
 
+// QEMU's machines for arm64 have none, unless they are given one.
+func TestAMachineWithoutAUUID(t *testing.T) {
+	s := serve(t)
+	for _, none := range []string{"00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff", ""} {
+		if got, status := s.from(plain, "machine.ipxe?uuid="+none); status != 200 {
+			t.Errorf("uuid=%s: %d\n%s", none, status, got)
+		}
+		if m, _ := s.Seen.Get(plain); len(m.UUIDs) != 0 {
+			t.Errorf("uuid=%s: the list has the UUIDs %s", none, m.UUIDs)
+		}
+	}
+}
+
 func TestWhatIsNotThere(t *testing.T) {
 	s := serve(t)
 	for _, path := range []string{

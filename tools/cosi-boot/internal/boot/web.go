@@ -113,7 +113,7 @@ goto again
 // machineScript boots the machine's image, with its arguments.
 func (s *Server) machineScript(w http.ResponseWriter, r *http.Request, a *asking) error {
 	var uuids []string
-	if id, err := uuid.Parse(r.URL.Query().Get("uuid")); err == nil {
+	if id, err := uuid.Parse(r.URL.Query().Get("uuid")); err == nil && !book.NoUUID(id) {
 		uuids = []string{id.String()}
 	}
 	serial := printable(r.URL.Query().Get("serial"))

@@ -8,6 +8,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/cosi-os/cosi/tools/cosi-boot/internal/book"
 )
 
 // Firmware is what asks for something to boot.
@@ -88,7 +90,7 @@ func machineIDs(option []byte) []string {
 		return nil
 	}
 	id, err := uuid.FromBytes(option[1:])
-	if err != nil || id == uuid.Nil {
+	if err != nil || book.NoUUID(id) {
 		return nil
 	}
 	swapped := id

@@ -123,7 +123,7 @@ func TestAUUIDIsReadBothWays(t *testing.T) {
 	if got := strings.Join(c.UUIDs, " "); got != "30313233-3435-3637-3839-616263646566 33323130-3534-3736-3839-616263646566" {
 		t.Errorf("the UUIDs are %s", got)
 	}
-	for _, bad := range []string{"", "\x00short", "\x01" + "0123456789abcdef", "\x00" + strings.Repeat("\x00", 16)} {
+	for _, bad := range []string{"", "\x00short", "\x01" + "0123456789abcdef", "\x00" + strings.Repeat("\x00", 16), "\x00" + strings.Repeat("\xff", 16)} {
 		if got := machineIDs([]byte(bad)); got != nil {
 			t.Errorf("machineIDs(%q) = %v", bad, got)
 		}
