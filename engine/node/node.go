@@ -156,6 +156,7 @@ func (n *Node) prepare() error {
 func (n *Node) start(ctx context.Context, sockets []socket) {
 	if n.Machine {
 		n.beginTrial(ctx)
+		n.complain(boot.SurviveLockups("/proc/sys/kernel")...)
 		n.loadListed()
 		n.Stage("modules", boot.SinceBoot())
 	}
