@@ -98,7 +98,8 @@ test-upgrade: ## Upgrade a node in a VM, and have it leave versions that are bro
 	@hack/setup test
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory image
-	@COSI_TEST_UPGRADE=$(or $(WHAT),all) $(GO) test -count=1 -v -timeout 60m -run '$(if $(filter install,$(WHAT)),^TestInstallation$$,^(TestUpgrade|TestInstallation)$$)' ./hack/vmtest
+	@$(MAKE) --no-print-directory image DEFINITION=metal
+	@COSI_TEST_UPGRADE=$(or $(WHAT),all) $(GO) test -count=1 -v -timeout 60m -run '$(if $(filter install,$(WHAT)),^TestInstallation,^(TestUpgrade$$|TestInstallation))' ./hack/vmtest
 
 # The definitions for arm64, and the tests of a node that say something of its processor, its firmware or its kernel.
 ARM64_IMAGES = arm64 test-arm64

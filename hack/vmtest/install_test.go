@@ -2,6 +2,7 @@ package vmtest_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -24,18 +25,8 @@ const installing = "install"
 // data; booted from a stick it leaves the disk alone, installs on others what it fetches and what it is given, and makes the disk, whose root is
 // damaged by then, anew with the state kept; and a BIOS boots what is installed, too.
 func TestInstallation(t *testing.T) {
-	if wanted := strings.Fields(os.Getenv("COSI_TEST_UPGRADE")); !slices.Contains(wanted, "all") && !slices.Contains(wanted, installing) {
-		t.Skip("make test-upgrade runs it: it boots a node four times")
-	}
-	vmtest.Parallel(t, 300)
-	vmtest.Host(t)
-	documents := kept("userdata") + `---
-metadata: {type: UpgradePolicies.machine.cosi.dev, id: node}
-spec: {allow_unsigned: true}
----
-metadata: {type: Installations.machine.cosi.dev, id: here}
-spec: {disk: {serial: target}, medium: true}
-`
+	onlyInstalling(t, 300)
+	documents := kept("userdata") + takesAnyVersion + installation("here", "serial: target", "medium: true")
 
 	target := emptyDisk(t, "target")
 	k := &keeper{identity: vmtest.Identity(t), outside: buildOutside(t)}
@@ -53,7 +44,7 @@ spec: {disk: {serial: target}, medium: true}
 	k.PressPower(t)
 	damage(t, target.File, slotA)
 
-	// As a disk of virtio: this kernel knows no USB.
+	// As a disk of virtio: this kernel knows no USB. TestInstallationFromAStick has a stick.
 	stick := filepath.Join(t.TempDir(), "stick.raw")
 	if err := os.Symlink(vmtest.Image(t, "base", "iso"), stick); err != nil {
 		t.Fatal(err)
@@ -65,7 +56,7 @@ spec: {disk: {serial: target}, medium: true}
 	if !strings.Contains(is.GetMessage(), "/dev/vdb (2.0 GiB) holds COSI ") || is.GetFingerprint() == "" || !strings.Contains(is.GetMessage(), "fingerprint: "+is.GetFingerprint()) {
 		t.Errorf("once more: %v", is)
 	}
-	k.Apply(t, "metadata: {type: Installations.machine.cosi.dev, id: any}\nspec: {disk: {transport: virtio}, medium: true}\n")
+	k.Apply(t, installation("any", "transport: virtio", "medium: true"))
 	if is := k.refused(t, "any"); !strings.Contains(is.GetMessage(), "3 disks match, and exactly one must: /dev/vdb (2.0 GiB), /dev/vdc (2.0 GiB), /dev/vdd (2.0 GiB)") {
 		t.Errorf("with three disks and the stick: %v", is)
 	}
@@ -83,6 +74,27 @@ spec: {disk: {serial: target}, medium: true}
 		t.Error("what was acknowledged is gone")
 	}
 	k.PressPower(t)
+}
+
+// onlyInstalling skips the test unless installations are tested. It boots a node several times.
+func onlyInstalling(t *testing.T, seconds int) {
+	t.Helper()
+	if wanted := strings.Fields(os.Getenv("COSI_TEST_UPGRADE")); !slices.Contains(wanted, "all") && !slices.Contains(wanted, installing) {
+		t.Skip("make test-upgrade runs it: it boots a node several times")
+	}
+	vmtest.Parallel(t, seconds)
+	vmtest.Host(t)
+}
+
+// takesAnyVersion are documents behind others.
+const takesAnyVersion = `---
+metadata: {type: UpgradePolicies.machine.cosi.dev, id: node}
+spec: {allow_unsigned: true}
+`
+
+// installation is a document behind others.
+func installation(id, disk, source string) string {
+	return fmt.Sprintf("---\nmetadata: {type: Installations.machine.cosi.dev, id: %s}\nspec: {disk: {%s}, %s}\n", id, disk, source)
 }
 
 func emptyDisk(t *testing.T, id string) qemu.Disk {
@@ -171,10 +183,16 @@ func (k *keeper) runsInstalled(t *testing.T) {
 func (k *keeper) refused(t *testing.T, id string) *machinepb.InstallationStatus {
 	t.Helper()
 	is := &machinepb.InstallationStatus{}
-	for ctx := k.Patience(t, time.Minute); is.GetReason() != "Refused"; time.Sleep(100 * time.Millisecond) {
+	k.says(t, id, is, func() bool { return is.GetReason() == "Refused" })
+	return is
+}
+
+// says waits until an Installation has the status that is wanted.
+func (k *keeper) says(t *testing.T, id string, is *machinepb.InstallationStatus, wanted func() bool) {
+	t.Helper()
+	for ctx := k.Patience(t, time.Minute); !wanted(); time.Sleep(100 * time.Millisecond) {
 		if k.Get(t, "installationstatuses", id, is); ctx.Err() != nil {
-			t.Fatalf("installation %s is not refused: %v", id, is)
+			t.Fatalf("installation %s: %v", id, is)
 		}
 	}
-	return is
 }
