@@ -64,5 +64,5 @@ func reportKernel(progress *progress, k *build.OwnKernel, architecture string) {
 		return
 	}
 	progress.log("our own kernel for %s %s; %s does not know what becomes of this source with these options and tools. With --record it would have these lines:\n%s",
-		architecture, came, own.RecordFile, k.Unrecorded)
+		architecture, came, own.RecordFile, strings.TrimSuffix(k.Unrecorded, "\n"))
 }
