@@ -2,17 +2,14 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,40 +21,11 @@ import (
 
 	networkpb "github.com/cosi-os/cosi/api/cosi/network/v1alpha1"
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
+	"github.com/cosi-os/cosi/hack/netnstest"
 	"github.com/cosi-os/cosi/sdk"
 )
 
-// inNamespace says that the tests run in a network namespace of their own, and whyNot why they do not.
-const (
-	inNamespace = "COSI_TEST_NETNS"
-	whyNot      = "COSI_TEST_NO_NETNS"
-)
-
-// TestMain runs the tests again in a network namespace of their own: nothing they do is seen outside it.
-func TestMain(m *testing.M) {
-	if os.Getenv(inNamespace) != "" || os.Getenv(whyNot) != "" || slices.Contains(os.Args, "-test.fuzzworker") {
-		os.Exit(m.Run())
-	}
-	err := again(inNamespace+"=1", &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
-	if errors.Is(err, unix.EPERM) {
-		err = again(whyNot+"=a network namespace: "+err.Error(), nil)
-	}
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		os.Exit(exit.ExitCode())
-	case err != nil:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-func again(env string, attr *syscall.SysProcAttr) error {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Args[0], cmd.Env, cmd.SysProcAttr = os.Args[0], append(os.Environ(), env), attr
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	return cmd.Run()
-}
+func TestMain(m *testing.M) { netnstest.Main(m) }
 
 // cable is a pair of links: one in the namespace of the tests, the other in one of its own, where a DHCP server may listen.
 type cable struct {
@@ -72,9 +40,7 @@ type cable struct {
 // newCable makes a pair of links; far has the address 192.0.2.1/24 and is up.
 func newCable(t *testing.T, name string) *cable {
 	t.Helper()
-	if why := os.Getenv(whyNot); why != "" {
-		t.Skip(why)
-	}
+	netnstest.Want(t)
 	c := &cable{t: t, name: name, do: make(chan func())}
 	ready := make(chan int)
 	go func() {

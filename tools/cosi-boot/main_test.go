@@ -22,12 +22,13 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 
+	"github.com/cosi-os/cosi/hack/netnstest"
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/image/imagetest"
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/nettest"
 	"github.com/cosi-os/cosi/tools/qemu"
 )
 
-func TestMain(m *testing.M) { nettest.Main(m) }
+func TestMain(m *testing.M) { netnstest.Main(m) }
 
 func cosiBoot(t *testing.T, arguments ...string) (code int, stdout, stderr string) {
 	t.Helper()

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/cosi-os/cosi/hack/netnstest"
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/uki"
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/book"
@@ -30,7 +31,7 @@ import (
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/seen"
 )
 
-func TestMain(m *testing.M) { nettest.Main(m) }
+func TestMain(m *testing.M) { netnstest.Main(m) }
 
 const (
 	plain  = "52:54:00:aa:bb:01" // boots the image, with an argument

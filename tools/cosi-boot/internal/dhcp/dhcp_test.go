@@ -16,10 +16,11 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 	"golang.org/x/sys/unix"
 
+	"github.com/cosi-os/cosi/hack/netnstest"
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/nettest"
 )
 
-func TestMain(m *testing.M) { nettest.Main(m) }
+func TestMain(m *testing.M) { netnstest.Main(m) }
 
 var mac = net.HardwareAddr{0x52, 0x54, 0, 0xaa, 0xbb, 1}
 
