@@ -13,8 +13,8 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"github.com/cosi-os/cosi/plugins/internal/donefd"
 	"github.com/cosi-os/cosi/plugins/internal/doorbell"
+	"github.com/cosi-os/cosi/plugins/internal/fromkernel"
 )
 
 // From drivers/acpi/event.c: the family, its group, and the attribute that holds a struct acpi_genl_event.
@@ -56,12 +56,15 @@ func watchACPI(ctx context.Context, hear func(note), lost func(uint64)) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(group)); err != nil {
 		return fmt.Errorf("acpi socket group %d: %w", group, err)
 	}
-	done, err := donefd.New(ctx)
+	err = fromkernel.Receive(ctx, fd, 8<<10, func(message []byte) {
+		if note, ok := fromACPI(message, doorbell.Now()); ok {
+			hear(note)
+		}
+	}, func() { lost(1) }) // at least
 	if err != nil {
-		return err
+		return fmt.Errorf("acpi %w", err)
 	}
-	defer done.Close()
-	return receiveACPI(fd, done.Number(), hear, lost)
+	return nil
 }
 
 // acpiMulticast finds the number of the group.
@@ -76,37 +79,6 @@ func acpiMulticast() (uint32, error) {
 		}
 	}
 	return 0, fs.ErrNotExist
-}
-
-func receiveACPI(fd, stop int, hear func(note), lost func(uint64)) error {
-	message := make([]byte, 8<<10)
-	for {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}}
-		if _, err := unix.Poll(poll, -1); err != nil && err != unix.EINTR {
-			return fmt.Errorf("acpi poll: %w", err)
-		}
-		if poll[1].Revents != 0 {
-			return nil
-		}
-		if poll[0].Revents == 0 {
-			continue
-		}
-		n, from, err := unix.Recvfrom(fd, message, 0)
-		switch {
-		case err == unix.ENOBUFS:
-			lost(1) // at least
-		case err == unix.EINTR:
-		case err != nil:
-			return fmt.Errorf("acpi receive: %w", err)
-		default:
-			// Port 0 is the kernel.
-			if sender, ok := from.(*unix.SockaddrNetlink); ok && sender.Pid == 0 {
-				if note, ok := fromACPI(message[:n], doorbell.Now()); ok {
-					hear(note)
-				}
-			}
-		}
-	}
 }
 
 // fromACPI reads a message: a netlink and a generic netlink header, then the attribute. ok is false for what is not of heat: keys, lids and

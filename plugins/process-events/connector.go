@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cosi-os/cosi/plugins/internal/donefd"
 	"github.com/cosi-os/cosi/plugins/internal/doorbell"
+	"github.com/cosi-os/cosi/plugins/internal/fromkernel"
 )
 
 // connector hears by the kernel's process events connector (Documentation/driver-api/connector.rst), which tells of every fork, exec and
@@ -118,40 +118,18 @@ func (c *connector) Close() error { return unix.Close(c.fd) }
 
 // Listen sleeps in the kernel while no process comes or goes.
 func (c *connector) Listen(ctx context.Context, hear func(note), lost func(uint64)) error {
-	done, err := donefd.New(ctx)
+	err := fromkernel.Receive(ctx, c.fd, 4<<10, func(message []byte) {
+		if n, ok := c.take(message, doorbell.Now()); ok {
+			hear(n)
+		}
+	}, func() {
+		lost(1) // at least
+		c.look()
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("connector: %w", err)
 	}
-	defer done.Close()
-	message := make([]byte, 4<<10)
-	for {
-		poll := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}, {Fd: int32(done.Number()), Events: unix.POLLIN}}
-		if _, err := unix.Poll(poll, -1); err != nil && err != unix.EINTR {
-			return fmt.Errorf("connector: poll: %w", err)
-		}
-		if poll[1].Revents != 0 {
-			return nil
-		}
-		if poll[0].Revents == 0 {
-			continue
-		}
-		n, from, err := unix.Recvfrom(c.fd, message, 0)
-		switch {
-		case err == unix.ENOBUFS:
-			lost(1) // at least
-			c.look()
-		case err == unix.EINTR:
-		case err != nil:
-			return fmt.Errorf("connector: receive: %w", err)
-		default:
-			// Port 0 is the kernel.
-			if sender, ok := from.(*unix.SockaddrNetlink); ok && sender.Pid == 0 {
-				if n, ok := c.take(message[:n], doorbell.Now()); ok {
-					hear(n)
-				}
-			}
-		}
-	}
+	return nil
 }
 
 // take reads one event of a process; at is now, as the kernel stamps these events with another clock. It returns the note of one that

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cosi-os/cosi/plugins/internal/donefd"
+	"github.com/cosi-os/cosi/plugins/internal/fromkernel"
 )
 
 // Event is one uevent: "add@/devices/pci0000:00/…" and its variables.
@@ -63,43 +63,15 @@ func (s *Socket) Close() error { return unix.Close(s.fd) }
 
 // Receive calls f for every event until ctx is done, then returns nil.
 func (s *Socket) Receive(ctx context.Context, f func(Event)) error {
-	done, err := donefd.New(ctx)
+	err := fromkernel.Receive(ctx, s.fd, 64<<10, func(message []byte) {
+		if event, ok := parse(message); ok {
+			f(event)
+		}
+	}, func() { f(Event{Action: Lost}) })
 	if err != nil {
-		return err
+		return fmt.Errorf("uevent %w", err)
 	}
-	defer done.Close()
-	return receive(s.fd, done.Number(), f)
-}
-
-func receive(fd, stop int, f func(Event)) error {
-	message := make([]byte, 64<<10)
-	for {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}}
-		if _, err := unix.Poll(poll, -1); err != nil && err != unix.EINTR {
-			return fmt.Errorf("uevent poll: %w", err)
-		}
-		if poll[1].Revents != 0 {
-			return nil
-		}
-		if poll[0].Revents == 0 {
-			continue
-		}
-		n, from, err := unix.Recvfrom(fd, message, 0)
-		switch {
-		case err == unix.ENOBUFS:
-			f(Event{Action: Lost})
-		case err == unix.EINTR:
-		case err != nil:
-			return fmt.Errorf("uevent receive: %w", err)
-		default:
-			// Port 0 is the kernel; a process may send to the group, too.
-			if sender, ok := from.(*unix.SockaddrNetlink); ok && sender.Pid == 0 {
-				if event, ok := parse(message[:n]); ok {
-					f(event)
-				}
-			}
-		}
-	}
+	return nil
 }
 
 // parse reads "ACTION@PATH\0KEY=VALUE\0…" as lib/kobject_uevent.c writes it.
