@@ -23,6 +23,9 @@ import (
 // asked is how long an answer is waited for that is there.
 const asked = 10 * time.Second
 
+// patience is how long a build takes of which nothing is said.
+const patience = 2 * time.Second
+
 // addAdmin gives a command the flag that says where the server is.
 func addAdmin(cmd *cobra.Command, address *string) {
 	cmd.Flags().StringVar(address, "admin", defaultAdmin, "`address` where the server on this machine has its page")
@@ -107,6 +110,9 @@ file of machines names: image: "sha256:…". A definition that is sent extends t
 			if err != nil {
 				return err
 			}
+			defer time.AfterFunc(patience, func() {
+				fmt.Fprintln(cmd.ErrOrStderr(), "The server builds the image. Its log says how far it is.")
+			}).Stop()
 			built := image.Built{}
 			if err := call(cmd.Context(), http.MethodPost, address, "/images", text, &built); err != nil {
 				// The server calls what it was sent by one name, whatever it is called here.

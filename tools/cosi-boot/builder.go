@@ -4,12 +4,24 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/cosi-os/cosi/images/build"
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/admin"
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/book"
 	"github.com/cosi-os/cosi/tools/cosi-boot/internal/image"
 )
+
+// phase logs each phase of a build when it has ended.
+func phase(logf func(string, ...any)) func(name string) func(note string) {
+	return func(name string) func(string) {
+		began := time.Now()
+		return func(note string) {
+			logf("posted image: %s", strings.TrimSpace(fmt.Sprintf("%.1f s  %-12s %s", time.Since(began).Seconds(), name, note)))
+		}
+	}
+}
 
 // builder is what builds posted definitions, nil if the flags name no tree to build from.
 func (o *options) builder(state string, images *image.Store, all *book.Book, logf func(string, ...any)) (admin.Builder, error) {
@@ -25,7 +37,7 @@ func (o *options) builder(state string, images *image.Store, all *book.Book, log
 	}
 	b := build.Options{
 		Tree: o.tree, Cache: cache, Mirror: os.Getenv("COSI_MIRROR"), SourceDateEpoch: os.Getenv("SOURCE_DATE_EPOCH"),
-		Phase: func(string) func(string) { return func(string) {} }, Log: logf,
+		Phase: phase(logf), Log: logf,
 	}
 	return image.NewBuilder(b, filepath.Join(state, "build"), images, all.Images), nil
 }

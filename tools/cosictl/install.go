@@ -47,6 +47,8 @@ the rest is made anew. The installed node has the user data that it finds by its
   cosictl install https://images.example/cosi-metal-amd64.upgrade --digest 9f86d0… --disk name=sda`,
 		Args: commandline.Arguments(0, 1),
 		RunE: a.withClient(i.run),
+
+		ValidArgsFunction: completeUpgradeFile,
 	}
 	i.flags(cmd, "Installation")
 	i.digestFlag(cmd)
@@ -55,7 +57,12 @@ the rest is made anew. The installed node has the user data that it finds by its
 	cmd.Flags().BoolVar(&i.keepState, "keep-state", false, "keep the state partition that the disk has")
 	cmd.Flags().StringVar(&i.userData, "user-data", "", "`file` that is put on the disk as user data, for its first boot")
 	cmd.Flags().BoolVar(&i.noReboot, "no-reboot", false, "go on running from memory")
-	noFiles(cmd, "disk", "fingerprint")
+	noFiles(cmd, "fingerprint")
+	var keys []cobra.Completion
+	for _, key := range selectors() {
+		keys = append(keys, key+"=")
+	}
+	_ = cmd.RegisterFlagCompletionFunc("disk", cobra.FixedCompletions(keys, cobra.ShellCompDirectiveNoSpace|cobra.ShellCompDirectiveNoFileComp)) // fails only for an unknown flag
 	return cmd
 }
 

@@ -127,3 +127,16 @@ func TestWhatNoInstallationIs(t *testing.T) {
 		}
 	}
 }
+
+func TestCompletionOffersDisksAndFiles(t *testing.T) {
+	p := newPerson(t, "unix://"+startRuntime(t))
+	for want, args := range map[string][]string{
+		"name=\nserial=\nmodel=\n": {"install", "--disk", ""},
+		"upgrade\n:8\n":            {"upgrade", ""},
+		":4\n":                     {"install", "x.upgrade", ""},
+	} {
+		if text := p.want(exitOK, append([]string{"__complete"}, args...)...); !strings.Contains(text, want) {
+			t.Errorf("%q offers %q; want %q", args, text, want)
+		}
+	}
+}

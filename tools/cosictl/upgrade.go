@@ -44,10 +44,20 @@ The node writes the new version into the slot that it does not run from, and reb
   cosictl rollback                         # back to the version before`,
 		Args: commandline.Arguments(1, 1),
 		RunE: a.withClient(u.run),
+
+		ValidArgsFunction: completeUpgradeFile,
 	}
 	u.flags(cmd)
 	u.digestFlag(cmd)
 	return cmd
+}
+
+// completeUpgradeFile offers files of upgrades for the first argument.
+func completeUpgradeFile(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return []cobra.Completion{"upgrade"}, cobra.ShellCompDirectiveFilterFileExt
 }
 
 func newRollback(a *app) *cobra.Command {
