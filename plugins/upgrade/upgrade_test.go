@@ -402,10 +402,10 @@ func TestRefusals(t *testing.T) {
 		"two sources": {&machinepb.Upgrade{Url: "http://x", Pushed: true, Digest: digest}, nil, "want one of url, pushed and previous"},
 		"no digest":   {&machinepb.Upgrade{Pushed: true}, nil, "digest: missing"},
 		"no policy": {&machinepb.Upgrade{Pushed: true, Digest: digest}, func(n *node, _ *machine) { n.Delete(nodeID, &machinepb.UpgradePolicy{}) },
-			"no UpgradePolicies that is in force says whose upgrades are taken"},
+			"no UpgradePolicies that is in force says whose upgrades are taken: cosictl explain upgradepolicy"},
 		"a policy that is wrong": {&machinepb.Upgrade{Pushed: true, Digest: digest}, func(n *node, _ *machine) {
 			n.Apply(nodeID, &machinepb.UpgradePolicy{Keys: []string{"x"}, AllowUnsigned: true})
-		}, "no UpgradePolicies that is in force says whose upgrades are taken"},
+		}, "no UpgradePolicies that is in force says whose upgrades are taken: cosictl explain upgradepolicy"},
 		"another version": {&machinepb.Upgrade{Previous: true, Version: "0.8"}, nil, "the other slot holds version 0.9.0"},
 		"nothing to go back to": {&machinepb.Upgrade{Previous: true}, func(_ *node, m *machine) {
 			if err := m.withESP(m.forget); err != nil {

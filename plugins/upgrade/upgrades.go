@@ -259,7 +259,7 @@ func (c *controller) advance(ctx context.Context, s *sdk.State, u request, p *po
 	case u.Spec.GetPrevious():
 		return c.back(ctx, s, u)
 	case p == nil:
-		return refuse("no UpgradePolicies that is in force says whose upgrades are taken")
+		return refuse("no UpgradePolicies that is in force says whose upgrades are taken: cosictl explain upgradepolicy")
 	}
 	return c.receive(ctx, s, u, *p)
 }

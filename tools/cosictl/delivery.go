@@ -44,6 +44,7 @@ type delivery struct {
 	file   *os.File
 
 	answered atomic.Bool // the plugin has said something of what was written
+	refused  bool        // that it refuses it
 }
 
 // patience is how long nobody has to have answered before that is said.
@@ -229,6 +230,7 @@ func (d *delivery) follow(ctx context.Context, c *client.Client, k *kinds.Kind, 
 		case is.GetDone() && is.GetReady() || !is.GetDone() && d.enough(is):
 			return errors.Join(p.end(ctx), client.ErrStop)
 		case is.GetDone():
+			d.refused = is.GetReason() == "Refused"
 			return errors.Join(p.end(ctx), fmt.Errorf("%s: %s: %s", name, is.GetReason(), is.GetMessage()))
 		case is.GetReason() == "Receiving":
 			return p.push(ctx, int64(is.GetReceived()))

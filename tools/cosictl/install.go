@@ -124,5 +124,9 @@ func (i *installCommand) run(ctx context.Context, c *client.Client, args []strin
 		}
 	}
 	wanted.Url, wanted.Pushed, wanted.Digest = i.url, i.file != nil, i.digest
-	return i.ask(ctx, c, wanted)
+	err = i.ask(ctx, c, wanted)
+	if i.refused {
+		return fmt.Errorf("%w\nThe node looks at it again when disks come or go. To take it back: cosictl delete installation %s", err, i.id)
+	}
+	return err
 }

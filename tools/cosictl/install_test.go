@@ -71,7 +71,7 @@ func TestInstall(t *testing.T) {
 		{
 			"--disk serial=S1,min_size=1000 --disk transport=nvme", &machinepb.Installation{Medium: true, Disk: &machinepb.Installation_Selector{Serial: "S1", MinSize: 1000, Transport: "nvme"}},
 			&machinepb.InstallationStatus{Reason: "Refused", Message: "/dev/vda holds a partition table: fingerprint: " + fingerprint, Done: true, Fingerprint: fingerprint},
-			exitError, "cosictl: installation/cosictl: Refused: /dev/vda holds a partition table: fingerprint: " + fingerprint + "\n",
+			exitError, "cosictl: installation/cosictl: Refused: /dev/vda holds a partition table: fingerprint: " + fingerprint + "\nThe node looks at it again when disks come or go. To take it back: cosictl delete installation cosictl\n",
 		},
 		{
 			"--disk serial=S1 --fingerprint " + fingerprint + " --no-reboot --version 1.2.3 --user-data " + documents,
