@@ -88,13 +88,15 @@ func Verify(ctx context.Context, o Options, file string) (*Verification, error) 
 	v := &Verification{File: file, Image: m.Image, Version: m.Inputs.Version}
 	o.SourceDateEpoch = strconv.FormatInt(m.Inputs.Epoch.Unix(), 10)
 	o.Output = filepath.Join(work, "output")
-	signatures, err := signaturesOf(file)
+	names, err := namesKeys(m)
 	if err != nil {
+		return nil, fmt.Errorf("%s: its definition: %w", file, err)
+	}
+	signatures, err := signaturesOf(file)
+	if err != nil && names { // a damaged image that is not signed can be compared all the same
 		return nil, err
 	}
-	if names, err := namesKeys(m); err != nil {
-		return nil, fmt.Errorf("%s: its definition: %w", file, err)
-	} else if names {
+	if names {
 		if o.Signatures, err = filepath.Abs(file); err != nil {
 			return nil, err
 		}
@@ -197,7 +199,8 @@ func (v *Verification) image(file, output string, again *manifest.Manifest) erro
 	defer there.Close()
 	a, err := here.Facts()
 	if err != nil {
-		return err
+		v.Differences = []inspect.Difference{{Section: "image", Name: "what is in it", A: err.Error(), B: "can be read"}}
+		return nil
 	}
 	b, err := there.Facts()
 	if err != nil {

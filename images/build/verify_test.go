@@ -56,6 +56,18 @@ func TestAnImageIsVerifiedByBuildingItAgain(t *testing.T) {
 	}
 }
 
+// What an ISO installs is not what the ISO's own hashes say: it is not equal, whatever of it cannot be read.
+func TestADamagedMediumIsNotEqual(t *testing.T) {
+	o := fixture(t)
+	o.change(t, "images/dev.yaml", "compression: lz4", "compression: none")
+	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [iso]")
+	_, m := build(t, o)
+	image := changed(t, filepath.Join(o.Output, m.Image+".iso"), "PRETTY_NAME=", "FRETTY_NAME=")
+	if v := verify(t, o, image); v.Equal() || !strings.Contains(v.String(), "\nNOT EQUAL   ") {
+		t.Errorf("verified:\n%s", v)
+	}
+}
+
 func TestAnImageOfOtherSourcesIsNotVerified(t *testing.T) {
 	o := fixture(t)
 	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [uki]")
