@@ -147,7 +147,7 @@ func (p *Plan) explainSettings() []Item {
 		{"user_data.disks_under_secure_boot", fmt.Sprint(d.UserData.DisksUnderSecureBoot)}, {"user_data.url_ca", d.UserData.URLCA},
 		{"secure_boot.key", d.SecureBoot.Key}, {"secure_boot.certificate", d.SecureBoot.Certificate}, {"secure_boot.enroll", d.SecureBoot.Enroll},
 		{"secure_boot.variables", d.SecureBoot.Variables}, {"pcr_policy.key", d.PCRPolicy.Key}, {"pcr_policy.public_key", d.PCRPolicy.PublicKey},
-		{"upgrade.key", d.Upgrade.Key}, {"upgrade.public_key", d.Upgrade.PublicKey}, {"upgrade.floor", d.Upgrade.Floor}, {"epoch", d.Epoch.Format("2006-01-02T15:04:05Z07:00")},
+		{"upgrade.key", d.Upgrade.Key}, {"upgrade.public_key", d.Upgrade.PublicKey}, {"upgrade.floor", d.Upgrade.Floor}, {"epoch", d.Epoch.Format("2006-01-02T15:04:05Z07:00") + ", without git"},
 	} {
 		if at := d.Origin(s.field, ""); at.File != "" && s.value != "" {
 			items = append(items, Item{Name: s.field, Note: s.value, Why: []string{at.String()}})

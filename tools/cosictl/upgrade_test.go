@@ -233,7 +233,7 @@ func TestWhatNoUpgradeIs(t *testing.T) {
 			t.Errorf("%q said %q; want %q", args, text, want)
 		}
 	}
-	if text := p.want(exitTimeout, "rollback", "--timeout", "100ms"); !strings.Contains(text, "was answered by nobody within 100ms: it takes the plugin upgrade") {
+	if text := p.want(exitTimeout, "rollback", "--timeout", "3s"); !strings.Contains(text, "was answered by nobody within 3s: it takes the plugin upgrade") {
 		t.Errorf("where no plugin is: %q", text)
 	}
 	for want, args := range map[string][]string{
