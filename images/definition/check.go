@@ -23,6 +23,9 @@ var (
 	seriesPattern  = regexp.MustCompile(`^([0-9]+\.[0-9]+|backports)$`)
 )
 
+// built are the arguments of the kernel that a build adds, with the field that decides what they say. A second one would count in the first one's place, or not.
+var built = map[string]string{"rootfstype": "", "roothash": "", "systemd.verity_root_options": "", "cosi.state_mib": "state.size", "cosi.state_seal": "state.seal"}
+
 // leastState is the size of the file system that a node makes, in MiB, before it grows.
 const leastState = ext4.Size >> 20
 
@@ -73,6 +76,14 @@ func (c *checker) meaning(d *Definition) {
 	c.each("kernel.modules.boot", d.Kernel.Modules.Boot, modulePattern.MatchString, "%q is not a module's name")
 	c.each("kernel.modules.ship", d.Kernel.Modules.Ship, modulePattern.MatchString, "%q is not a module's name")
 	c.each("kernel.arguments", d.Kernel.Arguments, func(s string) bool { return s != "" && !strings.ContainsAny(s, "\x00\r\n\t ") }, "%q: want one argument without white space")
+	for i, argument := range d.Kernel.Arguments {
+		name, _, _ := strings.Cut(argument, "=")
+		if field, is := built[name]; is && field != "" {
+			at(fmt.Sprintf("kernel.arguments[%d]", i), "%q: say %s", argument, field)
+		} else if is {
+			at(fmt.Sprintf("kernel.arguments[%d]", i), "%q: a build says that itself", argument)
+		}
+	}
 	c.without(d)
 	c.each("extensions", names(d.Extensions, extensionName), notEmpty, "%q")
 	c.partitions(&d.Partitions)
