@@ -140,6 +140,8 @@ func (k *Kernel) arguments(dir string) []string {
 		"-C", dir, "ARCH=" + m.linux, "CROSS_COMPILE=" + m.prefix, "KCFLAGS=" + flags, "KAFLAGS=" + flags,
 		// In a kernel without 32-bit programs blkdev_common_ioctl has one caller, and would be a part of it: block-events hears that function.
 		"CFLAGS_ioctl.o=-fno-inline-functions-called-once",
+		// Nothing is compiled by it, but the configuration, which is in the kernel, would say which one this machine has.
+		"RUSTC=false",
 	}
 }
 

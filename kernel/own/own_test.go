@@ -38,9 +38,11 @@ func source(t *testing.T, counts string) string {
 	t.Helper()
 	dir, inside := t.TempDir(), t.TempDir()
 	write(t, filepath.Join(inside, "linux-source-6.12/Makefile"), `
+RUSTC = rustc
 allnoconfig:
 	echo configured >>`+counts+`
 	grep -v -e =n -e UNKNOWN $(KCONFIG_ALLCONFIG) >.config
+	$(RUSTC) --version >>.config || :
 bzImage:
 	echo compiled >>`+counts+`
 	@grep -q CONFIG_BROKEN .config && { echo "main.c: no such thing"; touch progress; exit 1; } || :
