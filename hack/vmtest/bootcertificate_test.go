@@ -57,7 +57,7 @@ func untrusted(t *testing.T, program string) {
 	}
 }
 
-// trusts has OVMF trust the certificate in a file (edk2's OvmfPkg/README, "HTTPS Boot").
+// trusts has edk2, for amd64 or arm64, trust the certificate in a file (edk2's OvmfPkg/README, "HTTPS Boot").
 func trusts(t *testing.T, file string) []string {
 	t.Helper()
 	certificate, err := secureboot.ReadCertificate(file)
