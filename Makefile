@@ -102,10 +102,10 @@ test-upgrade: ## Upgrade a node in a VM, and have it leave versions that are bro
 	@COSI_TEST_UPGRADE=$(or $(WHAT),all) $(GO) test -count=1 -v -timeout 60m -run '$(if $(filter install,$(WHAT)),^TestInstallation,^(TestUpgrade$$|TestInstallation))' ./hack/vmtest
 
 # The definitions for arm64, and the tests of a node that say something of its processor, its firmware or its kernel.
-ARM64_IMAGES = arm64 test-arm64
-ARM64_TESTS  = TestOutputsBoot|TestEvents|TestNode|TestState|TestStaticFromTheSystemPartition|TestGenerators|TestRefusals
+ARM64_IMAGES = arm64 test-arm64 test-metal-arm64
+ARM64_TESTS  = TestOutputsBoot|TestBootServer|TestEvents|TestNode|TestState|TestStaticFromTheSystemPartition|TestGenerators|TestRefusals
 
-test-arm64: ## Boot every output for arm64, emulated, and test a node there: outputs, API, state, reboot, power button, generators, confinement
+test-arm64: ## Boot every output for arm64, emulated, and from cosi-boot, and test a node there: API, state, reboot, power button, disks that come and go, generators, confinement
 	@hack/setup test
 	@hack/setup arm64
 	@$(MAKE) --no-print-directory build

@@ -13,6 +13,7 @@ import (
 	resourcepb "github.com/cosi-os/cosi/api/cosi/resource"
 	"github.com/cosi-os/cosi/hack/soak/hotplug"
 	"github.com/cosi-os/cosi/hack/vmtest"
+	"github.com/cosi-os/cosi/tools/qemu"
 	"github.com/cosi-os/cosi/tools/qemu/node"
 )
 
@@ -21,7 +22,10 @@ import (
 // "make soak WHAT=hotplug-usb" more often.
 func TestEvents(t *testing.T) {
 	vmtest.Parallel(t, 50)
-	o := vmtest.Options{File: vmtest.SystemDisk(t, "test-metal", gib), Stick: true, Boot: node.BIOS, HotplugPorts: 1}
+	o := vmtest.Options{File: vmtest.SystemDisk(t, "test-metal", gib), Stick: true, HotplugPorts: 1}
+	if vmtest.Arch() == qemu.AMD64 {
+		o.Boot = node.BIOS
+	}
 	for _, bus := range hotplug.Buses {
 		o.Extra = append(o.Extra, bus.Arguments...)
 	}
