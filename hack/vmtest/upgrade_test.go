@@ -59,6 +59,9 @@ var broken = []breakage{
 	// A kernel that panics and does not reboot stands still, but for its timers.
 	{"hang", "kernel: {arguments: [unknown_nmi_panic, panic=0]}\n" + neverHealthy, nil, hang, `Kernel panic - not syncing: NMI`,
 		`booted 3 times, it never came so far as to say what was wrong`},
+	// A kernel that spins before there is a PID 1, and is impatient: 4 s, not 20, and another until it reboots, not 30.
+	{"lockup", "kernel: {arguments: [nokaslr, loglevel=7, watchdog_thresh=2, panic=1]}", nil, lockUp, `Kernel panic - not syncing: softlockup: hung tasks`,
+		`booted 3 times, it never came so far as to say what was wrong`},
 }
 
 // neverHealthy is a version that has 5 minutes to be healthy, and never is.
@@ -85,7 +88,7 @@ func hang(ctx context.Context, t *testing.T, k *keeper) {
 // again. "make test-upgrade" runs it, with WHAT "all", or a firmware and some of what follows the first upgrade: "bios migrate panic root".
 // Without a firmware it is UEFI. Otherwise a node is upgraded once, under a BIOS, which boots faster.
 func TestUpgrade(t *testing.T) {
-	wanted, takes := strings.Fields(os.Getenv("COSI_TEST_UPGRADE")), 650
+	wanted, takes := strings.Fields(os.Getenv("COSI_TEST_UPGRADE")), 800
 	if len(wanted) == 0 {
 		wanted, takes = []string{string(node.BIOS)}, 105
 	}
