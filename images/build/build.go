@@ -60,12 +60,16 @@ type Result struct {
 	Outputs []manifest.File
 }
 
-// LockFile is the lock's place in the tree.
-const LockFile = "kernel/lock.yaml"
+const (
+	// LockFile is the lock's place in the tree.
+	LockFile = "kernel/lock.yaml"
+	// Definitions is where the tree has those that others extend by their names.
+	Definitions = "images"
+)
 
-// Plan plans the build of a definition without doing anything.
+// Plan plans the build of a definition, which may lie anywhere, without doing anything.
 func Plan(o Options, definitionFile string) (*plan.Plan, error) {
-	d, err := definition.Load(definitionFile)
+	d, err := definition.Load(definitionFile, filepath.Join(o.Tree, Definitions))
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,7 @@ func uri(name, query string) string { return `"pkcs11:token=build;object=` + nam
 // signedBy signs, with the keys of the tree's definition, a boot image, its policy and an upgrade with that.
 func signedBy(t *testing.T, o Options) (boot, file []byte, signatures [][]byte) {
 	t.Helper()
-	d, err := definition.Load(o.definition())
+	d, err := definition.Load(o.definition(), "")
 	if err != nil {
 		t.Fatal(err)
 	}

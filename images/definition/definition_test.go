@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func TestMistakesAreAllFoundWithFileLineAndField(t *testing.T) {
 	for _, name := range []string{"wrong", "broken", "lacking", "orphan", "loop", "heir", "empty", "thief", "twice", "extended", "vmware"} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Load(filepath.Join("testdata", name+".yaml"))
+			_, err := Load(filepath.Join("testdata", name+".yaml"), "")
 			if err == nil {
 				t.Fatal("Load succeeded")
 			}
@@ -47,7 +47,7 @@ func TestTheCommittedDefinitionsAreWhole(t *testing.T) {
 		t.Fatalf("%q, %v", files, err)
 	}
 	for _, file := range files {
-		d, err := Load(file)
+		d, err := Load(file, "")
 		if err != nil {
 			t.Error(err)
 			continue
@@ -115,7 +115,7 @@ outputs: [qcow2]
 platform: aws
 state: {size: 2GiB}
 partitions: {esp: 128MiB, extra: [{name: more, size: 1MiB}, {name: data, size: 3GiB}]}
-`, "base.yaml", base))
+`, "base.yaml", base), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ kernel: {series: "", arguments: [x]}
 user_data: {disks_under_secure_boot: false}
 state: {size: ""}
 partitions: {esp: ""}
-`, "base.yaml", base))
+`, "base.yaml", base), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ resources:
   - {metadata: {type: Links.network.cosi.dev, id: two}}
 outputs: [raw]
 `, "base.yaml", base)
-	d, err := Load(file)
+	d, err := Load(file, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestURLCAIsAFileOfCertificates(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			d, err := Load(filepath.Join(dir, "mine/over.yaml"))
+			d, err := Load(filepath.Join(dir, "mine/over.yaml"), "")
 			if c.want == "" {
 				if err != nil || string(d.UserData.URLCertificates) != c.content || d.UserData.URLCA != filepath.Join(dir, "keys/ca.pem") {
 					t.Errorf("Load = %+v, %v; want the file's content", d, err)
@@ -240,7 +240,7 @@ func TestAnUpgradeKeyThatIsNone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := Load(filepath.Join(dir, "d.yaml"))
+	_, err := Load(filepath.Join(dir, "d.yaml"), "")
 	for _, want := range []string{"d.yaml:3: upgrade.public_key: ", "key.pem: ", `d.yaml:4: upgrade.floor: "1.x" is not a version (try 1.2.0)`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Load = %v; want %q", err, want)
@@ -298,7 +298,7 @@ func TestSizeOfTheState(t *testing.T) {
 	if err := os.WriteFile(file, []byte("name: small\nstate:\n  size: 63MiB\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(file); err == nil || err.Error() != file+":3: state.size: 63MiB is too small: a state takes 64MiB at least" {
+	if _, err := Load(file, ""); err == nil || err.Error() != file+":3: state.size: 63MiB is too small: a state takes 64MiB at least" {
 		t.Errorf("63MiB: %v", err)
 	}
 }
@@ -310,7 +310,7 @@ func TestAPartitionHoldsItsContent(t *testing.T) {
 		if err := os.WriteFile(image, make([]byte, size), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		d, err := Load(file)
+		d, err := Load(file, "")
 		if (err == nil) != (want == "") || err != nil && err.Error() != want {
 			t.Errorf("%d bytes: %v; want %q", size, err, want)
 		} else if err == nil && d.Partitions.Extra[2].Content != image {
@@ -324,7 +324,49 @@ func TestADefinitionMayExtendOneByItsWholePath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d, err := Load(write(t, "one.yaml", "name: heir\nextends: "+whole+"\n")); err != nil || d.Name != "heir" || d.Arch == "" {
+	if d, err := Load(write(t, "one.yaml", "name: heir\nextends: "+whole+"\n"), ""); err != nil || d.Name != "heir" || d.Arch == "" {
 		t.Errorf("Load = %+v, %v; want what %s says", d, err, whole)
+	}
+}
+
+// A definition of somebody's own lies in a directory of his, and extends those of a tree by their names, if he has none of the name beside it.
+func TestADefinitionOfOnesOwnExtendsTheTrees(t *testing.T) {
+	images := filepath.Dir(write(t, "base.yaml", base, "metal.yaml", "name: metal\nextends: base.yaml\nkernel: {arguments: [theirs]}\n"))
+	own := filepath.Dir(write(t, "site.yaml", "name: site\nextends: base.yaml\nkernel: {arguments: [site]}\n", "metal.yaml", "name: own\nextends: metal.yaml\nkernel: {arguments: [own]}\n"))
+	for text, want := range map[string]string{
+		"extends: base.yaml":  "x y mine",
+		"extends: site.yaml":  "x y site mine",
+		"extends: metal.yaml": "x y theirs own mine",
+	} {
+		file := filepath.Join(own, "mine.yaml")
+		if err := os.WriteFile(file, []byte("name: mine\n"+text+"\nkernel: {arguments: [mine]}\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Load(file, images)
+		if err != nil || strings.Join(d.Kernel.Arguments, " ") != want {
+			t.Errorf("with %s: %+v, %v; want the arguments %s", text, d, err, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"extends: bse.yaml":       `bad.yaml:2: extends: "bse.yaml" is neither beside it nor in ` + images + `; did you mean "base.yaml"?`,
+		"extends: stie.yaml":      `bad.yaml:2: extends: "stie.yaml" is neither beside it nor in ` + images + `; did you mean "site.yaml"?`,
+		"extends: gone/base.yaml": "bad.yaml:2: extends: open " + own + "/gone/base.yaml: no such file or directory",
+		"extends: bad.yaml":       "bad.yaml:2: extends: " + own + "/bad.yaml extends itself, by way of " + own + "/bad.yaml",
+	} {
+		file := filepath.Join(own, "bad.yaml")
+		if err := os.WriteFile(file, []byte("name: bad\n"+text+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(file, images); err == nil || err.Error() != own+"/"+want {
+			t.Errorf("with %s: %v; want %s", text, err, want)
+		}
+	}
+	for file, text := range map[string]string{"base.yaml": "name: base\nextends: metal.yaml\n", "metal.yaml": "name: metal\nextends: base.yaml\n"} {
+		if err := os.WriteFile(filepath.Join(images, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Load(filepath.Join(own, "mine.yaml"), images); err == nil || !strings.Contains(err.Error(), "extends itself") {
+		t.Errorf("in a circle: %v", err)
 	}
 }

@@ -18,7 +18,7 @@ resources:
     spec: {up: false, name: "", mtu: "4"} # another
 partitions: {extra: [{name: seed, size: 1MiB, content: seed.img}]}
 `, "base.yaml", base, "seed.img", "seed")
-	d, err := Load(file)
+	d, err := Load(file, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ partitions: {extra: [{name: seed, size: 1MiB, content: seed.img}]}
 	if err := os.WriteFile(again, first, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if d, err = Load(again); err != nil {
+	if d, err = Load(again, ""); err != nil {
 		t.Fatal(err)
 	}
 	if second, err := d.YAML(func(path string) string { return strings.TrimPrefix(path, dir+"/") }); err != nil || string(second) != string(first) {

@@ -4,20 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/cosi-os/cosi/images/strict"
 )
 
-// Load reads the definition in file, and what it extends, merged: nothing is extended any more, and nothing taken away. The error is a Problems if the definition is at fault.
-func Load(file string) (*Definition, error) {
-	return load(file, nil)
+// Load reads the definition in file, and what it extends, merged: nothing is extended any more, and nothing taken away. What is not beside the definition
+// that extends it, and named by a name alone, is looked for in the directory images, if that is not empty. The error is a Problems if the definition is at
+// fault.
+func Load(file, images string) (*Definition, error) {
+	return load(file, images, nil)
 }
 
 // load reads file, which was named by the definitions in chain, the first by the user.
-func load(file string, chain []string) (*Definition, error) {
-	if slices.Contains(chain, file) {
+func load(file, images string, chain []string) (*Definition, error) {
+	if slices.ContainsFunc(chain, func(before string) bool { return same(before, file) }) {
 		return nil, fmt.Errorf("%s extends itself, by way of %s", file, strings.Join(chain, " and "))
 	}
 	data, err := os.ReadFile(file)
@@ -38,7 +41,7 @@ func load(file string, chain []string) (*Definition, error) {
 		return nil, problems
 	}
 	if d.Extends != "" {
-		base, err := load(beside(file, d.Extends), append(chain, file))
+		base, err := d.loadBase(file, images, append(chain, file))
 		if err != nil {
 			var nested Problems
 			if errors.As(err, &nested) {
@@ -60,6 +63,46 @@ func load(file string, chain []string) (*Definition, error) {
 		}
 	}
 	return d, nil
+}
+
+// loadBase reads what d, which is file alone, extends. A name that is file's own can only mean one of images.
+func (d *Definition) loadBase(file, images string, chain []string) (*Definition, error) {
+	near, far := beside(file, d.Extends), filepath.Join(images, d.Extends)
+	switch alone := filepath.Base(d.Extends) == d.Extends; {
+	case images == "" || !alone || exists(near) && !same(near, file):
+		return load(near, images, chain)
+	case exists(far):
+		return load(far, images, chain)
+	case exists(near):
+		return load(near, images, chain) // which fails: it is file
+	}
+	there := slices.Concat(definitionsIn(filepath.Dir(file)), definitionsIn(images))
+	there = slices.DeleteFunc(there, func(name string) bool { return name == filepath.Base(file) })
+	return nil, fmt.Errorf("%q is neither beside it nor in %s%s", d.Extends, images, strict.Meant(d.Extends, there))
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// same reports whether two paths are those of one file.
+func same(a, b string) bool {
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b)
+	return err == nil && os.SameFile(one, other)
+}
+
+// definitionsIn are the names of the definitions in a directory.
+func definitionsIn(dir string) (names []string) {
+	files, _ := filepath.Glob(filepath.Join(dir, "*.yaml")) // what cannot be read has nothing that may have been meant
+	for _, file := range files {
+		names = append(names, filepath.Base(file))
+	}
+	return names
 }
 
 // parse reads one file on its own.

@@ -48,7 +48,7 @@ initramfs: {compression: none}
 secure_boot: {key: "pkcs11:token=build;object=db?module-path=/m.so&pin-value=7351", enroll: force}
 pcr_policy: {key: keys/pcr.key, public_key: keys/pcr.pub}
 `)
-	d, err := Load(file)
+	d, err := Load(file, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,16 +67,16 @@ pcr_policy: {key: keys/pcr.key, public_key: keys/pcr.pub}
 	if strings.Contains(string(text), "7351") || strings.Contains(string(text), "m.so") {
 		t.Errorf("how to get at a key is in\n%s", text)
 	}
-	again, err := Load(filepath.Join(filepath.Dir(signedFiles(t, keys, "again.yaml", string(text))), "again.yaml"))
+	again, err := Load(filepath.Join(filepath.Dir(signedFiles(t, keys, "again.yaml", string(text))), "again.yaml"), "")
 	if err != nil || again.SecureBoot.Key != s.Key || again.SecureBoot.Enroll != "force" || again.PCRPolicy.Public == nil {
 		t.Errorf("written and read again: %+v, %v", again, err)
 	}
 	replaced, err := Load(signedFiles(t, keys, "last.yaml", "name: last\nextends: over.yaml\nsecure_boot: {key: keys/db.key}\npcr_policy: {key: 'pkcs11:id=%01'}\n",
-		"over.yaml", "name: over\nextends: base.yaml\ninitramfs: {compression: none}\nsecure_boot: {key: 'pkcs11:token=build'}\npcr_policy: {key: keys/pcr.key, public_key: keys/pcr.pub}\n"))
+		"over.yaml", "name: over\nextends: base.yaml\ninitramfs: {compression: none}\nsecure_boot: {key: 'pkcs11:token=build'}\npcr_policy: {key: keys/pcr.key, public_key: keys/pcr.pub}\n"), "")
 	if err != nil || replaced.SecureBoot.Token != nil || filepath.Base(replaced.SecureBoot.Key) != "db.key" || replaced.PCRPolicy.Token == nil {
 		t.Errorf("replaced: %+v, %v", replaced, err)
 	}
-	without, err := Load(signedFiles(t, keys, "over.yaml", "name: over\nextends: base.yaml\nsecure_boot: {key: '', certificate: '', enroll: off, variables: ''}\n"))
+	without, err := Load(signedFiles(t, keys, "over.yaml", "name: over\nextends: base.yaml\nsecure_boot: {key: '', certificate: '', enroll: off, variables: ''}\n"), "")
 	if err != nil || without.SecureBoot.Key != "" || without.SecureBoot.Signer != nil || without.SecureBoot.Enrols() {
 		t.Errorf("taken back: %+v, %v", without, err)
 	}
@@ -105,7 +105,7 @@ func TestHalfOfWhatSigningTakesIsAMistake(t *testing.T) {
 			"which the kernel takes for damage of one with lz4: want initramfs.compression: none",
 	} {
 		file := signedFiles(t, keys, "over.yaml", "name: over\nextends: base.yaml\n"+says+"\n")
-		_, err := Load(file)
+		_, err := Load(file, "")
 		if err == nil || !strings.Contains(err.Error(), filepath.Join(filepath.Dir(file), want)) {
 			t.Errorf("%s: %v; want %s", says, err, want)
 		}

@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func load(t *testing.T, name string) (*definition.Definition, *lock.Lock) {
 	t.Helper()
-	d, err := definition.Load(filepath.Join("testdata", name))
+	d, err := definition.Load(filepath.Join("testdata", name), "")
 	if err != nil {
 		t.Fatal(err)
 	}

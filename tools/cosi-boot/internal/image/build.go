@@ -103,27 +103,11 @@ func posted(err error) error {
 	return problems
 }
 
-// place puts a definition where it finds those of the tree beside it, and returns its path: the same each time, as it is seen in no image.
+// place puts a definition into a directory of its own, and returns its path: the same each time, as it is seen in no image.
 func (b *Builder) place(name string, text []byte) (file string, remove func(), err error) {
 	dir := filepath.Join(b.Dir, "definition")
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
 		return "", nil, err
-	}
-	images, err := filepath.Abs(filepath.Join(b.Options.Tree, "images"))
-	if err != nil {
-		return "", nil, err
-	}
-	entries, err := os.ReadDir(images)
-	if err != nil {
-		return "", nil, err
-	}
-	for _, e := range entries {
-		if e.Name() == name {
-			continue
-		}
-		if err := os.Symlink(filepath.Join(images, e.Name()), filepath.Join(dir, e.Name())); err != nil {
-			return "", nil, err
-		}
 	}
 	file = filepath.Join(dir, name)
 	return file, func() { os.RemoveAll(dir) }, os.WriteFile(file, text, 0o600)
