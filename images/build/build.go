@@ -40,6 +40,8 @@ type Options struct {
 	// Signatures is an image, or a manifest beside outputs, whose signatures are put where they belong: no private key is opened then. What they are
 	// not over is left without a good signature.
 	Signatures string
+	// Definition is the file that Verify builds an image of whose definition lies outside of the tree.
+	Definition string
 	// Phase is called when a phase begins; what it returns is called when the phase ends, with a note. Phases overlap.
 	Phase func(name string) (done func(note string))
 	// Log is told what people must know.

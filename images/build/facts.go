@@ -10,7 +10,7 @@ func Facts(o Options, definitionFile string) (*inspect.Facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := p.Definition.YAML(func(path string) string { return inTree(o.Tree, path) })
+	text, err := p.Definition.YAML(namesOf(o, p.Definition).of)
 	if err != nil {
 		return nil, err
 	}

@@ -16,11 +16,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cosi-os/cosi/images/definition"
 	"github.com/cosi-os/cosi/images/manifest"
-	"github.com/cosi-os/cosi/images/pkcs11"
 	"github.com/cosi-os/cosi/images/plan"
-	"github.com/cosi-os/cosi/images/secureboot"
 	"github.com/cosi-os/cosi/kernel/lock"
 	"github.com/cosi-os/cosi/kernel/own"
 )
@@ -62,32 +59,9 @@ func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
 	in.Go = toolchain
 	in.sources = digest(in.Files, in.Go, p.Definition.Arch)
 
-	for _, file := range p.Definition.Files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return nil, err
-		}
-		in.Files[inTree(o.Tree, file)] = sum(pkcs11.WithoutPINs(data))
-	}
-	if u := p.Definition.UserData; u.URLCA != "" {
-		in.Files[inTree(o.Tree, u.URLCA)] = sum(u.URLCertificates)
-	}
-	if u := p.Definition.Upgrade; u.Key != "" {
-		in.Files[inTree(o.Tree, u.PublicKey)] = sum(u.Public)
-	}
-	if err := in.addSigning(o.Tree, p.Definition); err != nil {
+	named := &namedFiles{definition: p.Definition, in: in, names: namesOf(o, p.Definition), paths: map[string]string{}}
+	if err := named.all(); err != nil {
 		return nil, err
-	}
-	for i, x := range p.Definition.Merged {
-		in.Files[inTree(o.Tree, p.Definition.Extensions[i])] = x.Digest
-	}
-	for _, p := range p.Definition.Partitions.Extra {
-		if p.Content == "" {
-			continue
-		}
-		if in.Files[inTree(o.Tree, p.Content)], err = manifest.Sum(p.Content); err != nil {
-			return nil, err
-		}
 	}
 	if err := in.addFile(o.Tree, LockFile); err != nil {
 		return nil, err
@@ -96,24 +70,6 @@ func readInputs(ctx context.Context, o Options, p *plan.Plan) (*Inputs, error) {
 		return nil, err
 	}
 	return in, in.identify(ctx, o, p.Definition.Epoch)
-}
-
-// addSigning adds what is public of the keys that a definition names. The private ones make nothing that these do not tell apart.
-func (in *Inputs) addSigning(tree string, d *definition.Definition) error {
-	if s := d.SecureBoot; s.Signer != nil {
-		in.Files[inTree(tree, s.Certificate)] = sum(s.Signer.Raw)
-	}
-	for name, data := range d.SecureBoot.Files {
-		in.Files[inTree(tree, filepath.Join(d.SecureBoot.Variables, name))] = sum(data)
-	}
-	if p := d.PCRPolicy; p.Public != nil {
-		public, err := secureboot.PublicPEM(p.Public)
-		if err != nil {
-			return err
-		}
-		in.Files[inTree(tree, p.PublicKey)] = sum(public)
-	}
-	return nil
 }
 
 // addKernel finds out which kernel it is, where it is our own.
@@ -131,19 +87,6 @@ func (in *Inputs) addKernel(ctx context.Context, o Options, p *plan.Plan) (err e
 	}
 	in.KernelTools = in.own.Tools
 	return nil
-}
-
-// inTree is the path of file in the tree, with slashes. One that lies elsewhere has its name only: where the tree is must not be seen in an image.
-func inTree(tree, file string) string {
-	absolute, err := filepath.Abs(file)
-	if err == nil {
-		if tree, err = filepath.Abs(tree); err == nil {
-			if relative, err := filepath.Rel(tree, absolute); err == nil && filepath.IsLocal(relative) {
-				return filepath.ToSlash(relative)
-			}
-		}
-	}
-	return "elsewhere/" + filepath.Base(file)
 }
 
 func (in *Inputs) addTree(tree, dir string) error {

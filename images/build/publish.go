@@ -13,7 +13,7 @@ import (
 
 // describe is the manifest of an image, without its outputs.
 func describe(o Options, p *plan.Plan, in *Inputs, parts *parts) (*manifest.Manifest, error) {
-	name := func(path string) string { return inTree(o.Tree, path) }
+	name := namesOf(o, p.Definition).of
 	definition, err := p.Definition.YAML(name)
 	if err != nil {
 		return nil, err

@@ -67,12 +67,16 @@ func (v *Verification) String() string {
 	return out.String()
 }
 
+// ErrNoDefinition says that an image was built of a definition that lies in no source tree, and that nobody names.
+var ErrNoDefinition = errors.New("its definition lies in no source tree: name the file, with --definition FILE")
+
 // ErrOtherTree says that an image was built of sources that are not here.
 var ErrOtherTree = errors.New("its sources are not here")
 
 // Verify builds an image again, by the manifest in it, and compares. file is an image, or the manifest beside outputs: then all of these are
 // compared. The sources are those of o.Tree if they are the ones that the manifest names, or else the commit that it names, from o.Tree's
-// repository, built by that commit's builder; it fails with ErrOtherTree if neither can be.
+// repository, built by that commit's builder; it fails with ErrOtherTree if neither can be. A definition that lies outside of the tree is o.Definition, with
+// the files that it names where they lay then; without, it fails with ErrNoDefinition.
 //
 // No private key is needed. What is built again gets the signatures of the image, each where it is one: if all else is equal, so is the whole.
 func Verify(ctx context.Context, o Options, file string) (*Verification, error) {
@@ -210,9 +214,31 @@ func (v *Verification) image(file, output string, again *manifest.Manifest) erro
 	return nil
 }
 
+// definitionOf is the definition that m was made of: in the tree, or the one that the user names where m's lies elsewhere.
+func definitionOf(o Options, m *manifest.Manifest) (string, error) {
+	name, foreign := strings.CutPrefix(m.Source, outside)
+	switch {
+	case !foreign && o.Definition != "":
+		return "", fmt.Errorf("its definition is the tree's %s: leave out --definition", m.Source)
+	case !foreign:
+		return filepath.Join(o.Tree, filepath.FromSlash(m.Source)), nil
+	case o.Definition == "":
+		return "", fmt.Errorf("was built of %s: %w", name, ErrNoDefinition)
+	case filepath.Base(o.Definition) != name:
+		return "", fmt.Errorf("was built of %s, by that name: %s has another", name, o.Definition)
+	}
+	if _, err := os.Stat(o.Definition); err != nil {
+		return "", err
+	}
+	return filepath.Abs(o.Definition)
+}
+
 // rebuild makes the outputs of m in o.Output, and says of what.
 func rebuild(ctx context.Context, o Options, m *manifest.Manifest, work string) (tree string, err error) {
-	definition := filepath.Join(o.Tree, filepath.FromSlash(m.Source))
+	definition, err := definitionOf(o, m)
+	if err != nil {
+		return "", err
+	}
 	other, err := different(ctx, o, m, definition)
 	if err != nil {
 		return "", err
@@ -221,15 +247,35 @@ func rebuild(ctx context.Context, o Options, m *manifest.Manifest, work string) 
 		_, err := Run(ctx, o, definition)
 		return "the sources here", err
 	}
+	if foreign := outsideOf(other); len(foreign) > 0 {
+		return "", fmt.Errorf("%w: of the files that are in no commit these differ: %s", ErrOtherTree, strings.Join(foreign, ", "))
+	}
 	commit := commitOf(m.Inputs.Version)
 	if commit == "" {
-		return "", fmt.Errorf("%w: version %s is no commit, and of the tree here these differ: %s", ErrOtherTree, m.Inputs.Version, strings.Join(other, ", "))
+		return "", fmt.Errorf("%w: version %s is no commit, and of the tree here these differ: %s", ErrOtherTree, m.Inputs.Version, strings.Join(some(other), ", "))
 	}
 	o.Tree, err = checkout(ctx, o, commit, work)
 	if err != nil {
 		return "", fmt.Errorf("%w: commit %s: %w", ErrOtherTree, commit, err)
 	}
-	return "commit " + commit, runBuilder(ctx, o, m.Source)
+	if o.Definition == "" {
+		return "commit " + commit, runBuilder(ctx, o, m.Source)
+	}
+	return fmt.Sprintf("commit %s, and %s", commit, o.Definition), runBuilder(ctx, o, "--tree", ".", definition)
+}
+
+// outsideOf are those of the files that lie outside of the tree.
+func outsideOf(files []string) []string {
+	return slices.DeleteFunc(slices.Clone(files), func(name string) bool { return !strings.HasPrefix(name, outside) })
+}
+
+// some are the first ones of many.
+func some(all []string) []string {
+	const most = 10
+	if len(all) <= most {
+		return all
+	}
+	return append(slices.Clone(all[:most]), fmt.Sprintf("and %d more", len(all)-most))
 }
 
 // different lists what is not the same in the tree here and in what m was made of.
@@ -266,10 +312,6 @@ func different(ctx context.Context, o Options, m *manifest.Manifest, definition 
 	if !slices.Equal(in.KernelTools, m.Inputs.KernelTools) {
 		other = append(other, fmt.Sprintf("the kernel's tools %q instead of %q", in.KernelTools, m.Inputs.KernelTools))
 	}
-	const most = 10
-	if len(other) > most {
-		other = append(other[:most], fmt.Sprintf("and %d more", len(other)-most))
-	}
 	return other, nil
 }
 
@@ -300,8 +342,8 @@ func checkout(ctx context.Context, o Options, commit, work string) (string, erro
 	return filepath.Join(tree, inside), err
 }
 
-// runBuilder builds a definition of a tree with the builder that is in it.
-func runBuilder(ctx context.Context, o Options, definition string) error {
+// runBuilder builds a definition with the builder that is in a tree.
+func runBuilder(ctx context.Context, o Options, definition ...string) error {
 	done := o.Phase("builder")
 	builder := filepath.Join(filepath.Dir(o.Output), "cosi-image")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", builder, "./tools/cosi-image")
@@ -316,7 +358,7 @@ func runBuilder(ctx context.Context, o Options, definition string) error {
 	if o.Signatures != "" {
 		arguments = append(arguments, "--signatures", o.Signatures)
 	}
-	cmd = exec.CommandContext(ctx, builder, append(arguments, definition)...)
+	cmd = exec.CommandContext(ctx, builder, append(arguments, definition...)...)
 	cmd.Dir = o.Tree
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+o.SourceDateEpoch, "COSI_CACHE="+o.Cache, "COSI_MIRROR="+o.Mirror)
 	if out, err := cmd.CombinedOutput(); err != nil {

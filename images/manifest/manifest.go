@@ -26,7 +26,7 @@ type Manifest struct {
 	// Image is the stem of the outputs: cosi-base-amd64.
 	Image    string `json:"image"`
 	Unpinned bool   `json:"unpinned"`
-	// Source is the definition's path in the tree; Definition is what it says, with what it extends, as YAML.
+	// Source is the definition's path in the tree, or elsewhere/ and its name, if it lies in none; Definition is what it says, with what it extends, as YAML.
 	Source     string         `json:"source"`
 	Definition string         `json:"definition"`
 	Inputs     *Inputs        `json:"inputs"`
@@ -41,7 +41,8 @@ type Manifest struct {
 
 // Inputs are everything that an image is made of, but for the packages.
 type Inputs struct {
-	// Files of the tree by path, with their SHA-256: what is compiled, the definition and what it names, and the lock.
+	// Files of the tree by path, with their SHA-256: what is compiled, the definition and what it names, and the lock. Those outside of the tree
+	// are elsewhere/ and their path below the definition's directory, or their name.
 	Files map[string]string `json:"files"`
 	// Go is the toolchain: "go1.26.8".
 	Go string `json:"go"`

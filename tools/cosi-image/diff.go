@@ -12,7 +12,7 @@ import (
 )
 
 func diffCommand() *cobra.Command {
-	var format string
+	var format, tree string
 	cmd := &cobra.Command{
 		Use:   "diff A B",
 		Short: "Print what is different in two images, two definitions, or one of each",
@@ -29,7 +29,7 @@ Ends with 1 if there is a difference, and with 2 if they could not be compared.`
 			var both [2]*inspect.Facts
 			for i, file := range args {
 				var err error
-				if both[i], err = facts(file); err != nil {
+				if both[i], err = facts(tree, file); err != nil {
 					return undecidedError{err}
 				}
 			}
@@ -43,14 +43,15 @@ Ends with 1 if there is a difference, and with 2 if they could not be compared.`
 			return nil
 		},
 	}
+	addTree(cmd, &tree, treeOfDefinition)
 	commandline.AddOutput(cmd, &format, formats...)
 	return cmd
 }
 
-// facts are those of an image or a definition.
-func facts(file string) (*inspect.Facts, error) {
+// facts are those of an image or a definition; tree is the one that the user names.
+func facts(tree, file string) (*inspect.Facts, error) {
 	if slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(file)) {
-		tree, err := module(file)
+		tree, err := sourceTree(tree, file)
 		if err != nil {
 			return nil, err
 		}

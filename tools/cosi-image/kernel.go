@@ -15,6 +15,7 @@ import (
 
 func kernelCommand() *cobra.Command {
 	var record bool
+	o := build.Options{}
 	cmd := &cobra.Command{
 		Use:   "kernel [--record] ARCH",
 		Short: "Build our own kernel, for definitions that say: kernel: {flavour: own}",
@@ -26,7 +27,8 @@ file does not know the lines are printed that it lacks; --record adds them.
 
 Environment:
   COSI_CACHE   keeps kernels (default: cosi in $XDG_CACHE_HOME or ~/.cache)
-  COSI_MIRROR  URL of a Debian archive; by default apt's own, where there is apt`,
+  COSI_MIRROR  URL of a Debian archive; by default apt's own, where there is apt
+  COSI_TREE    the source tree, where the directory here is in none`,
 		Args:      commandline.Arguments(1, 1),
 		ValidArgs: definition.Architectures,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -35,7 +37,7 @@ Environment:
 			}
 			progress := newProgress(cmd.ErrOrStderr())
 			defer progress.stop()
-			o, err := complete(build.Options{}, ".", progress)
+			o, err := complete(o, ".", progress)
 			if err != nil {
 				return err
 			}
@@ -49,6 +51,7 @@ Environment:
 			return nil
 		},
 	}
+	addTree(cmd, &o.Tree, treeHere)
 	cmd.Flags().BoolVar(&record, "record", false, "add the kernel to those that "+own.RecordFile+" knows")
 	return cmd
 }

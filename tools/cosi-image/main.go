@@ -63,6 +63,7 @@ const environment = `
 Environment:
   COSI_CACHE         keeps packages and compiled programs (default: cosi in $XDG_CACHE_HOME or ~/.cache)
   COSI_MIRROR        URL of a Debian archive; by default apt's own, where there is apt
+  COSI_TREE          the source tree for definitions that lie in none
   SOURCE_DATE_EPOCH  the time of everything in the image, in seconds (default: the git commit's)
   COSI_PKCS11_MODULE the module of the tokens, COSI_PKCS11_PIN their PIN: for keys whose URIs name none`
 
@@ -72,6 +73,9 @@ func buildCommand() *cobra.Command {
 		Use:   "build [-o DIR] DEFINITION",
 		Short: "Build an image: raw, qcow2, ISO, what the definition says",
 		Long: `Builds the image of a definition. Does nothing if nothing has changed. The same sources give the same bytes.
+
+A definition may lie anywhere. The source tree that is built is the one that it lies in, unless --tree names another; it extends definitions by their
+names, if they are beside it or in the tree's images.
 
 What a definition has signed, a private key signs. With --signatures none is needed: an image that is there, or the manifest beside it, gives the
 signatures that it has, and what they are not over is left without a good one.
@@ -83,6 +87,7 @@ signatures that it has, and what they are not over is left without a good one.
 			return doBuild(cmd, o, args[0])
 		},
 	}
+	addTree(cmd, &o.Tree, treeOfDefinition)
 	cmd.Flags().StringVarP(&o.Output, "output", "o", "build", "directory for the outputs")
 	cmd.Flags().StringVar(&o.Signatures, "signatures", "", "take the signatures of an image or a manifest, a `file`, instead of signing")
 	return cmd
@@ -142,23 +147,26 @@ func rootCommand() *cobra.Command {
 			return err
 		},
 	}
+	addTree(cmd, &o.Tree, treeOfDefinition)
 	cmd.Flags().StringVarP(&o.Output, "output", "o", "", "directory to write into")
 	return cmd
 }
 
 func planCommand() *cobra.Command {
 	var format string
+	o := build.Options{}
 	cmd := &cobra.Command{
 		Use:   "plan DEFINITION",
 		Short: "Print what a build would make, and why",
 		Long: `Prints what a build of the definition would make. Behind each thing stands why: the file and line that ask for it, or what needs it. What the
 modules need, and sizes, are known once the packages were fetched and the programs compiled.`,
 		Example: `  cosi-image plan images/base.yaml
+  cosi-image plan --tree ~/cosi mine.yaml
   cosi-image plan -o json images/base.yaml | jq '.sections[] | select(.name == "modules").items[].name'`,
 		Args:              commandline.Arguments(1, 1),
 		ValidArgsFunction: completeFiles(1, "yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o, err := complete(build.Options{}, args[0], nil)
+			o, err := complete(o, args[0], nil)
 			if err != nil {
 				return err
 			}
@@ -169,6 +177,7 @@ modules need, and sizes, are known once the packages were fetched and the progra
 			return show(cmd.OutOrStdout(), format, e, e.String)
 		},
 	}
+	addTree(cmd, &o.Tree, treeOfDefinition)
 	commandline.AddOutput(cmd, &format, formats...)
 	return cmd
 }

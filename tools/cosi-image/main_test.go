@@ -104,6 +104,7 @@ func TestExitCodesTellMistakesOfUsageFromFailures(t *testing.T) {
 	}
 	heir := heirs(t)
 	t.Setenv("COSI_CACHE", t.TempDir())
+	t.Setenv("COSI_TREE", "")
 	for name, test := range map[string]struct {
 		arguments []string
 		code      int
@@ -120,7 +121,9 @@ func TestExitCodesTellMistakesOfUsageFromFailures(t *testing.T) {
 		"no directory for the root":  {[]string{"root", "x.yaml"}, 2, "output"},
 		"an unknown format":          {[]string{"plan", "-o", "xml", "x.yaml"}, 2, "must be one of table, json, yaml"},
 		"a definition of nowhere":    {[]string{"build", "gone.yaml"}, 1, "gone.yaml: no such file"},
-		"a definition in no module":  {[]string{"plan", outside}, 1, "in no Go module"},
+		"a definition in no tree":    {[]string{"plan", outside}, 1, outside + ": in no source tree (a directory with go.mod and kernel/lock.yaml): name the one to build of, with --tree DIR or in COSI_TREE\n"},
+		"a tree that is none":        {[]string{"plan", "--tree", filepath.Dir(outside), outside}, 1, "--tree " + filepath.Dir(outside) + ": in no source tree"},
+		"a tree that is not there":   {[]string{"build", "--tree", "/nowhere", outside}, 1, "--tree stat /nowhere: no such file"},
 		"a wrong definition":         {[]string{"plan", "../../images/definition/testdata/wrong.yaml"}, 1, "wrong.yaml:6: kernel.flavour"},
 		"a count of mistakes":        {[]string{"plan", heir("two.yaml", "plugins: [mountt, nonesuch]\n")}, 1, "\ncosi-image: 2 problems\n"},
 		"a plugin that is not there": {[]string{"plan", heir("plugin.yaml", "plugins: [mountt, nonesuch]\n")}, 1, "plugin.yaml:3: plugins: \"mountt\": there is no plugins/mountt/plugin.json; did you mean \"mount\"?\n"},
@@ -132,7 +135,7 @@ func TestExitCodesTellMistakesOfUsageFromFailures(t *testing.T) {
 		"no image":                   {[]string{"inspect", "main.go"}, 1, "main.go: is no image"},
 		"a plan has no software":     {[]string{"plan", "-o", "spdx", "main.go"}, 2, "must be one of table, json, yaml"},
 		"no image to verify":         {[]string{"verify", "main.go"}, 2, "main.go: is no image"},
-		"no tree":                    {[]string{"verify", "--tree", t.TempDir(), "main.go"}, 2, "in no Go module"},
+		"no tree":                    {[]string{"verify", "--tree", t.TempDir(), "main.go"}, 2, "in no source tree"},
 		"no manifest":                {[]string{"inspect", "../../images/base.yaml"}, 1, "base.yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -141,6 +144,41 @@ func TestExitCodesTellMistakesOfUsageFromFailures(t *testing.T) {
 				t.Errorf("exit %d, %q; want %d and %q", code, stderr, test.code, test.says)
 			}
 		})
+	}
+}
+
+// A definition lies where its author keeps it, be that a module of its own; the tree is named by a flag, or by the environment, unless it lies in one.
+func TestADefinitionMayLieAnywhere(t *testing.T) {
+	t.Setenv("COSI_CACHE", t.TempDir())
+	t.Setenv("COSI_TREE", "")
+	dir := t.TempDir()
+	file := filepath.Join(dir, "mine.yaml")
+	for name, text := range map[string]string{"mine.yaml": "name: mine\nextends: base.yaml\nplugins: [probe]\n", "go.mod": "module example.org/mine\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	planned := func(arguments ...string) {
+		t.Helper()
+		code, stdout, stderr := cosiImage(t, append([]string{"plan"}, arguments...)...)
+		if code != 0 || !strings.Contains(stdout, "cosi-mine-amd64, from "+file) || !strings.Contains(stdout, file+":3") || !strings.Contains(stdout, "/images/base.yaml:") {
+			t.Errorf("plan %q: exit %d: %s%s", arguments, code, stderr, stdout)
+		}
+	}
+	planned("--tree", "../../images", file) // any directory of the tree
+	code, stdout, stderr := cosiImage(t, "diff", "--tree", "../..", "../../images/base.yaml", file)
+	if code != 1 || !strings.Contains(stdout, "probe") {
+		t.Errorf("diff: exit %d: %s%s", code, stderr, stdout)
+	}
+	t.Setenv("COSI_TREE", "../..")
+	planned(file)
+	t.Setenv("COSI_TREE", "/nowhere")
+	if code, _, stderr := cosiImage(t, "plan", file); code != 1 || !strings.Contains(stderr, "COSI_TREE: stat /nowhere") {
+		t.Errorf("a tree that is not there: exit %d: %s", code, stderr)
+	}
+	planned("--tree", "../..", file)
+	if code, _, stderr := cosiImage(t, "plan", "../../images/base.yaml"); code != 0 {
+		t.Errorf("what lies in a tree: exit %d: %s", code, stderr)
 	}
 }
 
