@@ -333,7 +333,7 @@ func ParseKey(text string) (ed25519.PublicKey, error) {
 	return public, nil
 }
 
-// ParsePrivateKey reads an Ed25519 private key in PEM (PKCS #8), as "openssl genpkey -algorithm ed25519" writes it.
+// ParsePrivateKey reads an Ed25519 private key in PEM (PKCS #8), as cosi-image and "openssl genpkey -algorithm ed25519" write it.
 func ParsePrivateKey(data []byte) (ed25519.PrivateKey, error) {
 	block, _ := pem.Decode(data)
 	if block == nil || block.Type != "PRIVATE KEY" {

@@ -7,14 +7,13 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"math/big"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/cosi-os/cosi/images/keyfile"
 )
 
 const (
@@ -42,31 +41,10 @@ func WriteKeys(dir, name string, now time.Time) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	for _, f := range files {
-		if _, err := os.Lstat(filepath.Join(dir, f.name)); err == nil {
-			return nil, fmt.Errorf("%s is there already", filepath.Join(dir, f.name))
-		}
-	}
-	var names []string
-	for _, f := range files {
-		if err := writeNew(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
-			return names, err
-		}
-		names = append(names, f.name)
-	}
-	return names, nil
+	return keyfile.Write(dir, files)
 }
 
-type keyFile struct {
-	name string
-	mode os.FileMode
-	data []byte
-}
-
-func makeKeys(name string, now time.Time) (files []keyFile, err error) {
+func makeKeys(name string, now time.Time) (files []keyfile.File, err error) {
 	signers := map[Variable]Signer{}
 	for _, v := range Variables {
 		key, private, err := newKey()
@@ -78,8 +56,8 @@ func makeKeys(name string, now time.Time) (files []keyFile, err error) {
 			return nil, err
 		}
 		signers[v] = Signer{Key: key, Certificate: certificate, Time: now}
-		files = append(files, keyFile{string(v) + ".key", 0o600, private},
-			keyFile{string(v) + ".crt", 0o644, encodePEM("CERTIFICATE", certificate.Raw)})
+		files = append(files, keyfile.File{Name: string(v) + ".key", Mode: keyfile.Private, Data: private},
+			keyfile.File{Name: string(v) + ".crt", Mode: keyfile.Public, Data: keyfile.PEM("CERTIFICATE", certificate.Raw)})
 	}
 	id := sha256.Sum256(signers[PK].Certificate.Raw)
 	owner := uuid.NewHash(sha256.New(), uuid.Nil, id[:], 8)
@@ -88,24 +66,20 @@ func makeKeys(name string, now time.Time) (files []keyFile, err error) {
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, keyFile{string(v) + ".auth", 0o644, data})
+		files = append(files, keyfile.File{Name: string(v) + ".auth", Mode: keyfile.Public, Data: data})
 	}
 	policy, private, err := newKey()
 	if err != nil {
 		return nil, err
 	}
 	public, err := PublicPEM(policy.Public())
-	return append(files, keyFile{PolicyKey + ".key", 0o600, private}, keyFile{PolicyKey + ".pub", 0o644, public}), err
+	return append(files, keyfile.File{Name: PolicyKey + ".key", Mode: keyfile.Private, Data: private}, keyfile.File{Name: PolicyKey + ".pub", Mode: keyfile.Public, Data: public}), err
 }
 
 // PublicPEM is a public key as a PEM file.
 func PublicPEM(key crypto.PublicKey) ([]byte, error) {
 	der, err := x509.MarshalPKIXPublicKey(key)
-	return encodePEM("PUBLIC KEY", der), err
-}
-
-func encodePEM(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	return keyfile.PEM("PUBLIC KEY", der), err
 }
 
 func newKey() (key crypto.Signer, private []byte, err error) {
@@ -114,7 +88,7 @@ func newKey() (key crypto.Signer, private []byte, err error) {
 		return nil, nil, err
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(made)
-	return made, encodePEM("PRIVATE KEY", der), err
+	return made, keyfile.PEM("PRIVATE KEY", der), err
 }
 
 func selfSigned(key crypto.Signer, name string, now time.Time) (*x509.Certificate, error) {
@@ -131,17 +105,4 @@ func selfSigned(key crypto.Signer, name string, now time.Time) (*x509.Certificat
 		return nil, err
 	}
 	return x509.ParseCertificate(der)
-}
-
-// writeNew writes a file that must not be there yet.
-func writeNew(path string, data []byte, mode os.FileMode) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	if _, err := f.Write(data); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cosi-os/cosi/images/content"
 	"github.com/cosi-os/cosi/images/internal/judge"
+	"github.com/cosi-os/cosi/images/keyfile"
 	"github.com/cosi-os/cosi/images/uki/ukitest"
 )
 
@@ -164,4 +165,4 @@ func write(t *testing.T, file string, data []byte) {
 	}
 }
 
-func certificatePEM(c *x509.Certificate) []byte { return encodePEM("CERTIFICATE", c.Raw) }
+func certificatePEM(c *x509.Certificate) []byte { return keyfile.PEM("CERTIFICATE", c.Raw) }

@@ -243,3 +243,14 @@ func TestKeysForSecureBootAreMade(t *testing.T) {
 		t.Errorf("again: exit %d: %s", code, stderr)
 	}
 }
+
+func TestAKeyForUpgradesIsMade(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	code, stdout, stderr := cosiImage(t, "gen", "upgrade-keys", dir)
+	if want := filepath.Join(dir, "upgrade.key") + "\n" + filepath.Join(dir, "upgrade.pub") + "\n" + filepath.Join(dir, "upgrade-policy.yaml") + "\n"; code != 0 || stdout != want {
+		t.Fatalf("exit %d: %s%s; want %s", code, stdout, stderr, want)
+	}
+	if code, _, stderr := cosiImage(t, "gen", "upgrade-keys", dir); code != 1 || !strings.Contains(stderr, "upgrade.key is there already") {
+		t.Errorf("again: exit %d: %s", code, stderr)
+	}
+}
