@@ -3,6 +3,8 @@ package build
 import (
 	"bytes"
 	"io/fs"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -49,6 +51,7 @@ IN CONNECTION WITH THE USE OR PERFORMANCE OF THIS SOFTWARE.
 func TestTheSoftwareOfAnImageIsListed(t *testing.T) {
 	o, cache := withDependency(t)
 	o.change(t, "images/dev.yaml", "outputs: [raw, qcow2, iso, pxe]", "outputs: [uki]")
+	writeFile(t, filepath.Join(o.Tree, "images/VERSION"), []byte("1.2.3+1\n"))
 	_, m := build(t, o)
 	image, err := inspect.Open(filepath.Join(o.Output, m.Outputs[0].Name))
 	if err != nil {
@@ -75,10 +78,14 @@ func TestTheSoftwareOfAnImageIsListed(t *testing.T) {
 	if err != nil || len(described) != 1 {
 		t.Errorf("it describes %q, %v; want the image", described, err)
 	}
+	purls := map[string]string{}
 	licences, links := map[string]string{}, map[common.ElementID][]string{}
 	names := map[common.ElementID]string{}
 	for _, p := range doc.Packages {
 		names[p.PackageSPDXIdentifier] = p.PackageName
+		if refs := p.PackageExternalReferences; len(refs) == 1 {
+			purls[p.PackageName] = refs[0].Locator
+		}
 		licences[p.PackageName+" "+p.PackageVersion] = p.PackageLicenseDeclared
 		if p.PackageDownloadLocation == "" || p.FilesAnalyzed || !fs.ValidPath(string(p.PackageSPDXIdentifier)) {
 			t.Errorf("%+v", p)
@@ -88,17 +95,25 @@ func TestTheSoftwareOfAnImageIsListed(t *testing.T) {
 		links[r.RefA.ElementRefID] = append(links[r.RefA.ElementRefID], names[r.RefB.ElementRefID])
 	}
 	for name, licence := range map[string]string{
-		"cosi-dev-amd64 1.2.3": "NOASSERTION", "linux 1": "GPL-2.0-only WITH Linux-syscall-note", "stub 1": "LGPL-2.1-or-later",
-		"/usr/bin/runtime 1.2.3": "NOASSERTION", "example.org/other v1.2.3": "ISC", "std " + m.Inputs.Go: "BSD-3-Clause",
+		"cosi-dev-amd64 1.2.3+1": "NOASSERTION", "linux 1": "GPL-2.0-only WITH Linux-syscall-note", "stub 1": "LGPL-2.1-or-later",
+		"/usr/bin/runtime 1.2.3+1": "NOASSERTION", "example.org/other v1.2.3": "ISC", "stdlib " + m.Inputs.Go: "BSD-3-Clause",
 	} {
 		if licences[name] != licence {
 			t.Errorf("%s is under %q; want %q (of %v)", name, licences[name], licence, licences)
 		}
 	}
+	for name, purl := range map[string]string{
+		"/usr/bin/engine": "pkg:golang/example.org/small@v1.2.3%2B1#engine", "/usr/lib/cosi/bin/marker": "pkg:golang/example.org/small@v1.2.3%2B1#plugins/marker/main",
+		"stdlib": "pkg:golang/stdlib@" + strings.TrimPrefix(m.Inputs.Go, "go"), "example.org/other": "pkg:golang/example.org/other@v1.2.3", "linux": "pkg:deb/debian/linux@1?arch=amd64",
+	} {
+		if purls[name] != purl {
+			t.Errorf("%s is %s; want %s", name, purls[name], purl)
+		}
+	}
 	for id, name := range names {
 		got := strings.Join(links[id], " ")
 		want, some := map[string]string{
-			"/usr/bin/runtime": "std example.org/other", "/usr/bin/engine": "std",
+			"/usr/bin/runtime": "stdlib example.org/other", "/usr/bin/engine": "stdlib",
 			"cosi-dev-amd64": "linux stub /usr/bin/engine /usr/bin/runtime /usr/lib/cosi/bin/marker /usr/lib/cosi/bin/plugins",
 		}[name]
 		if some && got != want {
@@ -107,5 +122,51 @@ func TestTheSoftwareOfAnImageIsListed(t *testing.T) {
 	}
 	if !strings.Contains(elsewhere.String(), `"example.org/other"`) || strings.Contains(elsewhere.String(), `"ISC"`) {
 		t.Errorf("without a module cache:\n%s", elsewhere.String())
+	}
+}
+
+// iPXE is beside what boots over the network, and in no disk or CD of the same definition.
+func TestIPXEIsListedWhereItIs(t *testing.T) {
+	o := fixture(t)
+	_, m := build(t, o)
+	for suffix, want := range map[string]bool{".raw": false, ".qcow2": false, ".iso": false, ".efi": true, ".initramfs": true} {
+		image, err := inspect.Open(filepath.Join(o.Output, m.Image+suffix))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := sbom.Write(&out, image, ""); err != nil {
+			t.Fatal(err)
+		}
+		image.Close()
+		if listed := strings.Contains(out.String(), "pkg:deb/debian/ipxe@"); listed != want || !strings.Contains(out.String(), "pkg:deb/debian/linux@") {
+			t.Errorf("%s: iPXE is listed: %v; want %v", suffix, listed, want)
+		}
+	}
+}
+
+// What somebody has built from a tree of his own has no version; it is not the image's.
+func TestAProgramOfAnExtensionHasNotTheVersionOfTheImage(t *testing.T) {
+	o := withExtension(t)
+	theirs := t.TempDir()
+	writeFile(t, filepath.Join(theirs, "go.mod"), []byte("module example.org/theirs\n\ngo 1.26\n"))
+	writeFile(t, filepath.Join(theirs, "greeter/main.go"), []byte("package main\n\nfunc main() {}\n"))
+	cmd := exec.Command("go", "build", "-o", filepath.Join(o.Tree, "images/hello/usr/lib/cosi/bin/greeter"), "./greeter")
+	cmd.Dir, cmd.Env = theirs, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	_, m := build(t, o)
+	image, err := inspect.Open(filepath.Join(o.Output, m.Image+".initramfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer image.Close()
+	var out bytes.Buffer
+	if err := sbom.Write(&out, image, ""); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), `"pkg:golang/example.org/theirs#greeter"`) || !strings.Contains(out.String(), `"pkg:golang/example.org/small@v1.2.3#engine"`) {
+		t.Errorf("the list is\n%s", out.String())
 	}
 }

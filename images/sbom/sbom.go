@@ -29,7 +29,11 @@ import (
 	"github.com/cosi-os/cosi/kernel/lock"
 )
 
-const unknown = "NOASSERTION"
+const (
+	unknown = "NOASSERTION"
+	// engine is PID 1.
+	engine = "usr/bin/engine"
+)
 
 // ours is this repository's module, and the licence that it is under.
 const (
@@ -48,6 +52,7 @@ var debian = map[string]string{
 type list struct {
 	doc     *v2_3.Document
 	modules string // the module cache, empty if there is none
+	tree    string // the module that the image was built from, which has the image's version
 	met     map[common.ElementID]bool
 }
 
@@ -57,15 +62,34 @@ func Write(w io.Writer, image *inspect.Image, modules string) error {
 	if err != nil {
 		return err
 	}
-	l := &list{modules: modules, met: map[common.ElementID]bool{}}
+	l := &list{modules: modules, tree: treeOf(image.Root), met: map[common.ElementID]bool{}}
 	l.begin(m)
 	for _, p := range m.Packages {
+		if p.Role == lock.NetLoader && !ofNetwork(image.Format) {
+			continue
+		}
 		l.relate(l.root(), common.TypeRelationshipContains, l.debian(p))
 	}
 	if err := l.programs(image.Root, m); err != nil {
 		return err
 	}
 	return spdxjson.Write(l.doc, w, spdxjson.Indent("  "), spdxjson.EscapeHTML(false))
+}
+
+// ofNetwork reports whether an image of a format is one of a PXE set, which has iPXE beside it: other outputs of the same definition have none.
+func ofNetwork(f inspect.Format) bool { return f == inspect.UKI || f == inspect.Initramfs }
+
+// treeOf is the module that PID 1 was built from; empty if nobody knows.
+func treeOf(root fs.FS) string {
+	data, err := fs.ReadFile(root, engine)
+	if err != nil {
+		return ""
+	}
+	info, err := buildinfo.Read(bytes.NewReader(data))
+	if err != nil {
+		return ""
+	}
+	return info.Main.Path
 }
 
 // begin describes the document and the image. It has the image's time and an identity that follows from what the image is made of: the list of
@@ -128,7 +152,7 @@ func (l *list) debian(p lock.Package) common.ElementID {
 			licence = known
 		}
 	}
-	purl := fmt.Sprintf("pkg:deb/debian/%s@%s?arch=%s", url.PathEscape(p.Name), url.PathEscape(p.Version), p.Architecture)
+	purl := fmt.Sprintf("pkg:deb/debian/%s@%s?arch=%s", inPURL(p.Name), inPURL(p.Version), p.Architecture)
 	return l.add(&v2_3.Package{
 		PackageName: p.Name, PackageVersion: p.Version, PackageLicenseDeclared: licence,
 		PackageChecksums:          []common.Checksum{{Algorithm: common.SHA256, Value: p.SHA256}},
@@ -139,6 +163,21 @@ func (l *list) debian(p lock.Package) common.ElementID {
 func reference(purl string) []*v2_3.PackageExternalReference {
 	return []*v2_3.PackageExternalReference{{Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: purl}}
 }
+
+// golang is the purl of a package of a Go module: https://github.com/package-url/purl-spec. version is as Go has it, empty if nobody knows it.
+func golang(module, version, inside string) string {
+	purl := "pkg:golang/" + module
+	if version != "" {
+		purl += "@" + inPURL(version)
+	}
+	if inside != "" {
+		purl += "#" + inside
+	}
+	return purl
+}
+
+// inPURL is a name or a version as a purl has it.
+func inPURL(word string) string { return strings.ReplaceAll(url.PathEscape(word), "+", "%2B") }
 
 // programs adds every program of the root, with what it was linked of.
 func (l *list) programs(root fs.FS, m *manifest.Manifest) error {
@@ -171,15 +210,22 @@ func (l *list) program(path string, data []byte, m *manifest.Manifest) {
 		l.relate(l.root(), common.TypeRelationshipContains, l.add(p))
 		return
 	}
-	if info.Main.Path != ours && info.Main.Version != "(devel)" {
-		p.PackageVersion = info.Main.Version
+	version := "v" + m.Inputs.Version
+	if info.Main.Path != l.tree {
+		if version = info.Main.Version; version == "(devel)" {
+			version = "" // of an extension, built from somebody's own tree
+		}
+		p.PackageVersion = version
 	}
+	p.PackageExternalReferences = reference(golang(info.Main.Path, version, strings.TrimPrefix(strings.TrimPrefix(info.Path, info.Main.Path), "/")))
 	p.PackageLicenseDeclared = l.licence(info.Main)
 	id := l.add(p)
 	l.relate(l.root(), common.TypeRelationshipContains, id)
+	// Those who list what is wrong with Go's library call it stdlib, and its versions as numbers: https://pkg.go.dev/vuln.
+	number, _, _ := strings.Cut(strings.TrimPrefix(info.GoVersion, "go"), " ")
 	l.relate(id, "STATIC_LINK", l.add(&v2_3.Package{
-		PackageName: "std", PackageVersion: info.GoVersion, PrimaryPackagePurpose: "LIBRARY", PackageLicenseDeclared: "BSD-3-Clause",
-		PackageExternalReferences: reference("pkg:golang/std@" + strings.TrimPrefix(info.GoVersion, "go")),
+		PackageName: "stdlib", PackageVersion: info.GoVersion, PrimaryPackagePurpose: "LIBRARY", PackageLicenseDeclared: "BSD-3-Clause",
+		PackageExternalReferences: reference(golang("stdlib", number, "")),
 	}))
 	for _, dep := range info.Deps {
 		used := *dep
@@ -188,7 +234,7 @@ func (l *list) program(path string, data []byte, m *manifest.Manifest) {
 		}
 		l.relate(id, "STATIC_LINK", l.add(&v2_3.Package{
 			PackageName: used.Path, PackageVersion: used.Version, PrimaryPackagePurpose: "LIBRARY", PackageLicenseDeclared: l.licence(used),
-			PackageExternalReferences: reference("pkg:golang/" + used.Path + "@" + used.Version),
+			PackageExternalReferences: reference(golang(used.Path, used.Version, "")),
 		}))
 	}
 }
