@@ -44,6 +44,8 @@ type Options struct {
 	Definition string
 	// Phase is called when a phase begins; what it returns is called when the phase ends, with a note. Phases overlap.
 	Phase func(name string) (done func(note string))
+	// Progress is told again and again how many bytes of a package a phase has downloaded; it may be nil.
+	Progress func(phase string, bytes int64)
 	// Log is told what people must know.
 	Log func(format string, args ...any)
 
@@ -176,13 +178,23 @@ func (p *parts) unpinned() bool {
 	return slices.ContainsFunc(p.packages, func(r fetch.Result) bool { return r.Unpinned })
 }
 
+// fetcher is the one of a phase.
+func (o Options) fetcher(phase string) *fetch.Fetcher {
+	f := &fetch.Fetcher{Cache: o.Cache, Mirror: o.Mirror, Etc: cmp.Or(o.etc, "/etc"), Log: o.Log}
+	if o.Progress != nil {
+		f.Progress = func(bytes int64) { o.Progress(phase, bytes) }
+	}
+	return f
+}
+
 // gather fetches packages and compiles programs, at the same time.
 func gather(ctx context.Context, o Options, p *plan.Plan, in *Inputs) (*parts, error) {
 	parts := &parts{}
-	fetcher := &fetch.Fetcher{Cache: o.Cache, Mirror: o.Mirror, Etc: cmp.Or(o.etc, "/etc"), Log: o.Log}
+	const packages = "kernel"
+	fetcher := o.fetcher(packages)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		done := o.Phase("kernel")
+		done := o.Phase(packages)
 		var dirs []string
 		for _, wanted := range p.Packages() {
 			fetched := fetch.Result{Package: wanted}

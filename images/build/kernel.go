@@ -1,7 +1,6 @@
 package build
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,9 +55,9 @@ func Kernel(ctx context.Context, o Options, architecture string, record bool) (*
 }
 
 func buildKernel(ctx context.Context, o Options, k *own.Kernel) (dir string, err error) {
-	done := o.Phase("source")
-	fetcher := &fetch.Fetcher{Cache: o.Cache, Mirror: o.Mirror, Etc: cmp.Or(o.etc, "/etc"), Log: o.Log}
-	source, err := fetcher.Fetch(ctx, k.Source)
+	const phase = "source"
+	done := o.Phase(phase)
+	source, err := o.fetcher(phase).Fetch(ctx, k.Source)
 	if err != nil {
 		return "", err
 	}

@@ -5,6 +5,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,6 +14,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +41,10 @@ type Fetcher struct {
 	Etc string
 	// Log is told, in lines for people, what is fetched and what is wrong with it.
 	Log func(format string, args ...any)
+	// Progress is told again and again how many bytes of a package are there while it is downloaded, and 0 then; it may be nil.
+	Progress func(bytes int64)
+
+	silence time.Duration // 0: mostSilence
 }
 
 // Result is a package, unpacked.
@@ -84,7 +90,11 @@ func (f *Fetcher) Download(ctx context.Context, p lock.Package, dir string) (fil
 		if err != nil {
 			return err
 		}
-		if file, err = source.download(ctx, p, dir); err != nil {
+		err = f.watched(dir, func() error {
+			file, err = source.download(ctx, p, dir)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		return check(file, p)
@@ -128,14 +138,22 @@ func (f *Fetcher) fetch(ctx context.Context, p lock.Package) (Result, error) {
 	defer os.RemoveAll(work)
 
 	f.Log("fetching %s %s from %s", p.Name, p.Version, source)
-	file, err := source.download(ctx, p, work)
+	var file string
+	err = f.watched(work, func() error {
+		file, err = source.download(ctx, p, work)
+		return err
+	})
 	if err == nil {
 		return Result{Package: p, Dir: f.unpacked(p)}, f.unpack(p, file, work)
 	}
 	if !errors.Is(err, ErrGone) {
 		return Result{}, err
 	}
-	next, file, err := source.newest(ctx, p, work)
+	var next lock.Package
+	err = f.watched(work, func() error {
+		next, file, err = source.newest(ctx, p, work)
+		return err
+	})
 	if err != nil {
 		return Result{}, err
 	}
@@ -161,7 +179,7 @@ type source interface {
 
 func (f *Fetcher) source(suite string) (source, error) {
 	if f.Mirror != "" {
-		return &mirror{url: f.Mirror}, nil
+		return &mirror{url: f.Mirror, silence: cmp.Or(f.silence, mostSilence)}, nil
 	}
 	return f.apt(suite)
 }

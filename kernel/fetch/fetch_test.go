@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/cosi-os/cosi/kernel/fetch/archivetest"
 	"github.com/cosi-os/cosi/kernel/lock"
@@ -89,6 +92,85 @@ func TestFetchFromAMirrorFails(t *testing.T) {
 				t.Errorf("Download = %q, %v; want %v", file, err, test.want)
 			}
 		})
+	}
+}
+
+// A server that says nothing any more is given up, whether it has begun or not; one that is slow is not.
+func TestAMirrorThatStopsIsGivenUp(t *testing.T) {
+	p := pin("linux", "linux*", "1.0-1")
+	data := small("linux", "1.0-1").Deb()
+	const silence = time.Second
+	for name, test := range map[string]struct {
+		answer func(w http.ResponseWriter, r *http.Request)
+		says   string // empty: it succeeds
+		is     error
+	}{
+		"before the answer": {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "no answer for 1s: ", ErrSilent},
+		"in the middle": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+			w.Write(data[:100])
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}, fmt.Sprintf("after 100 of %d bytes: nothing for 1s: ", len(data)), ErrSilent},
+		"in the middle of who knows how much": {func(w http.ResponseWriter, r *http.Request) {
+			w.Write(data[:100])
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}, "after 100 bytes: nothing for 1s: ", ErrSilent},
+		"by closing": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+			w.Write(data[:100])
+		}, fmt.Sprintf("after 100 of %d bytes: unexpected EOF", len(data)), io.ErrUnexpectedEOF},
+		"slow": {func(w http.ResponseWriter, _ *http.Request) {
+			for i := range 8 {
+				w.Write(data[i*len(data)/8 : (i+1)*len(data)/8])
+				w.(http.Flusher).Flush()
+				time.Sleep(silence / 4)
+			}
+		}, "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(http.HandlerFunc(test.answer))
+			t.Cleanup(server.Close)
+			f, _ := fetcher(t, server.URL)
+			f.silence = silence
+			_, err := f.Fetch(t.Context(), p)
+			if test.says == "" {
+				if err != nil {
+					t.Errorf("Fetch = %v", err)
+				}
+			} else if err == nil || !errors.Is(err, test.is) || !strings.Contains(err.Error(), server.URL+"/"+p.Path+": "+test.says) {
+				t.Errorf("Fetch = %v; want %q", err, test.says)
+			}
+		})
+	}
+}
+
+func TestProgressCountsTheBytesThatAreThere(t *testing.T) {
+	p := pin("linux", "linux*", "1.0-1")
+	data := small("linux", "1.0-1").Deb()
+	told := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Write(data[:100])
+		w.(http.Flusher).Flush()
+		select {
+		case <-told:
+			w.Write(data[100:])
+		case <-r.Context().Done():
+		}
+	}))
+	defer server.Close()
+	f, _ := fetcher(t, server.URL)
+	first := sync.OnceFunc(func() { close(told) })
+	f.Progress = func(n int64) {
+		if n == 100 {
+			first()
+		}
+	}
+	f.silence = 10 * time.Second
+	if _, err := f.Fetch(t.Context(), p); err != nil {
+		t.Errorf("Fetch = %v; want it to tell of the first 100 bytes, and go on", err)
 	}
 }
 

@@ -24,7 +24,7 @@ func complete(o build.Options, place string, p *progress) (build.Options, error)
 	}
 	o.Mirror, o.SourceDateEpoch = os.Getenv("COSI_MIRROR"), os.Getenv("SOURCE_DATE_EPOCH")
 	if p != nil {
-		o.Phase, o.Log = p.phase, p.log
+		o.Phase, o.Progress, o.Log = p.phase, p.downloaded, p.log
 	}
 	return o, nil
 }

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/term"
 )
 
-// progress shows a build's phases: on a terminal those that run, with their times so far, on one line that is drawn again and again; and
+// progress shows a build's phases: on a terminal those that run, with their times and what they have downloaded so far, on one line that is drawn again and again; and
 // everywhere a line for each phase that has ended.
 type progress struct {
 	out      io.Writer
@@ -22,7 +22,7 @@ type progress struct {
 	ended    chan struct{} // closed when nothing is drawn any more
 
 	mu      sync.Mutex // guards the fields below, and out
-	running []running
+	running []*running
 	drawn   bool // the last line is a drawn one
 	stopped bool
 }
@@ -30,6 +30,7 @@ type progress struct {
 type running struct {
 	name  string
 	began time.Time
+	bytes int64 // downloaded of a package
 }
 
 // newProgress starts the drawing. It ends with stop.
@@ -79,7 +80,7 @@ func (p *progress) elapsed() float64 { return p.now().Sub(p.began).Seconds() }
 func (p *progress) phase(name string) func(note string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	this := running{name, p.now()}
+	this := &running{name: name, began: p.now()}
 	p.running = append(p.running, this)
 	return func(note string) {
 		p.mu.Lock()
@@ -91,6 +92,17 @@ func (p *progress) phase(name string) func(note string) {
 			}
 		}
 		p.line(strings.TrimRight(fmt.Sprintf("%7.2f s  %-12s %s", p.now().Sub(this.began).Seconds(), name, note), " "))
+	}
+}
+
+// downloaded notes how many bytes of a package are there, for the phase that waits for it.
+func (p *progress) downloaded(phase string, bytes int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.running {
+		if r.name == phase {
+			r.bytes = bytes
+		}
 	}
 }
 
@@ -119,7 +131,11 @@ func (p *progress) draw() {
 	}
 	var all []string
 	for _, r := range p.running {
-		all = append(all, fmt.Sprintf("%s %.1f s", r.name, p.now().Sub(r.began).Seconds()))
+		text := fmt.Sprintf("%s %.1f s", r.name, p.now().Sub(r.began).Seconds())
+		if r.bytes > 0 {
+			text += fmt.Sprintf(", %.1f MB", float64(r.bytes)/1e6)
+		}
+		all = append(all, text)
 	}
 	io.WriteString(p.out, "          "+strings.Join(all, " · "))
 	p.drawn = true

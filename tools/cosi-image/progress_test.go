@@ -37,12 +37,13 @@ func TestProgressDrawsRunningPhasesOnATerminalAndWipesThem(t *testing.T) {
 	done := p.phase("kernel")
 	p.phase("programs")
 	now = now.Add(1200 * time.Millisecond)
+	p.downloaded("kernel", 12_345_678)
 	p.draw()
 	done("")
 	p.draw()
 	p.stop()
 	p.draw()
-	const want = "          kernel 1.2 s · programs 1.2 s\r\x1b[K   1.20 s  kernel\n          programs 1.2 s\r\x1b[K"
+	const want = "          kernel 1.2 s, 12.3 MB · programs 1.2 s\r\x1b[K   1.20 s  kernel\n          programs 1.2 s\r\x1b[K"
 	if out.String() != want {
 		t.Errorf("progress drew %q; want %q", out, want)
 	}
