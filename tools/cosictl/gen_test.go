@@ -186,3 +186,24 @@ func TestUserDataHoldsNoKeyOfTheCA(t *testing.T) {
 	}
 	p.want(exitUsage, "gen", "user-data", "Lab_3", "--dir", dir)
 }
+
+// What is there may be the only copy of a key.
+func TestUserDataReplacesNoFileUnasked(t *testing.T) {
+	p := newPerson(t, "")
+	dir := filepath.Join(p.home, "pki")
+	p.want(exitOK, "gen", "ca", "--dir", dir)
+	out := p.file("user-data.yaml", "mine\n")
+	if text := p.want(exitError, "gen", "user-data", "lab1", "--dir", dir, "-o", out); !strings.Contains(text, out+" is there already (--force replaces it)") {
+		t.Errorf("said %q", text)
+	}
+	if data, err := os.ReadFile(out); string(data) != "mine\n" {
+		t.Errorf("the file has %q, %v", data, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "node-lab1.key")); err == nil {
+		t.Error("a pair was made for user data that nobody has got")
+	}
+	p.want(exitOK, "gen", "user-data", "lab1", "--dir", dir, "-o", out, "--force")
+	if data, err := os.ReadFile(out); !strings.Contains(string(data), "PRIVATE KEY") {
+		t.Errorf("with --force the file has %q, %v", data, err)
+	}
+}

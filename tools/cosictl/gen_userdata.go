@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -35,7 +36,9 @@ func newGenUserData(g *genCommand) *cobra.Command {
 		Long: `Write the user data of a node: its Certificates, and more documents from files.
 
 The node's serving pair is made if there is none. With --self-signed the user data holds no secret: the node makes its own pair, keeps
-it on its disk and shows its fingerprint on the console, for "cosictl trust".`,
+it on its disk and shows its fingerprint on the console, for "cosictl trust".
+
+A file that is there is left alone: it may hold a key that a node has, or what somebody has written into it.`,
 		Example: `  cosictl gen user-data lab1 -o user-data.yaml
   cosictl gen user-data lab1 -f network.yaml -f mounts/ -o user-data.yaml`,
 		Args: commandline.Arguments(1, 1),
@@ -43,11 +46,15 @@ it on its disk and shows its fingerprint on the console, for "cosictl trust".`,
 	}
 	cmd.Flags().StringArrayVarP(&u.files, "filename", "f", nil, "`file`, directory or - with more documents (repeat for more)")
 	cmd.Flags().StringVarP(&u.out, "output", "o", "", "`file` to write instead of the standard output")
+	cmd.Flags().BoolVar(&u.force, "force", false, "replace a file that is there")
 	cmd.Flags().BoolVar(&u.selfSigned, "self-signed", false, "let the node make its own serving pair")
 	return cmd
 }
 
 func (u *userData) run(ctx context.Context, node string) error {
+	if _, err := os.Lstat(u.out); err == nil && !u.force {
+		return fmt.Errorf("%s is there already (--force replaces it)", u.out)
+	}
 	set := builtin.Set()
 	certificates, err := u.certificates(set, node)
 	if err != nil {
