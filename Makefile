@@ -77,7 +77,7 @@ test-kernels: ## Run the tests of the generators on the oldest kernel they are f
 
 # The definitions on our own kernel, and the tests of a node that say something of its kernel, and need no module.
 OWN_IMAGES = $(addsuffix $(if $(filter arm64,$(ARCH)),-arm64),own test-own)
-OWN_TESTS  = $(if $(filter arm64,$(ARCH)),$(subst TestEvents|,,$(ARM64_TESTS)),TestTheImageIsSmall|TestOutputsBoot|TestSecureBoot|TestMachine|TestState|TestRefusals|TestGenerators|TestStorm)
+OWN_TESTS  = TestOutputsBoot|TestState|TestRefusals|TestGenerators|$(if $(filter arm64,$(ARCH)),TestBootServer|TestStaticFromTheSystemPartition,TestTheImageIsSmall|TestSecureBoot|TestMachine|TestStorm)
 
 test-own: ## Build our own kernel for ARCH (amd64), boot every output on it, and test a node there: API, state, Secure Boot, watchdogs, confinement, generators
 	@hack/setup test
