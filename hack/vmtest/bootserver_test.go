@@ -182,6 +182,12 @@ func addressesOnly(t *testing.T) {
 	t.Cleanup(func() { server.Close(); <-done })
 }
 
+// bootImage is the path of the image that machines boot, without a suffix.
+func bootImage(t *testing.T) string {
+	t.Helper()
+	return strings.TrimSuffix(vmtest.Image(t, "base", "ipxe"), ".ipxe")
+}
+
 // serveBoots runs cosi-boot, which has user data for the machine. It returns the directory with what it keeps, and what it says.
 func serveBoots(t *testing.T, program string, id *node.Identity, arguments ...string) (dir string, out *qemu.Console) {
 	t.Helper()
@@ -191,8 +197,7 @@ func serveBoots(t *testing.T, program string, id *node.Identity, arguments ...st
 		t.Fatal(err)
 	}
 	writeText(t, filepath.Join(dir, "node.yaml"), string(data))
-	image := strings.TrimSuffix(vmtest.Image(t, "base", "ipxe"), ".ipxe")
-	writeText(t, filepath.Join(dir, "machines.yaml"), fmt.Sprintf("machines: [{mac: %q, image: %s, user_data: node.yaml}]\n", bootNIC, image))
+	writeText(t, filepath.Join(dir, "machines.yaml"), fmt.Sprintf("machines: [{mac: %q, image: %s, user_data: node.yaml}]\n", bootNIC, bootImage(t)))
 	out = qemu.NewConsole(nil)
 	cmd := exec.Command(program, append([]string{"serve", "--interface", "boot", "--machines", filepath.Join(dir, "machines.yaml"), "--state", dir}, arguments...)...)
 	cmd.Stdout, cmd.Stderr = out, out
@@ -245,7 +250,8 @@ func listed(t *testing.T, n *vmtest.Node, firmware string) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	if m := list[0]; m.MAC != bootNIC || m.Firmware != firmware || m.Image != "cosi-base-"+vmtest.Arch() || m.Problem != "" {
-		t.Errorf("the list has %+v; want firmware %s", m, firmware)
+	image := filepath.Base(bootImage(t))
+	if m := list[0]; m.MAC != bootNIC || m.Firmware != firmware || m.Image != image || m.Problem != "" {
+		t.Errorf("the list has %+v; want firmware %s and image %s", m, firmware, image)
 	}
 }
