@@ -101,7 +101,7 @@ func checkNoLeak(t *testing.T, n *vmtest.Node) { plugDisks(t, n, hotplug.SCSI, 1
 
 // checkKilled: a generator that is killed again and again in a storm tells nothing twice, and in the end has everything right.
 func checkKilled(t *testing.T, n *vmtest.Node) {
-	const storm, kills = 6000, 3
+	const storm, kills = 10000, 3
 	const events = storm * kills
 	mode, _ := byFunctions(t, n)
 	told := collect(t, n)
