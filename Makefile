@@ -5,7 +5,7 @@ BUILD      := build
 BIN        := $(BUILD)/bin
 GO         ?= go
 # For whatever make calls, tests and what they call included: as the programs are built, so that nothing is compiled in two ways.
-export GOFLAGS := $(strip $(shell $(GO) env GOFLAGS) -trimpath)
+export GOFLAGS := $(strip $(filter-out -trimpath,$(shell $(GO) env GOFLAGS)) -trimpath)
 PROGRAMS   := ./tools/cosictl ./tools/cosi-conformance ./tools/cosi-image ./tools/cosi-boot ./tools/cosi-run ./engine ./engine/runtime ./plugins
 
 .DEFAULT_GOAL := help
